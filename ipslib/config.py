@@ -1,0 +1,199 @@
+"""What a run is: frozen, checked configurations whose defaults are the published settings.
+
+A run is identified by a hash of what differs from these defaults, so that a field added later,
+with a default that keeps today's behaviour, leaves every earlier identity as it was.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+
+import attrs
+
+from ipslib.data.patches import PatchGrid
+from ipslib.data.placement import most_apart
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.fields import choice, choices, flag, integer, number, side_lengths
+
+TASKS = ("majority", "max", "top", "multi")
+N_DIGITS = 5
+
+
+@attrs.frozen(kw_only=True)
+class DataConfig:
+    """Megapixel MNIST: sizes in pixels, counts in images or objects."""
+
+    digits: str = choice("mnist", ("mnist", "embedded"))
+    canvas: tuple[int, int] = side_lengths((3000, 3000))
+    digit_size: int = integer(28, at_least=4)
+    noise_size: int = integer(lambda self: self.digit_size, at_least=4)
+    n_noise: int = integer(800, at_least=0)
+    noise: str = choice("bezier", ("bezier", "bezier_pixel", "line"))
+    stroke_width: float = number(1.925, at_least=0.1, at_most=28.0)
+    patch_size: int = integer(50, at_least=4)
+    patch_stride: int = integer(lambda self: self.patch_size)
+    tasks: tuple[str, ...] = choices(TASKS, TASKS)
+    n_train: int = integer(1000)
+    n_test: int = integer(1000)
+    data_seed: int = integer(0, at_least=0)
+
+    def __attrs_post_init__(self) -> None:
+        height, width = self.canvas
+        for name in ("patch_size", "digit_size", "noise_size"):
+            if getattr(self, name) > min(self.canvas):
+                raise IpslibError(
+                    f"{name}: {getattr(self, name)} px does not fit the canvas of "
+                    f"{height} x {width} px; enlarge canvas or reduce {name}."
+                )
+        if self.patch_stride > self.patch_size:
+            raise IpslibError(
+                f"patch_stride: {self.patch_stride} px leaves gaps between patches of "
+                f"{self.patch_size} px; reduce patch_stride or enlarge patch_size."
+            )
+        n_fit = most_apart(self.digit_size, self.canvas)
+        if n_fit < N_DIGITS:
+            raise IpslibError(
+                f"digit_size: {N_DIGITS} digits of {self.digit_size} px cannot lie on a canvas of "
+                f"{height} x {width} px without overlap (room for {n_fit}); "
+                "enlarge canvas or reduce digit_size."
+            )
+        if self.noise == "line" and self.n_noise and min(self.canvas) < self.noise_size + 56:
+            raise IpslibError(
+                f"canvas: line noise of {self.noise_size} px keeps 28 px from every edge and needs "
+                f"sides of at least {self.noise_size + 56} px, got {height} x {width}; "
+                "enlarge canvas or use noise bezier."
+            )
+
+    @property
+    def grid(self) -> PatchGrid:
+        return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
+
+    @property
+    def o2i_ratio(self) -> float:
+        """Object-to-image ratio: the area of one digit over that of the canvas."""
+        return self.digit_size**2 / (self.canvas[0] * self.canvas[1])
+
+
+@attrs.frozen(kw_only=True)
+class ModelConfig:
+    """Encoder, cross-attention pooling and patch selection."""
+
+    encoder: str = choice("resnet18", ("resnet18", "resnet50"))
+    weights: str = choice("none", ("none", "imagenet_v1", "imagenet_v2"))
+    frozen: bool = flag(False)
+    n_stages: int = integer(lambda self: 2 if self.encoder == "resnet18" else 4, at_most=4)
+    width: float = number(1.0, at_least=1 / 16, at_most=4.0)
+    n_heads: int = integer(8)
+    dropout: float = number(0.1, at_most=0.9)
+    attn_dropout: float = number(0.1, at_most=0.9)
+    position_encoding: bool = flag(True)
+    memory_size: int = integer(100)
+    iter_size: int = integer(100)
+    shuffle: bool = flag(True)
+    mask_k: int = integer(0, at_least=0)
+    mask_p: float = number(0.0, at_most=1.0)
+    mask_variant: str = choice("scores", ("scores", "logits"))
+    mask_in_eval: bool = flag(False)
+
+    def __attrs_post_init__(self) -> None:
+        if self.mask_k > self.memory_size + self.iter_size:
+            raise IpslibError(
+                f"mask_k: wanted at most memory_size + iter_size = "
+                f"{self.memory_size + self.iter_size} patches, got {self.mask_k}."
+            )
+        if self.weights == "imagenet_v2" and self.encoder != "resnet50":
+            raise IpslibError(
+                "weights: imagenet_v2 exists for resnet50 only; "
+                "use imagenet_v1 or encoder resnet50."
+            )
+        if self.weights != "none" and self.width != 1.0:
+            raise IpslibError(
+                f"width: {self.weights} weights need the full width of 1, got {self.width:g}."
+            )
+        if self.embedding_dim % self.n_heads:
+            raise IpslibError(
+                f"n_heads: {self.n_heads} heads do not divide the embedding of "
+                f"{self.embedding_dim}; use a divisor."
+            )
+
+    @property
+    def embedding_dim(self) -> int:
+        """D: channels of the last ResNet-18 stage used; 128 behind ResNet-50's projection."""
+        if self.encoder == "resnet50":
+            return 128
+        return round(64 * self.width) * 2 ** (self.n_stages - 1)
+
+
+@attrs.frozen(kw_only=True)
+class TrainingConfig:
+    """Optimisation, loss weights and evaluation."""
+
+    epochs: int = integer(100)
+    batch_size: int = integer(16)
+    lr: float = number(1e-3, at_most=10.0)
+    weight_decay: float = number(0.1, at_most=10.0)
+    warmup_epochs: int = integer(10, at_least=0)
+    final_lr_ratio: float = number(0.001, at_most=1.0)
+    semantic_weight: float = number(0.0)
+    diversity_weight: float = number(0.0)
+    diversity_on: str = choice("attention", ("attention", "outputs"))
+    eval_every: int = integer(1)
+    seed: int = integer(0, at_least=0)
+    precision: str = choice("fp32", ("fp32", "bf16"))
+
+
+@attrs.frozen(kw_only=True)
+class RunConfig:
+    """One training run: its data, model and training, read from and written to one flat mapping."""
+
+    data: DataConfig = attrs.Factory(DataConfig)
+    model: ModelConfig = attrs.Factory(ModelConfig)
+    training: TrainingConfig = attrs.Factory(TrainingConfig)
+
+    @classmethod
+    def from_flat(cls, values: Mapping[str, object]) -> "RunConfig":
+        """Build from `{field: value}`; raise IpslibError for an unknown field or a bad value."""
+        unknown = [name for name in values if name not in _SECTION_OF]
+        if unknown:
+            hint = did_you_mean(unknown[0], _SECTION_OF)
+            raise IpslibError(f"{unknown[0]!r} is no field of a run{hint}.")
+        sections = {
+            section: {n: v for n, v in values.items() if _SECTION_OF[n] == section}
+            for section in _SECTIONS
+        }
+        return cls(**{name: _SECTIONS[name](**fields) for name, fields in sections.items()})
+
+    def flat(self) -> dict[str, object]:
+        """Every field by name, in the order of definition, as JSON can hold it."""
+        values = {}
+        for section in _SECTIONS:
+            for name, value in attrs.asdict(getattr(self, section)).items():
+                values[name] = list(value) if isinstance(value, tuple) else value
+        return values
+
+    def replace(self, **changes: object) -> "RunConfig":
+        """A copy with some fields changed; what is derived from a changed field follows it."""
+        return RunConfig.from_flat(self.changed() | changes)
+
+    def changed(self) -> dict[str, object]:
+        """The fields that differ from the published defaults."""
+        values = self.flat()
+        for section, cls in _SECTIONS.items():
+            instance = getattr(self, section)
+            for field in attrs.fields(cls):
+                default = field.default
+                if isinstance(default, attrs.Factory):
+                    default = default.factory(instance)
+                if getattr(instance, field.name) == default:
+                    del values[field.name]
+        return values
+
+    @property
+    def id(self) -> str:
+        """12 hexadecimal digits that identify the run."""
+        canonical = json.dumps(self.changed(), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+_SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
+_SECTION_OF = {f.name: name for name, cls in _SECTIONS.items() for f in attrs.fields(cls)}

@@ -1,0 +1,1 @@
+"""Images as bags of patches: grids, digits, noise, and the tasks drawn from them."""

@@ -1,0 +1,100 @@
+"""Images as bags of patches: the grid that cuts them and the batches that selection reads."""
+
+from typing import Protocol
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@attrs.frozen
+class PatchGrid:
+    """Square patches over a canvas, in row-major order.
+
+    The last row and column hang over the edge where the stride does not divide the canvas, so
+    that every pixel lies in a patch; what lies outside is zero.
+    """
+
+    canvas: tuple[int, int]
+    patch_size: int
+    patch_stride: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        height, width = (
+            1 + max(0, -(-(side - self.patch_size) // self.patch_stride)) for side in self.canvas
+        )
+        return height, width
+
+    @property
+    def n_patches(self) -> int:
+        """N."""
+        return self.shape[0] * self.shape[1]
+
+    def corners(self, patches: np.ndarray) -> np.ndarray:
+        """Row and column in pixels of the top-left corner of each patch, (n, 2)."""
+        return np.stack(np.divmod(patches, self.shape[1]), axis=-1) * self.patch_stride
+
+    def incidence(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which patches touch which boxes.
+
+        Args:
+            boxes: (n, 4) rows of top, left, height, width in pixels.
+
+        Returns:
+            Patch and box of every touching pair, sorted by patch, boxes in their given order.
+        """
+        start, extent = boxes[:, :2], boxes[:, 2:]
+        first = np.maximum((start - self.patch_size) // self.patch_stride + 1, 0)
+        last = np.minimum((start + extent - 1) // self.patch_stride, np.array(self.shape) - 1)
+        n_rows, n_cols = np.maximum(last - first + 1, 0).T
+        n_pairs = n_rows * n_cols
+        box = np.repeat(np.arange(len(boxes)), n_pairs)
+        nth = np.arange(len(box)) - np.repeat(np.cumsum(n_pairs) - n_pairs, n_pairs)
+        row, col = np.divmod(nth, n_cols[box])
+        patch = (first[box, 0] + row) * self.shape[1] + first[box, 1] + col
+        order = np.argsort(patch, kind="stable")
+        return patch[order], box[order]
+
+
+class PatchBatch(Protocol):
+    """B images of N patches each, read patch by patch: no image is ever held whole.
+
+    `blank` is True where a patch is known to be all zero without reading it (None: not known).
+    """
+
+    batch_size: int
+    n_patches: int
+    blank: Tensor | None  # (B, N) bool
+
+    def read(self, image: Tensor, patch: Tensor) -> Tensor:
+        """Patches at pairs of indices (n,), (n,): (n, C, P, P) uint8 or float, or (n, D)."""
+        ...
+
+
+class TensorBatch:
+    """A batch that lies in memory: patches (B, N, C, P, P) or features (B, N, D)."""
+
+    blank = None
+
+    def __init__(self, instances: Tensor):
+        self.instances = instances
+        self.batch_size, self.n_patches = instances.shape[:2]
+
+    def read(self, image: Tensor, patch: Tensor) -> Tensor:
+        return self.instances[image, patch]
+
+
+def cut_image(image: np.ndarray | Tensor, grid: PatchGrid) -> Tensor:
+    """Cut one image (H, W) or (C, H, W) into its patches (N, C, P, P)."""
+    image = torch.as_tensor(image)
+    image = image[None] if image.ndim == 2 else image
+    size, stride = grid.patch_size, grid.patch_stride
+    overhang = [
+        (n - 1) * stride + size - side for n, side in zip(grid.shape, grid.canvas, strict=True)
+    ]
+    padded = torch.nn.functional.pad(image, (0, overhang[1], 0, overhang[0]))
+    tiles = padded.unfold(1, size, stride).unfold(2, size, stride)  # (C, rows, cols, P, P)
+    return tiles.permute(1, 2, 0, 3, 4).flatten(0, 1)

@@ -1,0 +1,15 @@
+"""The one exception a user of ipslib has to know, and the hint that goes with a wrong name."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class IpslibError(ValueError):
+    """Bad input: the message is one sentence with what was wanted, what came and the remedy."""
+
+
+def did_you_mean(wrong: str, valid: Iterable[str]) -> str:
+    """Return the nearest valid name as a hint, or all valid names when none is near."""
+    valid = sorted(map(str, valid))
+    near = get_close_matches(str(wrong), valid, n=1, cutoff=0.5)
+    return f" (did you mean {near[0]!r}?)" if near else f" (valid: {', '.join(valid)})"

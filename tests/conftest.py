@@ -1,0 +1,42 @@
+"""What several test files share: the folder beside the checkout, MNIST, and a small task."""
+
+from pathlib import Path
+
+import pytest
+
+from ipslib.config import DataConfig
+from ipslib.data.digits import DATA_ROOT_VARIABLE, load_digits
+
+_SMALL = {"digits": "embedded", "canvas": (130, 110), "patch_size": 28, "n_noise": 6, "n_test": 40}
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of published results, checkpoints and MNIST beside the checkout."""
+    folder = Path(__file__).resolve().parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("there is no ../shared beside this checkout")
+    return folder
+
+
+@pytest.fixture
+def fresh_digits():
+    """No digits are remembered from, or left to, another test's data root."""
+    load_digits.cache_clear()
+    yield
+    load_digits.cache_clear()
+
+
+@pytest.fixture
+def mnist_root(shared: Path, monkeypatch: pytest.MonkeyPatch, fresh_digits: None) -> Path:
+    """The real MNIST, as the data root."""
+    if not (shared / "mnist" / "MNIST" / "raw").is_dir():
+        pytest.skip("../shared holds no MNIST")
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(shared / "mnist"))
+    return shared / "mnist"
+
+
+@pytest.fixture
+def small_data():
+    """Builds a small DataConfig on the embedded digits; arguments change its fields."""
+    return lambda **changes: DataConfig(**_SMALL | changes)
