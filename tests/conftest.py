@@ -3,11 +3,14 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from ipslib.config import DataConfig
 from ipslib.data.digits import DATA_ROOT_VARIABLE, load_digits
 
 _SMALL = {"digits": "embedded", "canvas": (130, 110), "patch_size": 28, "n_noise": 6, "n_test": 40}
+
+torch.set_num_threads(1)  # on tensors this small, threads would only wait for each other
 
 
 @pytest.fixture

@@ -1,0 +1,104 @@
+"""The command line: `ipslib study`, `ipslib run` and `ipslib notebooks`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from ipslib.errors import IpslibError, did_you_mean
+
+# Each handler imports what it calls, so that a machine without papermill can do the rest.
+
+
+def _study(arguments: argparse.Namespace) -> int:
+    from ipslib.study.command import run_study
+    from ipslib.study.profiles import parse_value
+
+    return run_study(
+        arguments.profile,
+        arguments.notebooks,
+        parameters={name: parse_value(value) for name, value in arguments.parameters},
+        force=arguments.force,
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from ipslib.naming import parse_run_name, run_name
+    from ipslib.study.layout import Layout
+    from ipslib.study.profiles import base_config, parse_value
+    from ipslib.study.records import RecordStore
+    from ipslib.study.runs import run_all
+
+    changes = parse_run_name(arguments.name) if arguments.name else {}
+    changes |= {name: parse_value(value) for name, value in arguments.parameters}
+    config = base_config(arguments.profile, changes)
+    store = RecordStore(Layout.of(arguments.profile).records)
+    print(f"{run_name(config)} ({config.id}) on {config.data.digits} digits", flush=True)
+    [record] = run_all([config], store)
+    for task, accuracy in record["result"]["accuracy"].items():
+        print(f"{task:>10}: {100 * accuracy:5.1f} %")
+    return 0
+
+
+def _notebooks(arguments: argparse.Namespace) -> int:
+    from ipslib.study.command import pair_notebooks
+
+    for path in pair_notebooks():
+        print(f"wrote {path.parent.name}/{path.name}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ipslib", description="A study of patch selection.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    study = commands.add_parser(
+        "study", help="execute the study's notebooks",
+        usage="ipslib study PROFILE [NOTEBOOK ...] [--force] [-p NAME VALUE] ...",
+    )  # fmt: skip
+    study.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
+    study.add_argument("notebooks", metavar="NOTEBOOK", nargs="*", help="name or number (all)")
+    study.add_argument("--force", action="store_true", help="also run what is up to date")
+    study.add_argument(
+        "-p", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[], dest="parameters",
+        help="override a parameter of the notebooks named",
+    )  # fmt: skip
+    study.set_defaults(handler=_study)
+
+    run = commands.add_parser(
+        "run", help="train one run and write its record; needs no papermill and no jupytext",
+        usage="ipslib run PROFILE [NAME] [-p FIELD VALUE] ...",
+    )  # fmt: skip
+    run.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
+    run.add_argument("name", metavar="NAME", nargs="?", help="a run name as published")
+    run.add_argument(
+        "-p", nargs=2, metavar=("FIELD", "VALUE"), action="append", default=[], dest="parameters",
+        help="set a field of RunConfig",
+    )  # fmt: skip
+    run.set_defaults(handler=_run)
+
+    pairing = commands.add_parser("notebooks", help="write notebooks/*.ipynb for JupyterLab")
+    pairing.set_defaults(handler=_notebooks)
+    parser.set_defaults(valid=tuple(commands.choices))
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    parser = _parser()
+    valid = parser.get_default("valid")
+    try:
+        if arguments and not arguments[0].startswith("-") and arguments[0] not in valid:
+            hint = did_you_mean(arguments[0], valid)
+            raise IpslibError(f"there is no command {arguments[0]!r}{hint}")
+        chosen = parser.parse_args(arguments)
+        return chosen.handler(chosen)
+    except IpslibError as error:
+        print(f"ipslib: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ipslib: stopped; finished runs are kept, the same command goes on", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

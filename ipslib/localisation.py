@@ -1,0 +1,79 @@
+"""Does attention lie on the objects? Measures against the true boxes, beside what chance gives.
+
+`random` values are what M patches drawn without replacement, attended alike, score on average.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import hypergeom
+from torch import Tensor
+
+from ipslib.data.patches import PatchGrid
+
+
+class Localisation(NamedTuple):
+    """Means over the images of a batch or a set, each between 0 and 1."""
+
+    roi_recall: float  # share of boxes touched by a kept patch
+    roi_recall_random: float
+    attention_on_digits: float  # share of the attention on patches that touch a box
+    attention_on_digits_random: float
+    entropy: float  # of the attention over kept patches, over log M; 1 = uniform = random
+
+
+def touches(grid: PatchGrid, patches: Tensor, boxes: Tensor) -> Tensor:
+    """Which patches touch which boxes.
+
+    Args:
+        patches: (B, M) patch indices.
+        boxes: (B, R, 4) top, left, height, width in pixels.
+
+    Returns:
+        (B, R, M) bool.
+    """
+    corners = torch.from_numpy(grid.corners(patches.numpy()))[:, None]  # (B, 1, M, 2)
+    start, extent = boxes[:, :, None, :2], boxes[:, :, None, 2:]  # (B, R, 1, 2)
+    meets = (corners < start + extent) & (start < corners + grid.patch_size)
+    return meets.all(dim=-1)
+
+
+def localise(
+    grid: PatchGrid, patches: Tensor, attn_weights: Tensor, boxes: Tensor
+) -> Localisation:
+    """Measure a batch.
+
+    Args:
+        patches: (B, M) kept patches.
+        attn_weights: (B, H, T, M), each head's and query's attention over them.
+        boxes: (B, R, 4) true boxes.
+    """
+    n_kept = patches.shape[1]
+    hit = touches(grid, patches, boxes)  # (B, R, M)
+    weights = attn_weights.mean(dim=(1, 2))  # (B, M)
+    entropy = torch.special.entr(attn_weights).sum(dim=-1).mean() / max(np.log(n_kept), 1e-12)
+    n_touching, share_touching = _patches_on_boxes(grid, boxes.numpy())
+    missed = hypergeom.pmf(0, grid.n_patches, n_touching, n_kept)
+    return Localisation(
+        roi_recall=hit.any(dim=-1).double().mean().item(),
+        roi_recall_random=float(1 - missed.mean()),
+        attention_on_digits=(weights * hit.any(dim=1)).sum(dim=1).mean().item(),
+        attention_on_digits_random=float(share_touching.mean()),
+        entropy=entropy.item(),
+    )
+
+
+def _patches_on_boxes(grid: PatchGrid, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Patches that touch each box (B R,), and the share of all that touch any box (B,)."""
+    counts, shares = [], []
+    for image_boxes in boxes:
+        patch, box = grid.incidence(image_boxes)
+        counts.append(np.bincount(box, minlength=len(image_boxes)))
+        shares.append(len(np.unique(patch)) / grid.n_patches)
+    return np.concatenate(counts), np.array(shares)
+
+
+def mean_localisation(parts: list[Localisation], sizes: list[int]) -> Localisation:
+    """The mean over batches of unequal sizes."""
+    return Localisation(*np.average(np.array(parts), axis=0, weights=sizes).tolist())

@@ -1,0 +1,92 @@
+"""Task, semantic and diversity losses, as functions of logits and attention.
+
+Semantic and diversity losses: Zhang et al., ACMIL, arXiv 2311.07125, on the heads of one
+cross-attention as in arXiv 2412.11237.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ipslib.model.ips import IPSOutput
+
+
+class Losses(NamedTuple):
+    """The weighted sum and its parts, each a scalar."""
+
+    total: Tensor
+    task: Tensor
+    semantic: Tensor
+    diversity: Tensor
+
+
+def task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+    """Mean over tasks of the negative log-likelihood (one class) or binary cross-entropy (sets).
+
+    Args:
+        logits: {task: (B, C)}.
+        labels: {task: (B,) classes or (B, C) multi-hot}.
+    """
+    return torch.stack([_one_task(logits[task], labels[task]) for task in logits]).mean()
+
+
+def semantic_loss(branch_logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+    """Every attention head alone must solve every task: the mean task loss over heads.
+
+    Args:
+        branch_logits: {task: (B, H, C)}.
+        labels: {task: (B,) or (B, C)}.
+    """
+    repeated = {
+        task: labels[task].repeat_interleave(logits.shape[1], dim=0)
+        for task, logits in branch_logits.items()
+    }
+    return task_loss({task: x.flatten(0, 1) for task, x in branch_logits.items()}, repeated)
+
+
+def diversity_loss(per_head: Tensor) -> Tensor:
+    """Mean cosine similarity over all pairs of heads, tokens and images.
+
+    Args:
+        per_head: (B, H, T, X): the heads' attention over X patches (ACMIL), or their outputs of
+            X dimensions (as published, arXiv 2412.11237). 0 for a single head.
+    """
+    n_heads = per_head.shape[1]
+    if n_heads < 2:
+        return per_head.new_zeros(())
+    unit = F.normalize(per_head.transpose(1, 2), dim=-1)  # (B, T, H, X)
+    cosine = unit @ unit.transpose(-1, -2)  # (B, T, H, H)
+    first, second = torch.triu_indices(n_heads, n_heads, offset=1, device=per_head.device)
+    return cosine[..., first, second].mean()
+
+
+def combined_losses(
+    output: IPSOutput,
+    labels: Mapping[str, Tensor],
+    *,
+    semantic_weight: float = 0.0,
+    diversity_weight: float = 0.0,
+    diversity_on: str = "attention",
+) -> Losses:
+    """Total = task + semantic_weight x semantic + diversity_weight x diversity.
+
+    `diversity_on` is `attention` (as its source defines it) or `outputs` (as published).
+    """
+    task = task_loss(output.logits, labels)
+    semantic = diversity = torch.zeros_like(task)
+    if semantic_weight:
+        semantic = semantic_loss(output.branch_logits, labels)
+    if diversity_weight:
+        heads = output.attn_weights if diversity_on == "attention" else output.head_outputs
+        diversity = diversity_loss(heads)
+    total = task + semantic_weight * semantic + diversity_weight * diversity
+    return Losses(total, task, semantic, diversity)
+
+
+def _one_task(logits: Tensor, labels: Tensor) -> Tensor:
+    if labels.ndim == 2:
+        return F.binary_cross_entropy_with_logits(logits, labels)
+    return F.cross_entropy(logits, labels)

@@ -1,0 +1,1 @@
+"""The network: encoder, cross-attention pooling and the whole that selects and classifies."""

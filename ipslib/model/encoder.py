@@ -1,0 +1,98 @@
+"""Patch encoders: the first stages of a ResNet, and a frozen ResNet-50 with a projection."""
+
+from torch import Tensor, nn
+from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18, resnet50
+from torchvision.models.resnet import BasicBlock
+
+from ipslib.config import ModelConfig
+from ipslib.errors import IpslibError
+
+_WEIGHTS = {
+    ("resnet18", "imagenet_v1"): ResNet18_Weights.IMAGENET1K_V1,
+    ("resnet50", "imagenet_v1"): ResNet50_Weights.IMAGENET1K_V1,
+    ("resnet50", "imagenet_v2"): ResNet50_Weights.IMAGENET1K_V2,
+}
+
+
+def build_encoder(config: ModelConfig, in_channels: int) -> nn.Sequential:
+    """Build the encoder of a configuration: patches (n, C, P, P) to embeddings (n, D).
+
+    The sequence is conv, batch norm, ReLU, max pool, stages, average pool, and the projection
+    2048 -> D behind ResNet-50. Frozen: every weight but the replaced first convolution and the
+    projection keeps its value.
+
+    Raises:
+        IpslibError: where pretrained weights are neither cached nor downloadable.
+    """
+    if config.encoder == "resnet18" and config.width != 1:
+        trunk = _narrow_resnet18(round(64 * config.width))
+    else:
+        trunk = list(_torchvision_resnet(config).children())
+    layers = trunk[: 4 + config.n_stages]
+    if config.frozen:
+        for layer in layers:
+            layer.requires_grad_(False)
+    if layers[0].in_channels != in_channels:
+        layers[0] = _stem(in_channels, layers[0].out_channels)
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    if config.encoder == "resnet50":
+        layers.append(nn.Linear(256 * 2 ** (config.n_stages - 1), config.embedding_dim))
+    return nn.Sequential(*layers)
+
+
+def _torchvision_resnet(config: ModelConfig) -> nn.Module:
+    build = {"resnet18": resnet18, "resnet50": resnet50}[config.encoder]
+    weights = _WEIGHTS.get((config.encoder, config.weights))
+    try:
+        return build(weights=weights)
+    except OSError as error:  # urllib's errors are OSErrors
+        from torch.hub import get_dir
+
+        raise IpslibError(
+            f"The {weights} weights of {config.encoder} could not be downloaded ({error}); put "
+            f"{weights.url.rsplit('/', 1)[1]} from torchvision's model zoo into "
+            f"{get_dir()}/checkpoints, or use weights: none."
+        ) from error
+
+
+def _stem(in_channels: int, out_channels: int) -> nn.Conv2d:
+    conv = nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return conv
+
+
+def _narrow_resnet18(channels: int) -> list[nn.Module]:
+    """ResNet-18 of another width: torchvision's layers and initialisation."""
+    layers = [
+        _stem(3, channels),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    ]
+    n_in = channels
+    for stage in range(4):
+        n_out, stride = channels * 2**stage, 1 if stage == 0 else 2
+        shortcut = None
+        if stage:
+            shortcut = nn.Sequential(
+                nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm2d(n_out)
+            )
+        first = BasicBlock(n_in, n_out, stride, shortcut)
+        layers.append(nn.Sequential(first, BasicBlock(n_out, n_out)))
+        n_in = n_out
+    for module in nn.Sequential(*layers).modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+    return layers
+
+
+def keep_frozen_statistics(encoder: nn.Module) -> None:
+    """Keep the batch norms of frozen layers in evaluation mode, whatever mode the rest is in."""
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()
+
+
+def as_encoder_input(patches: Tensor) -> Tensor:
+    """uint8 patches as float in 0..1; floats and features as they are."""
+    return patches if patches.is_floating_point() else patches.float() / 255

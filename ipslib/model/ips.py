@@ -1,0 +1,151 @@
+"""The whole network: select patches without gradient, encode the kept ones with it, classify."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ipslib.config import ModelConfig
+from ipslib.data.patches import PatchBatch
+from ipslib.masking import mask_logits, mask_scores
+from ipslib.model.encoder import as_encoder_input, build_encoder, keep_frozen_statistics
+from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
+from ipslib.selection import Selection, attention_scores, not_blank, select_patches
+
+
+class IPSOutput(NamedTuple):
+    """Everything a loss, a figure or a measure needs of one forward pass."""
+
+    logits: dict[str, Tensor]  # task: (B, C)
+    branch_logits: dict[str, Tensor]  # task: (B, H, C), every attention head alone
+    attn_weights: Tensor  # (B, H, T, M) over the kept patches
+    head_outputs: Tensor  # (B, H, T, D_v)
+    selection: Selection
+
+
+class IPSNet(nn.Module):
+    """Iterative Patch Selection with a ResNet encoder and cross-attention pooling.
+
+    Bergner et al., arXiv 2210.13007; semantic branches and masking from arXiv 2412.11237.
+
+    Args:
+        config: sizes and switches.
+        n_classes: {task: number of outputs}, one query token each, in this order.
+        in_channels: channels of a patch.
+    """
+
+    def __init__(self, config: ModelConfig, n_classes: Mapping[str, int], *, in_channels: int = 1):
+        super().__init__()
+        self.config = config
+        dim = config.embedding_dim
+        self.encoder = build_encoder(config, in_channels).to(memory_format=torch.channels_last)
+        self.pool = CrossAttentionPool(
+            dim,
+            len(n_classes),
+            config.n_heads,
+            dropout=config.dropout,
+            attn_dropout=config.attn_dropout,
+        )
+        self.heads = nn.ModuleDict({task: nn.Linear(dim, n) for task, n in n_classes.items()})
+        self.precision = torch.float32
+        # All that selection runs and that knows a mode; to flip every module costs a step 2 ms.
+        norms = (m for m in self.encoder.modules() if isinstance(m, nn.BatchNorm2d))
+        self._mode_dependent = tuple(norms)
+        keep_frozen_statistics(self.encoder)
+
+    @property
+    def device(self) -> torch.device:
+        return self.pool.query.device
+
+    def train(self, mode: bool = True) -> "IPSNet":
+        super().train(mode)
+        keep_frozen_statistics(self.encoder)
+        return self
+
+    def embed(self, patches: Tensor) -> Tensor:
+        """Encode patches (n, C, P, P), uint8 or float in 0..1, to (n, D) float32."""
+        inputs = as_encoder_input(patches.to(self.device))
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        low = self.precision != torch.float32
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
+            return self.encoder(inputs).float()
+
+    def select(self, batch: PatchBatch, *, generator: torch.Generator) -> Selection:
+        """Run the selection, in evaluation mode and without gradient."""
+        config = self.config
+        order = None
+        if config.shuffle:
+            order = torch.randperm(batch.n_patches, generator=generator)
+        score_set = self._score_set(generator)
+        with evaluating(self._mode_dependent), torch.no_grad():
+            score_map = self.pool.score_map()
+            return select_patches(
+                batch,
+                self.embed,
+                lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
+                memory_size=config.memory_size,
+                iter_size=config.iter_size,
+                order=order,
+                score_set=score_set,
+            )
+
+    def forward(self, batch: PatchBatch, *, generator: torch.Generator) -> IPSOutput:
+        """Select, then encode and classify the kept patches.
+
+        Args:
+            batch: B images as patches.
+            generator: of the visiting order and the masking; on the CPU.
+        """
+        selection = self.select(batch, generator=generator)
+        indices = selection.indices  # (B, M)
+        image = torch.arange(len(indices)).repeat_interleave(indices.shape[1])
+        patches = batch.read(image, indices.flatten())
+        embeddings = self._at_position(self._embed_kept(patches), indices.flatten())
+        pooled = self.pool(embeddings.unflatten(0, indices.shape))
+        heads = self.heads.items()
+        return IPSOutput(
+            logits={t: head(pooled.tokens[:, i]) for i, (t, head) in enumerate(heads)},
+            branch_logits={t: head(pooled.branches[:, :, i]) for i, (t, head) in enumerate(heads)},
+            attn_weights=pooled.attn_weights,
+            head_outputs=pooled.head_outputs,
+            selection=selection,
+        )
+
+    def _embed_kept(self, patches: Tensor) -> Tensor:
+        """Embed the kept patches (B M, ...): in evaluation, all-zero ones share one embedding."""
+        if self.training:
+            return self.embed(patches)
+        has_ink = not_blank(patches)
+        distinct = torch.cat([torch.zeros_like(patches[:1]), patches[has_ink]])
+        return self.embed(distinct)[has_ink.cumsum(0) * has_ink]
+
+    def _at_position(self, embeddings: Tensor, index: Tensor) -> Tensor:
+        if not self.config.position_encoding:
+            return embeddings
+        return embeddings + sinusoidal_encoding(index.to(self.device), embeddings.shape[-1])
+
+    def _score_set(self, generator: torch.Generator):
+        config = self.config
+        if not config.mask_k or not (self.training or config.mask_in_eval):
+            return attention_scores
+        drop = {"k": config.mask_k, "p": config.mask_p, "generator": generator}
+        if config.mask_variant == "logits":
+            mask = partial(mask_logits, **drop)
+            return lambda logits: attention_scores(mask(logits))
+        return lambda logits: mask_scores(attention_scores(logits), **drop)
+
+
+@contextmanager
+def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+    """Evaluation mode for a while; the former modes come back, after an error too."""
+    training = [module for module in modules if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

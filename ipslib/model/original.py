@@ -1,0 +1,104 @@
+"""Checkpoints of the original code (the dissertation's and IPS's): opened in one call."""
+
+import re
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ipslib.config import ModelConfig
+from ipslib.errors import IpslibError
+from ipslib.model.ips import IPSNet
+
+_RENAMED = (
+    ("transf.crs_attn.q_w.", "pool.to_query."),
+    ("transf.crs_attn.k_w.", "pool.to_key."),
+    ("transf.crs_attn.v_w.", "pool.to_value."),
+    ("transf.crs_attn.fc.", "pool.merge."),
+    ("transf.crs_attn.fb.", "pool.branch."),
+    ("transf.crs_attn.layer_norm.", "pool.attn_norm."),
+    ("transf.crs_attn.q", "pool.query"),
+    ("transf.mlp.w_1.", "pool.expand."),
+    ("transf.mlp.w_2.", "pool.contract."),
+    ("transf.mlp.layer_norm.", "pool.mlp_norm."),
+)
+
+
+def load_original(path: str | Path, **changes: object) -> IPSNet:
+    """Open an original checkpoint as a network in evaluation mode.
+
+    Sizes are read off the weights; where the checkpoint has no branch map (the base method), the
+    number of heads is the published 8.
+
+    Args:
+        path: a state dict as torch saved it; read without executing code.
+        changes: fields of ModelConfig that weights do not tell, e.g. `memory_size=100`.
+
+    Raises:
+        IpslibError: for a missing or torn file, or a state dict of another shape.
+    """
+    state = _read(Path(path))
+    try:
+        first, tokens = state["encoder.0.weight"], state["transf.crs_attn.q"]
+    except KeyError as error:
+        raise IpslibError(
+            f"{path} holds no original checkpoint: wanted keys as encoder.0.weight and "
+            f"transf.crs_attn.q, {error} is missing."
+        ) from error
+    if first.ndim != 4 or tokens.ndim != 3:
+        raise IpslibError(
+            f"{path} holds no original checkpoint: encoder.0.weight and transf.crs_attn.q are of "
+            f"shapes {tuple(first.shape)} and {tuple(tokens.shape)}."
+        )
+    dim = tokens.shape[2]
+    branch = state.get("transf.crs_attn.fb.weight")
+    stages = {int(m[1]) for key in state if (m := re.match(r"encoder\.([4-7])\.", key))}
+    config = ModelConfig(
+        n_stages=len(stages),
+        width=first.shape[0] / 64,
+        n_heads=8 if branch is None else dim // branch.shape[1],
+        **changes,
+    )
+    renamed = {_rename(key): value for key, value in state.items()}
+    n_classes = {
+        key.split(".")[1]: len(value)
+        for key, value in renamed.items()
+        if key.startswith("heads.") and key.endswith(".bias")
+    }
+    network = IPSNet(config, n_classes, in_channels=first.shape[1])
+    try:
+        missing, unexpected = network.load_state_dict(renamed, strict=False)
+    except RuntimeError as error:  # sizes that differ
+        reason = "; ".join(line.strip() for line in str(error).splitlines()[1:])
+        raise IpslibError(f"{path} does not fit the original architecture: {reason}") from error
+    if set(missing) - {"pool.branch.weight"} or unexpected:
+        raise IpslibError(
+            f"{path} does not fit the original architecture: "
+            f"missing {missing}, unexpected {unexpected}."
+        )
+    return network.eval()
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    if not path.is_file():
+        raise IpslibError(f"There is no checkpoint at {path}; give the path of a .pth file.")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torn archives and foreign pickles raise many kinds
+        raise IpslibError(
+            f"{path} could not be read as a state dict ({type(error).__name__}); "
+            "it may be torn: copy it again."
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise IpslibError(f"{path} holds no original checkpoint: wanted a plain state dict.")
+    return state
+
+
+def _rename(key: str) -> str:
+    head = re.fullmatch(r"output_layers\.(\w+)\.0\.(weight|bias)", key)
+    if head:
+        return f"heads.{head[1]}.{head[2]}"
+    for old, new in _RENAMED:
+        if key.startswith(old):
+            return new + key[len(old) :]
+    return key

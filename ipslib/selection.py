@@ -1,0 +1,148 @@
+"""Iterative patch selection: the M most attended of N patches, in memory that N does not change.
+
+Bergner, Lippert and Mahendran, arXiv 2210.13007, algorithm 1. A patch enters as its attention
+logits, one number for each head and query: they are all that its score in any set depends on,
+so the memory holds M indices and M logits, never embeddings or pixels.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ipslib.data.patches import PatchBatch
+from ipslib.errors import IpslibError
+
+_READ_VALUES = 120_000  # pixels encoded together: more would fall out of the processor's caches
+_WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the iterations
+
+Embed = Callable[[Tensor], Tensor]
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+class Selection(NamedTuple):
+    """The patches kept at the end, best first."""
+
+    indices: Tensor  # (B, M)
+    scores: Tensor | None  # (B, M) of the last iteration; None where M >= N left no choice
+
+
+def attention_scores(logits: Tensor) -> Tensor:
+    """Score every patch of a set: softmax over the set, then the mean over heads and queries.
+
+    (B, n, S) logits to (B, n) scores that sum to 1 over the set.
+    """
+    return logits.softmax(dim=1).mean(dim=2)
+
+
+@torch.no_grad()
+def select_patches(
+    batch: PatchBatch,
+    embed: Embed,
+    score: Score,
+    *,
+    memory_size: int,
+    iter_size: int,
+    order: Tensor | None = None,
+    score_set: Callable[[Tensor], Tensor] = attention_scores,
+) -> Selection:
+    """Select the most attended patches of each image of a batch.
+
+    Args:
+        batch: B images of N patches; blank patches are embedded once for all.
+        embed: patches (n, C, P, P) to embeddings (n, D), each by itself.
+        score: embeddings (n, D) and patch indices (n,) to attention logits (n, S).
+        memory_size: M, patches kept.
+        iter_size: I, patches that compete with the memory in one iteration.
+        order: (N,) permutation in which patches are visited, row-major if None.
+        score_set: logits of a set (B, n, S) to scores (B, n).
+
+    Returns:
+        Indices and last scores (B, M), best first; all N in order where M >= N.
+    """
+    n_images, n_patches = batch.batch_size, batch.n_patches
+    if memory_size < 1 or iter_size < 1:
+        raise IpslibError(
+            f"memory_size and iter_size: wanted at least 1, got {memory_size} and {iter_size}."
+        )
+    if memory_size >= n_patches:
+        return Selection(torch.arange(n_patches).expand(n_images, -1), None)
+    order = torch.arange(n_patches) if order is None else order
+    reader = _LogitReader(batch, embed, score)
+
+    blocks = reader.blocks(order, memory_size, iter_size)
+    kept, logits = next(blocks)
+    for block, block_logits in blocks:
+        candidates = torch.cat([kept, block], dim=1)  # (B, M + I)
+        logits = torch.cat([logits, block_logits], dim=1)  # (B, M + I, S)
+        scores, best = score_set(logits).topk(memory_size, dim=1)  # (B, M)
+        kept = candidates.gather(1, best.to(candidates.device))
+        logits = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[2]))
+    return Selection(kept, scores)
+
+
+def not_blank(instances: Tensor) -> Tensor:
+    """Which of the patches (n, ...) have a value other than zero, (n,) bool."""
+    return instances.flatten(1).any(dim=1).bool()
+
+
+class _LogitReader:
+    """Reads patches and turns them into logits; all-zero patches share one embedding."""
+
+    def __init__(self, batch: PatchBatch, embed: Embed, score: Score):
+        self.batch, self.embed, self.score = batch, embed, score
+        first = torch.zeros(1, dtype=torch.long)
+        self._blank = torch.zeros_like(batch.read(first, first))
+        self._blank_embedding: Tensor | None = None
+        self.read_size = max(1, _READ_VALUES // self._blank.numel())
+
+    def blocks(
+        self, order: Tensor, memory_size: int, iter_size: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first M patches, then I at a time: indices (B, I) and logits (B, I, S). Several
+        blocks are read together, as many as a bounded window holds."""
+        n_images = self.batch.batch_size
+        blocks = [order[:memory_size], *order[memory_size:].split(iter_size)]
+        n_together = max(1, _WINDOW_SIZE // (n_images * iter_size))
+        for start in range(0, len(blocks), n_together):
+            window = blocks[start : start + n_together]
+            parts = self.logits(torch.cat(window)).split([len(block) for block in window], dim=1)
+            for block, logits in zip(window, parts, strict=True):
+                yield block.expand(n_images, -1), logits
+
+    def logits(self, patches: Tensor) -> Tensor:
+        """Logits (B, n, S) of the same n patches of every image."""
+        inked = []
+        for image, column in self._unread(patches):
+            instances = self.batch.read(image, patches[column])
+            has_ink = not_blank(instances)
+            if has_ink.any():
+                image, column = image[has_ink], column[has_ink]
+                scores = self.score(self._embed_inked(instances[has_ink]), patches[column])
+                inked.append((image, column, scores))
+        if self._blank_embedding is None:
+            self._blank_embedding = self.embed(self._blank)
+        blank = self._blank_embedding.expand(len(patches), -1)
+        logits = self.score(blank, patches).repeat(self.batch.batch_size, 1, 1)
+        for image, column, scores in inked:
+            logits[image, column] = scores
+        return logits
+
+    def _embed_inked(self, instances: Tensor) -> Tensor:
+        """Embed patches; the blank one goes along with the first, which costs a call less."""
+        if self._blank_embedding is not None:
+            return self.embed(instances)
+        embeddings = self.embed(torch.cat([self._blank, instances]))
+        self._blank_embedding = embeddings[:1]
+        return embeddings[1:]
+
+    def _unread(self, patches: Tensor) -> zip:
+        """Pairs (image, column of `patches`) not known to be blank, in chunks."""
+        batch = self.batch
+        if batch.blank is None:
+            unread = torch.ones(batch.batch_size, len(patches), dtype=torch.bool)
+        else:
+            unread = ~batch.blank[:, patches]
+        image, column = unread.nonzero(as_tuple=True)
+        return zip(image.split(self.read_size), column.split(self.read_size), strict=True)

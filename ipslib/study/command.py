@@ -1,0 +1,167 @@
+"""What `ipslib study` and `ipslib notebooks` do."""
+
+import hashlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from jupytext.combine import combine_inputs_with_outputs
+from tabulate import tabulate
+
+from ipslib.study.index import Row, build_index, read_summary, write_summary
+from ipslib.study.layout import Layout, project_root, write_atomically
+from ipslib.study.notebooks import check_parameters, execute, read_source
+from ipslib.study.profiles import (
+    check_profile,
+    list_notebooks,
+    load_parameters,
+    resolve_notebooks,
+)
+
+
+def run_study(
+    profile: str,
+    names: Iterable[str] = (),
+    *,
+    parameters: dict[str, Any] | None = None,
+    force: bool = False,
+    root: Path | None = None,
+) -> int:
+    """Execute notebooks in order, print a summary, and return the exit status.
+
+    `parameters` override the profile's file for every notebook named. A notebook whose text,
+    parameters, code and results are those of its last successful execution is not run again
+    unless `force` says so. A failed one does not stop the others; the status is then 1.
+    """
+    root = root or project_root()
+    layout = Layout.of(check_profile(profile), root=root)
+    plan = {}
+    for path in resolve_notebooks(names, root):
+        plan[path] = load_parameters(profile, path, root=root) | (parameters or {})
+        check_parameters(path, plan[path])
+    pair_notebooks(root)
+    rows, shown = read_summary(layout), {}
+    for path, values in plan.items():
+        source = source_fingerprint(path, profile, values, root)
+        row = rows.get(path.stem)
+        if not force and row and _is_current(row, source, results_fingerprint(path, layout, root)):
+            _say(f"{path.stem}: up to date (--force runs it again)")
+            shown[path.stem] = _not_run(row)
+            continue
+        _say(f"{path.stem}: running")
+        shown[path.stem] = rows[path.stem] = _execute(
+            path, values, layout, source=source, root=root
+        )
+        _save(layout, rows, root)
+    # Records that later notebooks added are no reason to run the earlier ones again.
+    for path in plan:
+        rows[path.stem]["fingerprint"]["results"] = results_fingerprint(path, layout, root)
+    index = _save(layout, rows, root)
+    print(_table(shown, layout))
+    print(f"\nEverything is linked from {index}")
+    return int(any(row["state"] == "failed" for row in shown.values()))
+
+
+def _is_current(row: Row, source: str, results: str) -> bool:
+    return row["state"] == "done" and row["fingerprint"] == {"source": source, "results": results}
+
+
+def _not_run(row: Row) -> Row:
+    reused = row["made"] + row["reused"]
+    return row | {"state": "up to date", "made": 0, "reused": reused, "minutes": 0.0}
+
+
+def _save(layout: Layout, rows: dict[str, Row], root: Path) -> Path:
+    stems = {path.stem for path in list_notebooks(root)}
+    write_summary(layout, {stem: row for stem, row in rows.items() if stem in stems})
+    return build_index(layout)
+
+
+def pair_notebooks(root: Path | None = None) -> list[Path]:
+    """Write notebooks/*.ipynb from their .py, for JupyterLab and plain papermill.
+
+    Outputs of unchanged cells are kept. An .ipynb as new as its .py is left alone; JupyterLab
+    writes the .py last, a moment after the .ipynb.
+    """
+    written = []
+    for source in list_notebooks(root):
+        paired, modified = source.with_suffix(".ipynb"), source.stat().st_mtime
+        if paired.exists() and paired.stat().st_mtime > modified - 1:
+            continue
+        notebook = read_source(source)
+        if paired.exists():
+            notebook = combine_inputs_with_outputs(notebook, jupytext.read(paired))
+        write_atomically(paired, nbformat.writes(notebook) + "\n")
+        os.utime(paired, (modified, modified))  # jupytext refuses an .ipynb newer than its .py
+        written.append(paired)
+    return written
+
+
+def source_fingerprint(path: Path, profile: str, parameters: dict[str, Any], root: Path) -> str:
+    """Hash what an execution depends on: text, parameters, the profile's base, ipslib's code."""
+    digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
+    package = Path(__file__).resolve().parents[1]
+    base = root / "params" / profile / "base.yaml"
+    code = (file for file in package.rglob("*") if file.suffix in (".py", ".csv"))
+    for file in [path, base, *sorted(code)]:
+        if file.is_file():
+            digest.update(b"\0" + file.name.encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def results_fingerprint(path: Path, layout: Layout, root: Path) -> str:
+    """Hash the listing of the run records, of the notebook's own results and of the data found."""
+    number = path.stem.split("_")[0]
+    own = ("tables/{}_*", "figures/{}_*", "notebooks/{}_*")
+    patterns = {
+        layout.folder: ["records/**/*.json", *(pattern.format(number) for pattern in own)],
+        Path(os.environ.get("IPSLIB_DATA") or root / "data"): ["*", "*/*", "*/*/*"],
+    }
+    listing = sorted(
+        f"{file.relative_to(folder)} {file.stat().st_size}"
+        for folder, wanted in patterns.items()
+        for pattern in wanted
+        for file in folder.glob(pattern)
+        if file.is_file()
+    )
+    return hashlib.sha256("\n".join(listing).encode()).hexdigest()
+
+
+def _execute(path: Path, values: dict, layout: Layout, *, source: str, root: Path) -> Row:
+    result = execute(path, values, layout)
+    if result.error:
+        _say(f"{path.stem} failed: {result.error}")
+    results = results_fingerprint(path, layout, root)
+    return asdict(result) | {
+        "state": result.state,
+        "minutes": round(result.minutes, 2),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fingerprint": {"source": source, "results": results},
+    }
+
+
+def _table(shown: dict[str, Row], layout: Layout) -> str:
+    lines = []
+    for stem, row in shown.items():
+        end = ".failed.ipynb" if row["state"] == "failed" else ".html"
+        place = _short(layout.notebooks / f"{stem}{end}")
+        lines.append((stem, row["state"], row["made"], row["reused"], row["minutes"], place))
+    names = ("notebook", "state", "runs made", "runs reused", "minutes", "where to look")
+    return "\n" + tabulate(lines, names, floatfmt=".1f", disable_numparse=[0])
+
+
+def _short(path: Path) -> str:
+    """Return the path as seen from the current directory, where it lies below it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,105 @@
+"""The published results: last-epoch accuracy of every run that the study's tables compare with.
+
+Source: the training logs behind the dissertation "On the Generalizability of High-Resolution
+Image Classification with Memory-Efficient Transformers" (its paper: arXiv 2412.11237). Figures
+only: `published_runs.csv` is a compiled table of facts, and nothing in it was computed here.
+
+Columns are named as in `RunConfig`. What was decided where a run's sources disagree:
+
+- canvas: the run's name, since some logs state the patch count of another canvas (`note`);
+- n_train, n_test: the only sizes for which every logged accuracy is a whole number of images;
+- mask_k, mask_p: the log's configuration; both 0 where nothing was masked (k = 0 or p = 0);
+- stroke_width: what was asked for, in px at 28 px; blank where the name does not say, and drawn
+  in whole pixels (1.4 to 1.9 drew 1 px, 2.0 to 2.8 drew 2 px);
+- noise: the generator (`bezier` with that whole-pixel stroke); blank for runs of another naming;
+- seed: as in the name, though nearly all logs print seed 0: read the spread as that of repeats;
+- diversity_weight: blank for the traffic signs' diversity runs, whose names alone hint at it.
+
+`complete` is False, and `note` says so, where a run stopped early; `note` also marks logs whose
+curves are those of another log. A run filed under two categories has a row in each.
+"""
+
+from functools import cache
+from importlib.resources import files
+
+import pandas as pd
+
+from ipslib.errors import IpslibError, did_you_mean
+
+_MEASURES = {"accuracy": "test", "train_accuracy": "train", "best_accuracy": "best"}
+_TASKS = ("majority", "max", "top", "multi", "sign")
+_WIDE = [f"{split}_{task}" for split in _MEASURES.values() for task in _TASKS]
+
+
+@cache
+def _table() -> pd.DataFrame:
+    with files(__package__).joinpath("published_runs.csv").open() as file:
+        table = pd.read_csv(file, dtype={"log": str})
+    table["note"] = table["note"].fillna("")
+    return table
+
+
+def load_published(category: str | None = None) -> pd.DataFrame:
+    """One row per run and category, with `{test,train,best}_{task}` accuracies in 0..1.
+
+    Args:
+        category: one of the study's categories, such as `O2I_datasize`; all of them if None.
+
+    Raises:
+        IpslibError: the category is unknown.
+    """
+    table = _table()
+    if category is not None:
+        known = table["category"].unique()
+        if category not in known:
+            raise IpslibError(f"no published category {category!r}{did_you_mean(category, known)}.")
+        table = table[table["category"] == category]
+    return _whole_numbers(table.reset_index(drop=True))
+
+
+def published_accuracy(
+    category: str, *, incomplete: bool = False, **fields: object
+) -> pd.DataFrame:
+    """One row per run and task, as `tables.long_form` gives for own runs.
+
+    Args:
+        category: one of the study's categories.
+        incomplete: keep runs that stopped early too.
+        **fields: a value, or a list of values, that a column must have, such as `canvas=3000`.
+
+    Returns:
+        The runs' columns with `task`, `accuracy`, `train_accuracy` (last epoch), `best_accuracy`
+        (over epochs) and `o2i_ratio`.
+
+    Raises:
+        IpslibError: category or field unknown, or no run left.
+    """
+    runs = load_published(category)
+    if not incomplete:
+        runs = runs[runs["complete"]]
+    for field, wanted in fields.items():
+        known = runs.columns.drop(_WIDE)
+        if field not in known:
+            raise IpslibError(f"no published column {field!r}{did_you_mean(field, known)}.")
+        kept = runs[runs[field].isin(wanted if isinstance(wanted, list | tuple) else [wanted])]
+        if kept.empty:
+            there = sorted(runs[field].dropna().unique().tolist())
+            raise IpslibError(
+                f"no published {category} run has {field} = {wanted!r}; there are {there}."
+            )
+        runs = kept
+    frames = [
+        runs.drop(columns=_WIDE).assign(
+            task=task, **{name: runs[f"{split}_{task}"] for name, split in _MEASURES.items()}
+        )
+        for task in _TASKS
+    ]
+    long = pd.concat(frames, ignore_index=True).dropna(subset="accuracy", ignore_index=True)
+    long["o2i_ratio"] = long["digit_size"] ** 2 / long["canvas"] ** 2
+    return _whole_numbers(long)
+
+
+def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:
+    """Counts and sizes as integers again where the rows left have no blank."""
+    counts = ["digit_size", "canvas", "n_noise", "n_train", "n_test", "seed"]
+    return table.astype({name: int for name in counts if table[name].notna().all()})

@@ -1,0 +1,102 @@
+"""What a notebook works with: its settings, its runs, and where its tables and figures go."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from ipslib.config import RunConfig
+from ipslib.errors import IpslibError
+from ipslib.model.ips import IPSNet
+from ipslib.study.figures import save_figure, use_style
+from ipslib.study.layout import Layout, project_root
+from ipslib.study.profiles import base_config, resolve_notebook
+from ipslib.study.records import RecordStore
+from ipslib.study.runs import run_all
+from ipslib.study.tables import write_table
+
+
+class Study:
+    """One notebook's work in one profile.
+
+    Args:
+        notebook: its name, e.g. `01_o2i_datasize`.
+        profile: `smoke`, `quick` or `paper`; its base settings come from params/.
+        overrides: fields of RunConfig that differ from them in every run of this notebook.
+        jobs: runs side by side; the number of cores if None.
+
+    Raises:
+        IpslibError: for an unknown notebook, profile or field, or a bad value.
+    """
+
+    def __init__(
+        self,
+        notebook: str,
+        profile: str,
+        *,
+        overrides: Mapping[str, object] | None = None,
+        jobs: int | None = None,
+    ):
+        self.notebook, self.profile, self.jobs = resolve_notebook(notebook).stem, profile, jobs
+        self.base = base_config(profile, overrides)
+        self.layout = Layout.of(profile).create()
+        self.store = RecordStore(self.layout.records)
+        use_style()
+
+    def __repr__(self) -> str:
+        data, model, training = self.base.data, self.base.model, self.base.training
+        device = "GPU" if torch.cuda.is_available() else "CPU"
+        network = f"{model.encoder} of width {model.width:g}, {model.n_stages} stages"
+        return (
+            f"profile {self.profile} on the {device}; digits: {self.digit_source}\n"
+            f"canvas {data.canvas[0]} x {data.canvas[1]} px, patches of {data.patch_size} px "
+            f"(N = {data.grid.n_patches}), {network}, "
+            f"M = {model.memory_size}, I = {model.iter_size}\n"
+            f"{training.epochs} epochs in batches of {training.batch_size}, "
+            f"{data.n_test} test images"
+        )
+
+    @property
+    def digit_source(self) -> str:
+        """Which digits every result of this notebook is made of, in words."""
+        names = {
+            "mnist": "MNIST",
+            "embedded": "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)",
+        }
+        return names[self.base.data.digits]
+
+    def config(self, **changes: object) -> RunConfig:
+        """The base run with some fields changed."""
+        return self.base.replace(**changes)
+
+    def run(self, configs: Iterable[RunConfig]) -> list[dict]:
+        """The records of the runs; what has none yet is trained now."""
+        return run_all(configs, self.store, jobs=self.jobs)
+
+    def load_network(self, record: dict) -> IPSNet:
+        """The trained network of a run, in evaluation mode."""
+        return self.store.load_network(record)
+
+    def save_table(self, name: str, table: pd.DataFrame) -> None:
+        """Write `NN_name.csv` among this profile's tables."""
+        write_table(table, self.layout.tables / f"{self._number}_{name}.csv")
+
+    def save_figure(self, name: str, figure: Figure) -> None:
+        """Write `NN_name.png` among this profile's figures; a notebook shows it as well."""
+        save_figure(figure, self.layout.figures / f"{self._number}_{name}.png")
+
+    @property
+    def _number(self) -> str:
+        return self.notebook.split("_")[0]
+
+
+def find_checkpoint(path: str) -> Path | None:
+    """A checkpoint's path relative to the project; None for an empty one."""
+    if not path:
+        return None
+    found = project_root() / Path(path).expanduser()
+    if not found.is_file():
+        raise IpslibError(f"There is no checkpoint at {found}; leave it empty to use own runs.")
+    return found

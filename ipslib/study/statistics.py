@@ -1,0 +1,150 @@
+"""The study's intervals and tests, through scipy and statsmodels.
+
+Accuracies are shares in 0..1. A sample is one value per training seed, so an interval over seeds
+says what another seed would give; a Wilson interval says what other test images would give.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import statsmodels.api as sm
+from scipy import stats
+
+from ipslib.errors import IpslibError
+
+CONFIDENCE = 0.95
+_RESAMPLES = 9999
+
+
+class Interval(NamedTuple):
+    low: float
+    high: float
+
+
+class PairedDifference(NamedTuple):
+    """Mean of `a - b` over the seeds that both arms have, its t interval, and the p value."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+    p: float
+
+
+class Trend(NamedTuple):
+    """Spearman's rho with its p value, and the rise per doubling of n with its interval."""
+
+    rho: float
+    p: float
+    per_doubling: float
+    low: float
+    high: float
+
+
+def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+    """Student's t interval of the mean over seeds; needs two values or more."""
+    values = _sample(values, at_least=2)
+    if np.ptp(values) == 0:  # no spread seen: scipy's would be nan
+        return Interval(float(values[0]), float(values[0]))
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    return Interval(float(low), float(high))
+
+
+def wilson_interval(accuracy: float, n: int, *, confidence: float = CONFIDENCE) -> Interval:
+    """Wilson's score interval of one run's accuracy on n test images."""
+    n_right = round(accuracy * n)
+    proportion = stats.binomtest(n_right, n).proportion_ci(confidence, method="wilson")
+    return Interval(float(proportion.low), float(proportion.high))
+
+
+def bootstrap_interval(
+    values: Sequence[float], *, statistic=np.mean, confidence: float = CONFIDENCE, seed: int = 0
+) -> Interval:
+    """Bias-corrected and accelerated (BCa) bootstrap interval of a statistic over seeds."""
+    values = _sample(values, at_least=2)
+    if np.ptp(values) == 0:
+        return Interval(float(values[0]), float(values[0]))
+    result = stats.bootstrap(
+        (values,),
+        statistic,
+        n_resamples=_RESAMPLES,
+        confidence_level=confidence,
+        method="BCa",
+        rng=np.random.default_rng(seed),
+    )
+    low, high = result.confidence_interval
+    return Interval(float(low), float(high))
+
+
+def paired_difference(
+    a: pd.Series, b: pd.Series, *, confidence: float = CONFIDENCE
+) -> PairedDifference:
+    """Compare two arms seed by seed.
+
+    The p value is two-sided, from flipping the signs of the differences: all 2^n ways up to 13
+    seeds, random ones beyond. With n seeds it cannot fall below 2 / 2^n: 0.25 for 3, 0.06 for 5.
+
+    Args:
+        a, b: one value per run, indexed by seed; seeds that only one arm has are left out.
+
+    Raises:
+        IpslibError: a seed occurs twice in an arm, or fewer than two seeds are shared.
+    """
+    for arm in (a, b):
+        if not arm.index.is_unique:
+            twice = arm.index[arm.index.duplicated()][0]
+            raise IpslibError(f"seed {twice} occurs twice in one arm; select one setting an arm.")
+    shared = a.index.intersection(b.index)
+    if len(shared) < 2:
+        raise IpslibError(
+            f"wanted two seeds or more in both arms, got {len(shared)}; "
+            f"a has seeds {list(a.index)}, b has {list(b.index)}."
+        )
+    difference = (a[shared] - b[shared]).to_numpy(float)
+    flips = stats.permutation_test(
+        (difference,),
+        np.mean,
+        permutation_type="samples",
+        n_resamples=_RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    interval = t_interval(difference, confidence=confidence)
+    return PairedDifference(len(shared), float(difference.mean()), *interval, float(flips.pvalue))
+
+
+def rising_trend(
+    n: Sequence[float], accuracy: Sequence[float], *, confidence: float = CONFIDENCE
+) -> Trend:
+    """Test whether accuracy rises with n, such as the number of training images.
+
+    Args:
+        n: a positive size for each run; accuracy: that run's accuracy.
+
+    Returns:
+        Spearman's rho with a one-sided permutation p value (small when accuracy rises), and the
+        slope of a straight line in log2(n): accuracy gained per doubling, with its t interval.
+    """
+    n, accuracy = _sample(n, at_least=3), _sample(accuracy, at_least=3)
+    rank, other = stats.rankdata(n), stats.rankdata(accuracy)
+    test = stats.permutation_test(
+        (rank,),
+        lambda shuffled, axis: np.sum(shuffled * other, axis=axis),  # grows as rho does
+        permutation_type="pairings",
+        vectorized=True,
+        alternative="greater",
+        n_resamples=_RESAMPLES,
+        rng=np.random.default_rng(0),
+    )
+    line = sm.OLS(accuracy, sm.add_constant(np.log2(n))).fit()
+    low, high = line.conf_int(1 - confidence)[1]
+    rho = stats.spearmanr(n, accuracy).statistic
+    return Trend(*map(float, (rho, test.pvalue, line.params[1], low, high)))
+
+
+def _sample(values: Sequence[float], *, at_least: int) -> np.ndarray:
+    sample = np.asarray(values, float)
+    if len(sample) < at_least or not np.isfinite(sample).all():
+        raise IpslibError(f"wanted {at_least} finite values or more, got {sample.tolist()}.")
+    return sample

@@ -1,0 +1,250 @@
+"""From run records to the study's tables: one row per run and task, means over seeds, and the
+published numbers beside them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.study.layout import write_atomically
+from ipslib.study.statistics import t_interval, wilson_interval
+
+ATTENTION = (
+    "roi_recall",
+    "roi_recall_random",
+    "attention_on_digits",
+    "attention_on_digits_random",
+    "entropy",
+)
+_MEASURES = ("accuracy", "train_accuracy", "best_accuracy")
+_HEADINGS = {
+    "accuracy": "accuracy (%)",
+    "train_accuracy": "train accuracy (%)",
+    "best_accuracy": "best accuracy (%)",
+    "chance": "chance (%)",
+    "mean": "mean (%)",
+    "sd": "sd (points)",
+    "low": "low (%)",
+    "high": "high (%)",
+    "published": "published (%)",
+    "difference": "difference (points)",
+    "o2i_ratio": "O2I (%)",
+    "roi_recall": "digits kept (%)",
+    "roi_recall_random": "digits kept at random (%)",
+    "attention_on_digits": "attention on digits (%)",
+    "attention_on_digits_random": "same at random (%)",
+    "entropy": "entropy (% of uniform)",
+}
+_BLANK = "–"
+_SEEDS = ("seed", "data_seed")
+
+
+def chance_level(task: str, *, n_classes: int = 10) -> float:
+    """Accuracy of the best constant answer.
+
+    Of the five digits three are of a class t uniform over the n classes, and two are drawn
+    independently from the n - 1 others (taken as equally large). So every class is majority or
+    topmost with probability 1/n. The largest digit is at most m when t is one of the m + 1
+    classes up to m and both others are of the m remaining ones: (m + 1)/n (m/(n - 1))^2; it is
+    most often the largest class. A set of three classes comes about in 3 x 2 ways of t and the
+    others, each with probability 1/n 1/(n - 1)^2; a set of two in 2 ways.
+    """
+    n = n_classes
+    levels = {
+        "majority": 1 / n,
+        "top": 1 / n,
+        "max": 1 - (n - 1) / n * ((n - 2) / (n - 1)) ** 2,
+        "multi": 6 / (n * (n - 1) ** 2),
+    }
+    if task not in levels:
+        raise IpslibError(f"no chance level for task {task!r}{did_you_mean(task, levels)}.")
+    return levels[task]
+
+
+def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
+    """One row per run and task.
+
+    Columns: id, name, every field of the configuration (`canvas` as one number where square,
+    else as `HxW`; other lists joined by spaces), `o2i_ratio`, task, accuracy, train_accuracy,
+    best_accuracy, chance, n_test, the attention measures where the record has them.
+    """
+    rows = []
+    for record in records:
+        result, config = record["result"], record["config"]
+        run = {"id": record["id"], "name": record["name"]}
+        run |= {name: _cell(name, value) for name, value in config.items()}
+        run["digit_source"] = record["provenance"].get("digit_source")
+        run["o2i_ratio"] = config["digit_size"] ** 2 / np.prod(config["canvas"])
+        attention = result.get("attention") or {}
+        for task, accuracy in result["accuracy"].items():
+            rows.append(
+                run
+                | {
+                    "task": task,
+                    "accuracy": accuracy,
+                    "train_accuracy": result["train_accuracy"].get(task),
+                    "best_accuracy": result["best_accuracy"].get(task),
+                    "chance": chance_level(task),
+                    "n_test": result["n_test"],
+                }
+                | {name: attention.get(name) for name in ATTENTION}
+            )
+    if not rows:
+        raise IpslibError("no run records to make a table of; run the study first.")
+    return pd.DataFrame(rows).astype(dict.fromkeys((*_MEASURES, *ATTENTION), float))
+
+
+def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy") -> pd.DataFrame:
+    """Mean, spread and 95 % interval over seeds, in the order in which settings first appear.
+
+    Args:
+        frame: a long form, of own or of published runs.
+        by: columns that make a setting; `task` is added where the frame has it.
+        value: the column summarised, a share in 0..1.
+
+    Returns:
+        The columns of `by` and task, `n` runs, `mean`, `sd`, `low`, `high`, `interval` (`t` over
+        seeds where there are two or more, else `Wilson` on the test images; intervals are cut to
+        0..1) and `chance` where the frame has it.
+
+    Raises:
+        IpslibError: an unknown column, or two runs of one seed in one setting.
+    """
+    for name in (*by, value):
+        if name not in frame:
+            raise IpslibError(f"no column {name!r} in the table{did_you_mean(name, frame)}.")
+    keys = list(dict.fromkeys([*by, *(["task"] if "task" in frame else [])]))
+    frame = frame.drop_duplicates([c for c in ("id", "log", *keys) if c in frame])
+    rows = []
+    for setting, group in frame.groupby(keys, sort=False, dropna=False):
+        _refuse_mixed(group, keys)
+        row = dict(zip(keys, setting, strict=True)) | _spread(group, value)
+        if "chance" in frame:
+            row["chance"] = group["chance"].iloc[0]
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def beside_published(
+    summary: pd.DataFrame, published: pd.DataFrame, *, on: Sequence[str]
+) -> pd.DataFrame:
+    """Add `published` (mean over published runs), `n_published` and `difference` (ours - theirs).
+
+    Args:
+        summary: of `summarise`.
+        published: of `published_accuracy`.
+        on: columns that tell which setting is which; `task` is added. A setting that was not
+            published has blanks.
+    """
+    keys = list(dict.fromkeys([*on, "task"]))
+    for name in keys:
+        for table, whose in ((summary, "summary"), (published, "published table")):
+            if name not in table:
+                raise IpslibError(f"no column {name!r} in the {whose}{did_you_mean(name, table)}.")
+    theirs = published.groupby(keys)["accuracy"].agg(published="mean", n_published="size")
+    table = summary.merge(theirs.reset_index(), on=keys, how="left")
+    table["n_published"] = table["n_published"].fillna(0).astype(int)
+    table["difference"] = table["mean"] - table["published"]
+    return table
+
+
+def write_table(table: pd.DataFrame, path: Path) -> Path:
+    """Write a table as CSV, whole or not at all."""
+    return write_atomically(path, table.to_csv(index=False))
+
+
+class ShownTable:
+    """A table as a notebook shows it (HTML) and as a terminal prints it (text)."""
+
+    def __init__(self, cells: pd.DataFrame, caption: str):
+        self.cells, self.caption = cells, caption
+
+    def __repr__(self) -> str:
+        return "\n".join(filter(None, [self.caption, self.cells.to_string(index=False)]))
+
+    def _repr_html_(self) -> str:
+        with pd.option_context("display.max_colwidth", None):
+            html = self.cells.to_html(index=False, border=0, justify="right")
+        return f"<p><strong>{escape(self.caption)}</strong></p>{html}" if self.caption else html
+
+
+def show(table: pd.DataFrame, *, caption: str = "") -> ShownTable:
+    """Show a table: shares as percent with one decimal, bounds as one interval, blanks as a dash.
+
+    Left of a column `task`, a setting is printed once and holds until the next one.
+    """
+    return ShownTable(_printed(table), caption)
+
+
+def _printed(table: pd.DataFrame) -> pd.DataFrame:
+    """Cells as text under headings with units."""
+    cells = {
+        _HEADINGS.get(name, name.replace("_", " ")): [_text(name, value) for value in table[name]]
+        for name in table
+    }
+    printed = pd.DataFrame(cells, dtype=object)
+    if {"low", "high"} <= set(table):
+        low, high = printed[_HEADINGS["low"]], printed.pop(_HEADINGS["high"])
+        printed[_HEADINGS["low"]] = (low + " to " + high).mask(low == _BLANK, _BLANK)
+        printed = printed.rename(columns={_HEADINGS["low"]: "95 % interval (%)"})
+    if "task" in table:
+        keys = list(printed.columns[: list(table).index("task")])
+        repeated = (printed[keys] == printed[keys].shift()).all(axis=1)
+        printed.loc[repeated, keys] = ""
+    return printed
+
+
+def _text(name: str, value: object) -> str:
+    if pd.isna(value):
+        return _BLANK
+    if name == "difference":
+        return f"{100 * value:+.1f}".replace("-", "−")
+    if name == "o2i_ratio":
+        return f"{100 * value:.2g}"
+    if name in _HEADINGS:
+        return f"{100 * value:.1f}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(name: str, value: object) -> object:
+    if not isinstance(value, list | tuple):
+        return value
+    if name == "canvas":
+        return value[0] if value[0] == value[1] else "x".join(map(str, value))
+    return " ".join(map(str, value))
+
+
+def _spread(group: pd.DataFrame, value: str) -> dict[str, object]:
+    values = group[value].dropna().to_numpy()
+    low = high = np.nan
+    interval = ""
+    if len(values) > 1:
+        (low, high), interval = t_interval(values), f"t, {len(values)} seeds"
+    elif len(values) == 1 and value == "accuracy":
+        n_test = int(group["n_test"].iloc[0])
+        (low, high), interval = wilson_interval(values[0], n_test), f"Wilson, {n_test} images"
+    return {
+        "n": len(values),
+        "mean": values.mean() if len(values) else np.nan,
+        "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
+        "low": max(low, 0.0),
+        "high": min(high, 1.0),
+        "interval": interval,
+    }
+
+
+def _refuse_mixed(group: pd.DataFrame, keys: Sequence[str]) -> None:
+    """A mean over seeds must not hide that something else varied too."""
+    seeds = [name for name in _SEEDS if name in group]
+    if "id" not in group or not group.duplicated(seeds).any():
+        return
+    told = {"id", "name", "chance", *keys, *seeds, *_MEASURES, *ATTENTION}
+    varied = [c for c in group if c not in told and group[c].nunique(dropna=False) > 1]
+    setting = ", ".join(f"{key} = {group[key].iloc[0]}" for key in keys)
+    raise IpslibError(
+        f"two runs of one seed where {setting}; they differ in {', '.join(varied) or 'nothing'}: "
+        "add that to `by`, or select."
+    )

@@ -1,0 +1,179 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 - What does the task ask, and what is its noise made of?
+#
+# **Needle MNIST** (Pawlowski et al., arXiv 1908.06037) asks one question of one object: is there a
+# 3 among the other digits? **Megapixel MNIST** (Katharopoulos and Fleuret, arXiv 1905.03711) hides
+# five digits among strokes that are no digits, on a canvas that may be thousands of pixels wide,
+# and asks four questions of them: the class of the `majority`, the largest digit (`max`), the
+# topmost (`top`), and all that are present (`multi`).
+#
+# **Published** (arXiv 2412.11237): noise of Bezier strokes, width 1.925 px on 28 px, instead of the
+# original straight lines. Their width was cut to whole pixels before drawing.
+#
+# Nothing is trained here: this notebook shows the data that all others learn from, and measures
+# how the drawn strokes compare with the digits'.
+
+# %% tags=["parameters"]
+profile = "quick"  # smoke, quick or paper: base settings in params/
+image = 0  # which test image is shown
+needle_canvas = 512  # px, side of the Needle MNIST image
+needle_clutter = 30  # clutter digits on it
+megapixel_canvas = 1500  # px, side of the Megapixel MNIST images
+digit_sizes = [28, 56, 84, 112]  # px; noise objects have the same size
+noise_counts = [200, 150, 100, 50]  # noise objects on a canvas, one number a digit size
+stroke_widths = [1.0, 1.4, 1.8, 1.925, 2.0, 2.6, 3.0, 4.0, 5.0]  # px on 28 px
+n_patterns = 200  # noise patterns and digits that ink is measured on
+overrides = {}  # any field of RunConfig, such as {"digits": "embedded"}
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+
+from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.data.needle_mnist import NeedleMNIST
+from ipslib.data.noise import noise_pool
+from ipslib.study.gallery import example_row, image_row
+from ipslib.study.session import Study
+from ipslib.study.tables import show
+
+study = Study("00_tasks_and_noise", profile, overrides=overrides)
+Markdown(f"Digits: {study.digit_source}.")
+
+# %% [markdown]
+# ## The two tasks side by side
+# Left: the 3 of Needle MNIST is outlined among digits of other classes. Right: the five digits of
+# Megapixel MNIST are outlined among Bezier strokes.
+
+# %%
+needles = NeedleMNIST(
+    digits=study.base.data.digits, split="test", canvas=needle_canvas, n_clutter=needle_clutter
+)
+with_needle = next(i for i in range(image, image + 1000) if needles.placement(i).label)
+needle = needles.scene(needles.placement(with_needle))
+
+settings = [
+    {"digit_size": size, "n_noise": n, "canvas": megapixel_canvas}
+    for size, n in zip(digit_sizes, noise_counts, strict=True)
+]
+data_sets = [MegapixelMNIST(study.config(**setting).data, "test") for setting in settings]
+megapixel = data_sets[0].image(image).scene
+
+study.save_figure(
+    "tasks",
+    image_row(
+        [needle.draw((needle_canvas, needle_canvas)), megapixel.draw(data_sets[0].config.canvas)],
+        [
+            f"Needle MNIST, {needle_canvas} px: is there a 3?",
+            f"Megapixel MNIST, {megapixel_canvas} px: which digits?",
+        ],
+        boxes=[needle.boxes[-1:], megapixel.boxes[-5:]],
+    ),
+)
+
+# %% [markdown]
+# ## Object-to-image ratio
+# The ratio of one digit's area to the canvas's (O2I). Noise objects are as large as digits, and
+# fewer where digits are larger.
+
+# %%
+titles = [f"{d.config.digit_size} px, O2I {100 * d.config.o2i_ratio:.2g} %" for d in data_sets]
+study.save_figure("o2i", example_row(data_sets, titles, image))
+
+# %% [markdown]
+# What a network meets on these canvases, over ten images each: N patches, the share of them that
+# no object touches, and the share that touches a digit.
+
+# %%
+rows = []
+for data in data_sets:
+    batch = data.batch(range(10))
+    on_digit = [len(np.unique(data.grid.incidence(b.numpy())[0])) for b in batch.boxes]
+    rows.append(
+        {
+            "digit_size": data.config.digit_size,
+            "o2i_ratio": data.config.o2i_ratio,
+            "n_noise": data.config.n_noise,
+            "patch_size": data.config.patch_size,
+            "n_patches": data.grid.n_patches,
+            "blank_share": batch.blank.float().mean().item(),
+            "digit_share": np.mean(on_digit) / data.grid.n_patches,
+        }
+    )
+patches = pd.DataFrame(rows)
+study.save_table("patches", patches)
+show(patches)
+
+# %% [markdown]
+# ## Stroke width
+# The same curves drawn with a true, anti-aliased width, and as published, cut to whole pixels.
+
+# %%
+def strokes(kind: str, width: float, n: int = n_patterns) -> np.ndarray:
+    return noise_pool(kind, n, stroke_width=width, key=(0, 0))
+
+
+shown = [strokes(kind, w, 1)[0] for kind in ("bezier", "bezier_pixel") for w in stroke_widths]
+labels = [f"{w:g} px" for w in stroke_widths] + [f"{w:g} px, cut" for w in stroke_widths]
+study.save_figure("widths", image_row(shown, labels, columns=len(stroke_widths)))
+
+# %% [markdown]
+# Ink is the mean share of the 28 px box that a pattern covers. The published axis of nine widths
+# has steps only where a whole pixel is reached; the digits' own ink is the dashed line.
+
+# %%
+ink = pd.DataFrame(
+    {"stroke_width": width, "noise": kind, "ink": strokes(kind, width).mean() / 255}
+    for kind in ("bezier", "bezier_pixel")
+    for width in stroke_widths
+)
+digit_ink = data_sets[0].digits.images[:n_patterns].mean() / 255
+study.save_table("ink", ink)
+
+figure, ax = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
+names = {"bezier": "true width", "bezier_pixel": "cut to whole pixels, as published"}
+for marker, (kind, name) in zip("os", names.items(), strict=True):
+    rows = ink[ink["noise"] == kind]
+    ax.plot(rows["stroke_width"], 100 * rows["ink"], marker=marker, label=name)
+ax.axhline(100 * digit_ink, color="0.3", linestyle="--", label="digits")
+ax.set(xlabel="stroke width asked for (px on 28 px)", ylabel="ink (% of the box)")
+ax.legend()
+study.save_figure("ink", figure)
+
+# %% [markdown]
+# ## Reading
+
+# %%
+levels = ink.groupby("noise")["ink"].agg(lambda values: len(set(values.round(6))))
+at_default = {
+    kind: strokes(kind, study.base.data.stroke_width).mean() / 255 for kind in names
+}
+Markdown(f"""
+1. Of {len(stroke_widths)} widths asked for, {levels["bezier"]} different strokes are drawn with a
+   true width and {levels["bezier_pixel"]} with the published cut.
+2. The published default of {study.base.data.stroke_width:g} px covers
+   {100 * at_default["bezier_pixel"]:.1f} % of the box as it was drawn and
+   {100 * at_default["bezier"]:.1f} % with its true width; a digit covers
+   {100 * digit_ink:.1f} %.
+3. At O2I {100 * patches["o2i_ratio"].min():.2g} % the five digits touch
+   {100 * patches["digit_share"].iloc[0]:.1f} % of {patches["n_patches"].iloc[0]} patches, and
+   {100 * patches["blank_share"].iloc[0]:.0f} % of the patches hold nothing at all.
+""")
+
+# %% [markdown]
+# ## Limits
+# - Ink is a mean over patterns; it says how dark a stroke is, not how much it looks like a digit.
+# - Needle MNIST is shown, not learned: no result of this study is about it.

@@ -1,0 +1,123 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 09 - Where does the network look?
+#
+# **Claim** (arXiv 2412.11237): the patches that are kept, and the attention on them, lie on the
+# digits, for object-to-image ratios from 0.008 % to 0.13 %.
+#
+# **Published**: four maps, digits and noise of 28, 56, 84 and 112 px among 800, 600, 400 and 200
+# noise objects, the M = 100 kept patches coloured by their attention; no number.
+#
+# **What would refute it**: digits touched no more often than by M random patches, or attention on
+# them no larger than their share of the patches.
+
+# %% tags=["parameters"]
+profile = "quick"  # smoke, quick or paper: base settings in params/
+digit_sizes = [14, 20, 28, 40]  # px; noise objects have the same size
+noise_counts = [8, 6, 4, 2]  # noise objects on a canvas, one number a digit size
+n_train = 1500  # images
+seed = 0  # of training
+image = 0  # which test image is shown
+scale = "rank"  # colours by attention: rank, linear (times uniform) or log
+checkpoint = ""  # an original .pth of one digit size, instead of own runs; MNIST is then needed
+n_images = 100  # test images that a checkpoint is measured on
+overrides = {}  # any field of RunConfig, for every run, such as {"epochs": 5}
+
+# %%
+import pandas as pd
+from IPython.display import Markdown
+
+from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.model.original import load_original
+from ipslib.study.gallery import map_of_image
+from ipslib.study.maps import attention_figure
+from ipslib.study.session import Study, find_checkpoint
+from ipslib.study.tables import show
+from ipslib.training import evaluate
+
+study = Study("09_attention_maps", profile, overrides=overrides)
+study
+
+# %% [markdown]
+# ## The networks
+# Own runs are those of notebook 01 with the largest training set, reused where they exist. An
+# original checkpoint is opened as it is and shown on images of its own setting.
+
+# %%
+configs = [
+    study.config(digit_size=size, n_noise=n_noise, n_train=n_train, seed=seed)
+    for size, n_noise in zip(digit_sizes, noise_counts, strict=True)
+]
+path = find_checkpoint(checkpoint)
+if path:
+    configs = [config.replace(n_test=n_images) for config in configs]
+    networks = [load_original(path) for _ in configs]
+else:
+    networks = [study.load_network(record) for record in study.run(configs)]
+test_sets = [MegapixelMNIST(config.data, "test") for config in configs]
+Markdown(f"{len(networks)} networks, {'from ' + path.name if path else 'own runs'}.")
+
+# %% [markdown]
+# ## The maps
+# One test image each. Squares are the M patches kept at the end of the forward pass, coloured by
+# attention (mean over heads and tasks); outlined boxes are the digits, everything else is noise.
+
+# %%
+maps = [
+    map_of_image(network, test_set, image, title=f"{config.data.digit_size} px, "
+                 f"O2I {100 * config.data.o2i_ratio:.3g} %")
+    for network, test_set, config in zip(networks, test_sets, configs, strict=True)
+]
+study.save_figure("maps", attention_figure(maps, scale=scale))
+
+# %% [markdown]
+# ## The table
+# Over all test images. *Digits kept*: share of digits touched by a kept patch. *Attention on
+# digits*: share of the attention on patches that touch one. Both beside what M patches drawn
+# blindly, attended alike, would score. *Entropy*: of the attention, 100 % is uniform.
+
+# %%
+rows = []
+for network, test_set, config in zip(networks, test_sets, configs, strict=True):
+    measured = evaluate(network, test_set, config.training.batch_size)
+    data, found = config.data, measured.localisation._asdict()
+    setting = {"digit_size": data.digit_size, "o2i_ratio": data.o2i_ratio, "n_noise": data.n_noise}
+    rows.append(setting | found | {"accuracy": measured.accuracy["majority"]})
+table = pd.DataFrame(rows)
+study.save_table("attention", table)
+show(table)
+
+# %% [markdown]
+# ## Reading
+
+# %%
+recall = table["roi_recall"] / table["roi_recall_random"]
+mass = table["attention_on_digits"] / table["attention_on_digits_random"]
+worst = table.loc[recall.idxmin()]
+Markdown(f"""
+1. Kept patches touch {100 * table["roi_recall"].min():.0f} to
+   {100 * table["roi_recall"].max():.0f} % of the digits, {recall.min():.1f} to
+   {recall.max():.1f} times as many as random patches.
+2. Attention on digits is {mass.min():.1f} to {mass.max():.1f} times their share of the patches.
+3. The margin over chance is smallest at {worst["digit_size"]:.0f} px:
+   {100 * worst["roi_recall"]:.0f} % against {100 * worst["roi_recall_random"]:.0f} %.
+4. The claim holds at {int(((recall > 1) & (mass > 1)).sum())} of {len(table)} settings in the
+   plain sense of more than chance, and at {int((recall >= 2).sum())} by a factor of two or more.
+""")
+
+# %% [markdown]
+# ## Limits
+# - A map shows one image; the table speaks of all.
+# - Attention says where the network reads, not that it reads well: accuracy stands beside it.
+# - A patch that touches a digit may hold only a corner of its box.

@@ -1,0 +1,157 @@
+from urllib.error import URLError
+
+import pytest
+import torch
+from torch import nn
+from torchvision.models import resnet18
+
+from ipslib.config import ModelConfig
+from ipslib.data.patches import TensorBatch
+from ipslib.errors import IpslibError
+from ipslib.losses import combined_losses
+from ipslib.model.encoder import _narrow_resnet18, as_encoder_input, build_encoder
+from ipslib.model.ips import IPSNet
+
+
+@pytest.mark.parametrize(
+    ("settings", "dim"),
+    [
+        ({}, 128),  # published: ResNet-18, two stages
+        ({"n_stages": 1}, 64),
+        ({"n_stages": 3, "width": 0.25}, 64),
+        ({"n_stages": 4, "width": 0.125}, 64),
+        ({"n_stages": 4}, 512),
+        ({"width": 0.25}, 32),
+        ({"width": 1.5, "n_stages": 1}, 96),
+        ({"encoder": "resnet50", "n_stages": 1}, 128),
+        ({"encoder": "resnet50"}, 128),
+    ],
+)
+@pytest.mark.parametrize("in_channels", [1, 3])
+def test_an_embedding_has_the_configured_size_for_any_patch(settings, dim, in_channels):
+    config = ModelConfig(**settings)
+    encoder = build_encoder(config, in_channels).eval()
+    assert config.embedding_dim == dim
+    for patch_size in (20, 33):
+        with torch.no_grad():
+            embeddings = encoder(torch.rand(2, in_channels, patch_size, patch_size))
+        assert embeddings.shape == (2, dim)
+        assert torch.isfinite(embeddings).all()
+
+
+def shapes(layers):
+    return {name: value.shape for name, value in nn.Sequential(*layers).state_dict().items()}
+
+
+def test_the_narrow_network_is_torchvisions_but_for_its_width():
+    theirs, ours = list(resnet18().children())[:8], _narrow_resnet18(64)
+    assert shapes(ours) == shapes(theirs)
+    assert [str(layer) for layer in ours] == [str(layer) for layer in theirs]
+    full, quarter = build_encoder(ModelConfig(), 1), build_encoder(ModelConfig(width=0.25), 1)
+    assert full.state_dict().keys() == quarter.state_dict().keys()
+    for name, value in quarter.named_parameters():
+        wide = full.get_parameter(name)
+        assert value.shape == tuple(n if n in (1, 3, 7) else n // 4 for n in wide.shape), name
+
+
+def test_the_narrow_network_starts_as_torchvisions_does():
+    for ours, theirs in zip(_narrow_resnet18(64), list(resnet18().children())[:8], strict=True):
+        for name, value in theirs.named_parameters():
+            mine = ours.get_parameter(name)
+            if value.ndim == 4:
+                assert mine.mean().item() == pytest.approx(0, abs=0.01), name
+                assert mine.std().item() == pytest.approx(value.std().item(), rel=0.05), name
+            else:
+                assert torch.equal(mine, value), name
+
+
+def test_torchvisions_weights_give_the_same_embedding():
+    config, whole = ModelConfig(n_stages=4), resnet18().eval()
+    encoder = build_encoder(config, 3).eval()
+    encoder.load_state_dict(nn.Sequential(*list(whole.children())[:8]).state_dict())
+    whole.fc = nn.Identity()
+    images = torch.rand(2, 3, 40, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(encoder(images), whole(images))
+
+
+def trained_a_step(network):
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    batch = TensorBatch(torch.rand(2, 4, 1, 24, 24))
+    losses = combined_losses(
+        network(batch, generator=torch.Generator()), {"majority": torch.tensor([1, 2])}
+    )
+    losses.total.backward()
+    learning = [weight for weight in network.parameters() if weight.requires_grad]
+    torch.optim.SGD(learning, lr=0.1).step()
+    after = network.state_dict().items()
+    return {name for name, value in after if not torch.equal(value, before[name])}
+
+
+@pytest.mark.parametrize(
+    ("settings", "learns"),
+    [
+        (
+            {"encoder": "resnet50", "n_stages": 2},
+            {"encoder.0.weight", "encoder.8.weight", "encoder.8.bias"},
+        ),
+        ({"width": 0.125}, {"encoder.0.weight"}),
+    ],
+)
+def test_frozen_keeps_every_weight_and_statistic_but_stem_and_projection(settings, learns):
+    config = ModelConfig(frozen=True, memory_size=2, iter_size=2, **settings)
+    network = IPSNet(config, {"majority": 10})
+    for _ in range(2):  # as built, and after train()
+        changed = trained_a_step(network)
+        assert {name for name in changed if name.startswith("encoder.")} == learns
+        assert "heads.majority.weight" in changed
+        network.eval().train()
+    norms = [m for m in network.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms
+    assert not any(norm.training for norm in norms)
+
+
+def test_frozen_norms_are_in_evaluation_mode_from_the_start():
+    network = IPSNet(ModelConfig(frozen=True, width=0.125), {"majority": 10})
+    before = {name: value.clone() for name, value in network.encoder.named_buffers()}
+    network.embed(torch.rand(5, 1, 28, 28))
+    assert all(torch.equal(value, before[name]) for name, value in network.encoder.named_buffers())
+
+
+def test_without_freezing_weights_and_statistics_move():
+    network = IPSNet(ModelConfig(width=0.125, memory_size=2, iter_size=2), {"majority": 10})
+    changed = trained_a_step(network)
+    unmoved = set(network.state_dict()) - changed
+    assert unmoved == {"pool.branch.weight"}  # the semantic loss is off
+
+
+@pytest.mark.parametrize(
+    ("settings", "file"),
+    [
+        ({"encoder": "resnet50", "weights": "imagenet_v2"}, "resnet50-11ad3fa6.pth"),
+        ({"encoder": "resnet50", "weights": "imagenet_v1"}, "resnet50-0676ba61.pth"),
+        ({"encoder": "resnet18", "weights": "imagenet_v1"}, "resnet18-f37072fd.pth"),
+    ],
+)
+def test_weights_out_of_reach_are_one_sentence_that_names_file_and_folder(
+    settings, file, tmp_path, monkeypatch
+):
+    def offline(*_, **__):
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(IpslibError) as refusal:
+        build_encoder(ModelConfig(**settings), 1)
+    message = str(refusal.value)
+    assert file in message
+    assert str(tmp_path / "hub" / "checkpoints") in message
+    assert "weights: none" in message
+    assert "\n" not in message
+
+
+def test_bytes_become_shares_and_floats_stay():
+    patches = torch.tensor([0, 51, 255], dtype=torch.uint8)
+    torch.testing.assert_close(as_encoder_input(patches), torch.tensor([0.0, 0.2, 1.0]))
+    features = torch.tensor([-3.0, 7.5])
+    assert as_encoder_input(features) is features

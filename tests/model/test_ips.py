@@ -1,0 +1,151 @@
+import pytest
+import torch
+
+from ipslib import selection
+from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.data.patches import TensorBatch
+from ipslib.losses import combined_losses
+from ipslib.model import ips
+from tests import reference
+from tests.reference import random_network
+
+TASKS = {"majority": 10, "max": 10, "top": 10, "multi": 10}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.fixture
+def batch(small_data):
+    """3 images of 90 patches."""
+    return MegapixelMNIST(small_data(canvas=(260, 230), n_noise=14), "test").batch([0, 1, 2])
+
+
+def test_a_named_result_of_known_shapes(batch):
+    output = random_network(0, TASKS)(batch, generator=seeded())
+    n_images, n_heads, n_tokens, memory_size, dim = 3, 4, 4, 6, 16
+    assert list(output.logits) == list(output.branch_logits) == list(TASKS)
+    assert {x.shape for x in output.logits.values()} == {(n_images, 10)}
+    assert {x.shape for x in output.branch_logits.values()} == {(n_images, n_heads, 10)}
+    assert output.attn_weights.shape == (n_images, n_heads, n_tokens, memory_size)
+    assert output.head_outputs.shape == (n_images, n_heads, n_tokens, dim // n_heads)
+    assert output.selection.indices.shape == (n_images, memory_size)
+
+
+def test_each_task_has_a_token_of_its_own(batch):
+    network = random_network(0, TASKS)
+    before = network(batch, generator=seeded())
+    with torch.no_grad():
+        network.heads["top"].bias += 1
+    after = network(batch, generator=seeded())
+    torch.testing.assert_close(after.logits["top"], before.logits["top"] + 1)
+    torch.testing.assert_close(after.branch_logits["top"], before.branch_logits["top"] + 1)
+    for task in ("majority", "max", "multi"):
+        assert torch.equal(after.logits[task], before.logits[task])
+
+
+def test_attention_is_among_the_kept_patches_alone(batch):
+    network = random_network(3)
+    output = network(batch, generator=seeded())
+    kept = reference.embed(network, reference.dense_bag(batch), output.selection.indices)
+    among_them = reference.attention(network.pool, kept)
+    torch.testing.assert_close(output.attn_weights, among_them, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_evaluation_is_the_plain_algorithm(batch, seed):
+    network = random_network(seed)
+    order = torch.randperm(batch.n_patches, generator=seeded(seed))
+    with torch.no_grad():
+        ours = network(batch, generator=seeded(seed))
+        plain = reference.forward(network, reference.dense_bag(batch), order=order)
+    assert torch.equal(ours.selection.indices, plain.selection.indices)
+    torch.testing.assert_close(ours.logits, plain.logits, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(ours.branch_logits, plain.branch_logits, atol=1e-5, rtol=1e-4)
+
+
+def test_a_training_step_is_that_of_the_plain_algorithm(batch):
+    gradients, statistics = [], []
+    for forward in (
+        lambda network: network(batch, generator=seeded()),
+        lambda network: reference.forward(network, reference.dense_bag(batch)),
+    ):
+        network = random_network(4, dropout=0.0, attn_dropout=0.0, shuffle=False).train()
+        losses = combined_losses(
+            forward(network), batch.labels, semantic_weight=1.0, diversity_weight=2.0
+        )
+        losses.total.backward()
+        gradients.append({n: weight.grad for n, weight in network.named_parameters()})
+        statistics.append(dict(network.named_buffers()))
+    torch.testing.assert_close(*gradients, atol=1e-5, rtol=1e-3)
+    torch.testing.assert_close(*statistics)
+
+
+def test_blank_patches_that_share_an_embedding_change_nothing(batch, monkeypatch):
+    for network in (random_network(1), random_network(1, memory_size=60, position_encoding=False)):
+        shared = network(batch, generator=seeded())
+        with monkeypatch.context() as patch:
+            every = lambda instances: torch.ones(len(instances), dtype=torch.bool)  # noqa: E731
+            patch.setattr(selection, "not_blank", every)
+            patch.setattr(ips, "not_blank", every)
+            own = network(TensorBatch(reference.dense_bag(batch)), generator=seeded())
+        torch.testing.assert_close(shared.logits, own.logits, atol=1e-5, rtol=1e-4)
+
+
+def test_kept_blanks_stay_where_they_were_kept(batch):
+    """A memory larger than the inked patches: blank ones are embedded once, at every place."""
+    network = random_network(2, memory_size=80)
+    patches = reference.dense_bag(batch)
+    indices = network.select(batch, generator=seeded()).indices
+    kept = patches[torch.arange(3)[:, None], indices].flatten(0, 1)
+    inked = kept[selection.not_blank(kept)]
+    assert 0 < len(inked) < len(kept)
+    for case in (kept, inked, torch.zeros_like(kept)):
+        torch.testing.assert_close(network._embed_kept(case), network.embed(case))
+
+
+def test_in_evaluation_an_image_is_answered_alike_whatever_its_batch(batch, small_data):
+    network = random_network(5)
+    data = MegapixelMNIST(small_data(canvas=(260, 230), n_noise=14), "test")
+    together = network(batch, generator=seeded())
+    alone = network(data.batch([1]), generator=seeded())
+    for task, logits in alone.logits.items():
+        torch.testing.assert_close(logits[0], together.logits[task][1], atol=1e-5, rtol=1e-4)
+
+
+def test_positions_matter_where_they_are_encoded_and_only_there():
+    patches = torch.randint(1, 255, (1, 6, 1, 28, 28), generator=seeded(), dtype=torch.uint8)
+    moved = patches[:, [3, 1, 5, 0, 4, 2]]
+    for encoded in (True, False):
+        network = random_network(0, position_encoding=encoded)  # keeps all 6
+        here, there = (network(TensorBatch(x), generator=seeded()).logits for x in (patches, moved))
+        same = all(torch.allclose(here[task], there[task], atol=1e-4) for task in here)
+        assert same != encoded
+
+
+def test_bytes_and_shares_of_one_are_the_same_patches():
+    patches = torch.randint(0, 255, (2, 9, 1, 28, 28), generator=seeded(), dtype=torch.uint8)
+    network = random_network(0)
+    of_bytes = network(TensorBatch(patches), generator=seeded())
+    of_floats = network(TensorBatch(patches / 255), generator=seeded())
+    torch.testing.assert_close(of_bytes.logits, of_floats.logits)
+
+
+def test_training_mode_is_back_after_selection_and_reaches_the_kept_patches(batch):
+    network = random_network(0).train()
+    before = {name: value.clone() for name, value in network.named_buffers()}
+    network(batch, generator=seeded())
+    assert network.training
+    assert all(module.training for module in network.modules())
+    for name, value in network.named_buffers():
+        assert not torch.equal(value, before[name]), name
+
+
+def test_the_visiting_order_follows_the_generator_where_patches_are_shuffled(batch):
+    for shuffle in (True, False):
+        network = random_network(0, shuffle=shuffle)
+        generator = seeded()
+        state = generator.get_state()
+        network(batch, generator=generator)
+        assert torch.equal(generator.get_state(), state) != shuffle

@@ -1,0 +1,103 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
+
+B, T, H, M, D = 3, 4, 2, 7, 8
+
+
+@pytest.fixture
+def pool():
+    return CrossAttentionPool(D, T, H, dropout=0.1, attn_dropout=0.1).eval()
+
+
+@pytest.fixture
+def embeddings():
+    return torch.randn(B, M, D)
+
+
+def test_it_is_torchs_multi_head_attention_then_norm_and_mlp(pool, embeddings):
+    plain = nn.MultiheadAttention(D, H, bias=False, batch_first=True).eval()
+    maps = [pool.to_query.weight, pool.to_key.weight, pool.to_value.weight]
+    plain.in_proj_weight, plain.out_proj.weight = nn.Parameter(torch.cat(maps)), pool.merge.weight
+    query = pool.query.expand(B, -1, -1)
+    attended, weights = plain(query, embeddings, embeddings, average_attn_weights=False)
+    tokens = F.layer_norm(attended + query, (D,), pool.attn_norm.weight, pool.attn_norm.bias, 1e-6)
+    hidden = pool.contract(F.relu(pool.expand(tokens)))
+    expected = pool.mlp_norm(tokens + hidden)
+    pooled = pool(embeddings)
+    torch.testing.assert_close(pooled.attn_weights, weights)
+    torch.testing.assert_close(pooled.tokens, expected)
+
+
+def by_head(x):
+    return x.unflatten(-1, (H, -1)).transpose(1, 2)  # (B, H, n, D_k)
+
+
+def test_head_outputs_are_torchs_scaled_dot_products(pool, embeddings):
+    query = by_head(pool.to_query(pool.query)).expand(B, -1, -1, -1)
+    key, value = by_head(pool.to_key(embeddings)), by_head(pool.to_value(embeddings))
+    expected = F.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(pool(embeddings).head_outputs, expected)
+
+
+def test_a_branch_is_one_heads_output_through_the_shared_map_and_mlp(pool, embeddings):
+    pooled = pool(embeddings)
+    for head in range(H):
+        alone = pool.branch(pooled.head_outputs[:, head])  # (B, T, D)
+        expected = pool.mlp_norm(alone + pool.contract(F.relu(pool.expand(alone))))
+        torch.testing.assert_close(pooled.branches[:, head], expected)
+
+
+def test_logits_are_what_the_weights_are_the_softmax_of(pool, embeddings):
+    logits = embeddings @ pool.score_map()  # (B, M, H T), head by head
+    weights = logits.softmax(dim=1).transpose(1, 2).unflatten(1, (H, T))
+    torch.testing.assert_close(pool(embeddings).attn_weights, weights)
+    query = by_head(pool.to_query(pool.query))[0, 1, 2]
+    key = by_head(pool.to_key(embeddings))[0, 1, 5]
+    expected = (query @ key / math.sqrt(D / H)).item()
+    assert logits[0, 5, 1 * T + 2].item() == pytest.approx(expected, rel=1e-4)
+    torch.testing.assert_close(embeddings[1, 3] @ pool.score_map(), logits[1, 3])
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_weights_sum_to_one_with_dropout_too(pool, embeddings, training):
+    pooled = pool.train(training)(embeddings)
+    assert (pooled.attn_weights >= 0).all()
+    torch.testing.assert_close(pooled.attn_weights.sum(dim=-1), torch.ones(B, H, T))
+
+
+def test_it_pools_a_set(pool, embeddings):
+    shuffled = torch.randperm(M)
+    torch.testing.assert_close(pool(embeddings[:, shuffled]).tokens, pool(embeddings).tokens)
+    twice = torch.cat([embeddings, embeddings], dim=1)
+    torch.testing.assert_close(pool(twice).tokens, pool(embeddings).tokens)
+
+
+def test_of_one_patch_its_value_is_the_whole_output(pool, embeddings):
+    one = pool(embeddings[:, :1])
+    assert (one.attn_weights == 1).all()
+    value = by_head(pool.to_value(embeddings[:, :1]))
+    torch.testing.assert_close(one.head_outputs, value.expand(-1, -1, T, -1))
+
+
+def test_dropout_acts_in_training_only(pool, embeddings):
+    assert torch.equal(pool(embeddings).tokens, pool(embeddings).tokens)
+    pool.train()
+    assert not torch.equal(pool(embeddings).tokens, pool(embeddings).tokens)
+
+
+@pytest.mark.parametrize("dim", [2, 8, 128, 7])
+def test_positions_are_sines_and_cosines_of_falling_rates(dim):
+    positions = torch.tensor([0, 1, 2, 899, 3599])
+    encoding = sinusoidal_encoding(positions, dim)
+    assert encoding.shape == (5, dim)
+    for row, position in zip(encoding.tolist(), positions.tolist(), strict=True):
+        for j, value in enumerate(row):
+            angle = position / 10_000 ** ((j - j % 2) / dim)
+            expected = math.cos(angle) if j % 2 else math.sin(angle)
+            assert value == pytest.approx(expected, abs=2e-4 if position > 100 else 1e-6)

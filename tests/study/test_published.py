@@ -1,0 +1,111 @@
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ipslib.errors import IpslibError
+from ipslib.study.published import load_published, published_accuracy
+
+LIBRARY = Path(__file__).resolve().parents[3] / "shared" / "published" / "runs.csv"
+TASKS = ("majority", "max", "top", "multi", "sign")
+
+
+@pytest.fixture(scope="module")
+def library() -> pd.DataFrame:
+    if not LIBRARY.is_file():
+        pytest.skip("the published library lies beside the authors' checkout only")
+    runs = pd.read_csv(LIBRARY)
+    return runs[runs["category"] != "Unfiled"].reset_index(drop=True)
+
+
+def test_every_filed_run_is_there_with_its_figures(library):
+    ours = load_published()
+    pd.testing.assert_frame_equal(
+        ours[["category", "name", "log"]], library[["category", "name", "log"]], check_dtype=False
+    )
+    for ours_split, theirs_split in (("test", "test"), ("train", "train"), ("best", "best_test")):
+        for task in TASKS:
+            pd.testing.assert_series_equal(
+                ours[f"{ours_split}_{task}"], library[f"{theirs_split}_{task}"], check_names=False
+            )
+
+
+def test_settings_follow_the_source_that_is_right(library):
+    ours = load_published()
+    same = {
+        "digit_size": "digit_size",
+        "canvas": "canvas",  # of the name, not of a stale patch count
+        "n_noise": "n_noise",
+        "n_train": "n_train_inferred",
+        "n_test": "n_test_inferred",
+        "patch_size": "patch_size",
+        "stroke_width": "thickness_in_name",
+        "memory_size": "M",
+        "encoder": "enc_type",
+        "seed": "seed",
+        "epochs_run": "epochs_run",
+        "complete": "complete",
+    }
+    for here, there in same.items():
+        pd.testing.assert_series_equal(
+            ours[here], library[there], check_names=False, check_dtype=False
+        )
+    masked = (library["mask_K"] > 0) & (library["mask_p"] > 0)
+    assert (ours.loc[masked, "mask_k"] == library.loc[masked, "mask_K"]).all()
+    assert (ours.loc[masked, "mask_p"] == library.loc[masked, "mask_p"]).all()
+    assert (ours.loc[~masked, ["mask_k", "mask_p"]] == 0).all(axis=None)
+    stale = library["canvas"].notna() & (library["canvas"] != library["canvas_from_config"])
+    assert (ours["note"].str.contains("stale patch count") == stale).all()
+
+
+def test_the_o2i_figure_is_its_sixteen_runs():
+    figure = published_accuracy("O2I_datasize", canvas=3000)
+    assert figure.groupby("task").size().to_dict() == dict.fromkeys(TASKS[:4], 16)
+    majority = figure[figure["task"] == "majority"]
+    table = majority.pivot(index="digit_size", columns="n_train", values="accuracy")
+    assert table.loc[28].tolist() == [0.43, 0.666, 0.883, 0.983]
+    assert table.loc[112].tolist() == [0.842, 0.893, 0.952, 0.987]
+    percent = (100 * majority.groupby("digit_size")["o2i_ratio"].first()).round(4)
+    assert percent.tolist() == [0.0087, 0.0348, 0.0784, 0.1394]
+
+
+def test_runs_that_stopped_early_are_marked_and_left_out():
+    runs = load_published()
+    stopped = runs[~runs["complete"]]
+    assert stopped["note"].str.match("incomplete: |efficiency log").all()
+    assert not runs[runs["complete"]]["note"].str.contains("incomplete").any()
+    setting = {"stroke_width": 1.8, "canvas": 1500}
+    assert set(published_accuracy("Digit_Thickness", **setting)["seed"]) == {2, 3}
+    everything = published_accuracy("Digit_Thickness", incomplete=True, **setting)
+    assert set(everything["seed"]) == {1, 2, 3}
+
+
+def test_long_form_keeps_each_figure_with_its_run_and_task():
+    wide = load_published("Noise_Generator").set_index("log")
+    long = published_accuracy("Noise_Generator", noise=["line"])
+    assert len(long) == 2 * 4
+    for row in long.itertuples():
+        assert row.accuracy == wide.at[row.log, f"test_{row.task}"]
+        assert row.train_accuracy == wide.at[row.log, f"train_{row.task}"]
+        assert row.best_accuracy == wide.at[row.log, f"best_{row.task}"] >= row.accuracy
+    signs = published_accuracy("Traffic_Signs", n_train=747)
+    assert set(signs["task"]) == {"sign"} and signs["accuracy"].between(0.98, 0.99).all()
+
+
+@pytest.mark.parametrize(
+    ("category", "fields", "message"),
+    [
+        ("O2I_datasizes", {}, "did you mean 'O2I_datasize'"),
+        ("O2I_datasize", {"canvass": 3000}, "did you mean 'canvas'"),
+        ("O2I_datasize", {"canvas": 2000}, r"there are \[1500, 3000\]"),
+    ],
+)
+def test_what_was_not_published_is_refused(category, fields, message):
+    with pytest.raises(IpslibError, match=message):
+        published_accuracy(category, **fields)
+
+
+def test_a_loaded_table_is_the_callers_own():
+    mine = load_published("O2I_datasize")
+    mine.loc[:, "test_majority"] = 0.0
+    assert load_published("O2I_datasize")["test_majority"].max() > 0.9

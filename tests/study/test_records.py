@@ -1,0 +1,203 @@
+import json
+import platform
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+import ipslib
+from ipslib.config import RunConfig
+from ipslib.data.digits import load_digits
+from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.errors import IpslibError
+from ipslib.study import records
+from ipslib.study.records import SCHEMA, RecordStore, make_record, provenance
+from ipslib.training import Trained, evaluate, train
+
+TINY = RunConfig.from_flat(
+    {
+        "digits": "embedded",
+        "canvas": 84,
+        "patch_size": 28,
+        "n_noise": 1,
+        "n_train": 8,
+        "n_test": 8,
+        "width": 0.125,
+        "n_heads": 4,
+        "memory_size": 3,
+        "iter_size": 3,
+        "epochs": 3,
+        "eval_every": 2,
+        "batch_size": 4,
+        "warmup_epochs": 1,
+    }
+)
+TIMING = {"total_seconds": 1.5, "epoch_seconds": [0.5, 0.5, 0.5], "peak_memory_mb": 100.0}
+
+
+@pytest.fixture(scope="module")
+def trained() -> Trained:
+    torch.set_num_threads(1)
+    return train(TINY)
+
+
+@pytest.fixture
+def record(trained):
+    return make_record(TINY, trained, TIMING, "cpu")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RecordStore(tmp_path / "records")
+
+
+def names(store):
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+def test_a_record_comes_back_as_it_was_saved(store, record, trained):
+    assert store.find(TINY) is None
+    path = store.save(record, trained.network)
+    assert path.name == f"{TINY.id}.json"
+    assert store.find(TINY) == record
+    assert list(store.all()) == [record]
+    assert RunConfig.from_flat(record["config"]) == TINY
+    assert store.find(TINY.replace(seed=1)) is None
+
+
+def test_a_record_says_what_came_out(record, trained):
+    history = trained.history
+    assert record["schema"] == SCHEMA
+    assert (record["id"], record["name"]) == (TINY.id, "results_28_28_84_84_1n_8d_PS_28")
+    assert [row["epoch"] for row in record["history"]] == [1, 2, 3]
+    result = record["result"]
+    assert result["accuracy"] == history[2]["test"]["accuracy"]  # of the last epoch
+    assert result["train_accuracy"] == history[2]["train"]["accuracy"]
+    assert result["n_test"] == 8
+    assert result["attention"] == trained.localisation._asdict()
+    for task, best in result["best_accuracy"].items():
+        measured = [row["test"]["accuracy"][task] for row in history if row["test"]]
+        assert len(measured) == 2
+        assert best == max(measured)
+
+
+def test_provenance_tells_code_versions_device_and_digits(record):
+    assert record["timing"] == TIMING
+    said = record["provenance"]
+    assert said["ipslib"] == ipslib.__version__
+    assert said["python"] == platform.python_version()
+    assert said["torch"] == torch.__version__
+    assert said["torchvision"] == torchvision.__version__
+    assert said["numpy"] == np.__version__
+    assert said["device"]
+    assert said["threads"] == torch.get_num_threads()
+    assert said["digit_source"] == "embedded"
+    for split, digest in said["digits_sha256"].items():
+        assert digest == load_digits("embedded", split).sha256
+    assert said["digits_sha256"]["train"] != said["digits_sha256"]["test"]
+    assert "commit" in said
+    assert said["finished"].endswith("+00:00")
+
+
+def test_provenance_outside_a_checkout_names_no_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(records, "project_root", lambda: tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert provenance(TINY, "cpu")["commit"] is None
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
+    assert provenance(TINY, "cpu")["commit"] is None
+
+
+def test_weights_come_back_and_give_the_accuracy_of_the_record(store, record, trained):
+    store.save(record, trained.network)
+    network = store.load_network(store.find(TINY))
+    assert not network.training
+    found = evaluate(network, MegapixelMNIST(TINY.data, "test"), TINY.training.batch_size)
+    assert found.accuracy == record["result"]["accuracy"]
+    assert found.localisation._asdict() == record["result"]["attention"]
+    assert found.loss == record["history"][-1]["test"]["loss"]
+
+
+def test_a_record_without_its_weights_is_found_and_says_so_when_they_are_wanted(
+    store, record, trained
+):
+    store.save(record, trained.network)
+    store.weights_path(record).unlink()
+    with pytest.raises(IpslibError, match=f"weights of run {record['name']} .* are not here"):
+        store.load_network(store.find(TINY))
+
+
+def test_torn_weights_say_so(store, record, trained):
+    store.save(record, trained.network)
+    path = store.weights_path(record)
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(IpslibError, match=f"{path.name}. could not be read .* run again") as error:
+        store.load_network(record)
+    assert "\n" not in str(error.value)
+
+
+def whole(record):
+    return json.dumps(record)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda record: whole(record)[:200], "not readable"),
+        (lambda record: "", "not readable"),
+        (lambda record: "[]", "not readable"),
+        (lambda record: "\x00\x01", "not readable"),
+        (lambda record: json.dumps({"hello": "world"}), "not readable"),
+        (lambda record: whole(record | {"schema": 0}), "of schema 0"),
+        (lambda record: whole(record | {"id": "0123456789ab"}), "id 0123456789ab"),
+    ],
+    ids=["torn", "empty", "list", "bytes", "foreign", "old schema", "other run's"],
+)
+def test_what_is_no_record_is_set_aside_with_a_message(store, record, spoil, reason, capsys):
+    store.folder.mkdir()
+    path = store.folder / f"{TINY.id}.json"
+    content = spoil(record)
+    path.write_text(content)
+    assert store.find(TINY) is None
+    said = capsys.readouterr().err
+    assert reason in said
+    assert said.count("\n") == 1
+    (aside,) = names(store)
+    assert aside.startswith(TINY.id)
+    assert aside in said
+    assert (store.folder / aside).read_text() == content
+    assert store.find(TINY) is None  # and it is met only once
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_set_aside_is_lost_when_it_happens_again(store, capsys):
+    store.folder.mkdir()
+    for content in ("first", "second"):
+        (store.folder / f"{TINY.id}.json").write_text(content)
+        assert store.find(TINY) is None
+    assert sorted((store.folder / name).read_text() for name in names(store)) == ["first", "second"]
+
+
+def test_one_spoilt_record_does_not_hide_the_others(store, record, trained, capsys):
+    store.save(record, trained.network)
+    (store.folder / "ffffffffffff.json").write_text("{")
+    assert list(store.all()) == [record]
+
+
+@pytest.mark.parametrize("step", ["torch.save", "write_atomically"])
+def test_a_save_that_fails_leaves_no_record_and_no_part(store, record, trained, monkeypatch, step):
+    def fail(*_, **__):
+        raise OSError("no space left")
+
+    if step == "torch.save":
+        monkeypatch.setattr(torch, "save", fail)
+    else:
+        monkeypatch.setattr(records, "write_atomically", fail)
+    with pytest.raises(OSError, match="no space"):
+        store.save(record, trained.network)
+    assert store.find(TINY) is None
+    assert [name for name in names(store) if "tmp" in name] == []
+
+
+def test_an_empty_store_has_no_records(tmp_path):
+    assert list(RecordStore(tmp_path / "nowhere").all()) == []

@@ -1,0 +1,126 @@
+import pandas as pd
+import pytest
+from matplotlib import pyplot as plt
+
+from ipslib.errors import IpslibError
+from ipslib.study import layout, profiles, session
+from ipslib.study.session import Study, find_checkpoint
+
+BASE = """\
+digits: auto
+canvas: 84
+patch_size: 28
+n_noise: 0
+memory_size: 3
+iter_size: 3
+"""
+
+
+@pytest.fixture
+def study(project, monkeypatch, tmp_path):
+    """Builds the Study of a notebook in a project in miniature; no network, no MNIST."""
+    monkeypatch.setattr(layout, "__file__", str(tmp_path / "site" / "ipslib" / "study" / "x.py"))
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(profiles, "find_source", lambda: "embedded")
+    project.add("01_o2i_datasize", "pass")
+    project.set("quick", "base", BASE)
+
+    def build(notebook="01_o2i_datasize", profile="quick", **changes):
+        return Study(notebook, profile, **changes)
+
+    return build
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    return tmp_path / "results"
+
+
+def test_the_base_is_the_profiles_and_overrides_change_it(study):
+    assert study().base.data.canvas == (84, 84)
+    assert study().base.model.memory_size == 3
+    changed = study(overrides={"memory_size": 5, "canvas": [112, 140]})
+    assert changed.base.model.memory_size == 5
+    assert changed.base.data.canvas == (112, 140)
+    assert changed.base.model.iter_size == 3
+    run = changed.config(digit_size=20, seed=4)
+    assert (run.data.digit_size, run.data.noise_size, run.training.seed) == (20, 20, 4)
+    assert run.model.memory_size == 5
+
+
+@pytest.mark.parametrize(
+    ("wrong", "hint"),
+    [
+        ({"notebook": "01_o2i_datasise"}, "did you mean '01_o2i_datasize'"),
+        ({"profile": "quik"}, "did you mean 'quick'"),
+        ({"overrides": {"memory_sise": 3}}, "did you mean 'memory_size'"),
+        ({"overrides": {"digits": "mnits"}}, "did you mean 'mnist'"),
+        ({"overrides": {"tasks": ["majorty"]}}, "did you mean 'majority'"),
+        ({"overrides": {"patch_size": 100}}, "does not fit the canvas"),
+        ({"overrides": {"mask_k": 7}}, "wanted at most memory_size \\+ iter_size = 6"),
+    ],
+)
+def test_what_is_wrong_is_refused_before_any_work(study, wrong, hint, outputs, monkeypatch):
+    def ask():
+        raise AssertionError("asked for digits first")
+
+    if "digits" not in wrong.get("overrides", {}):
+        monkeypatch.setattr(profiles, "find_source", ask)
+    with pytest.raises(IpslibError, match=hint) as refusal:
+        study(**wrong)
+    assert "\n" not in str(refusal.value)
+    assert not outputs.exists()
+
+
+def test_the_digits_are_announced_and_are_part_of_every_run(study, monkeypatch):
+    embedded = study()
+    assert "embedded optical digits" in repr(embedded)
+    assert "IPSLIB_DATA" in repr(embedded)  # and how to have the real ones
+    assert embedded.config().data.digits == "embedded"
+    monkeypatch.setattr(profiles, "find_source", lambda: "mnist")
+    real = study()
+    assert "digits: MNIST\n" in repr(real)
+    assert real.config().data.digits == "mnist"
+    assert real.config().id != embedded.config().id  # never mixed
+
+
+def test_digits_that_are_named_are_not_looked_for(study, monkeypatch):
+    monkeypatch.setattr(profiles, "find_source", lambda: 1 / 0)
+    assert study(overrides={"digits": "mnist"}).base.data.digits == "mnist"
+
+
+def test_it_says_what_will_run(study):
+    said = repr(study())
+    for part in ("profile quick", "84 x 84 px", "N = 9", "M = 3, I = 3", "1000 test images"):
+        assert part in said
+
+
+def test_runs_tables_and_figures_lie_in_the_profiles_folders(study, outputs, monkeypatch):
+    asked = []
+
+    def run_all(configs, store, *, jobs):
+        asked.append((list(configs), store.folder, jobs))
+        return ["record"]
+
+    monkeypatch.setattr(session, "run_all", run_all)
+    built = study("01", jobs=3)  # a number is enough
+    assert built.run([built.base]) == ["record"]
+    assert asked == [([built.base], outputs / "quick" / "records", 3)]
+    built.save_table("accuracy", pd.DataFrame({"a": [1]}))
+    figure, _ = plt.subplots()
+    built.save_figure("accuracy", figure)
+    plt.close(figure)
+    assert (outputs / "quick" / "tables" / "01_accuracy.csv").read_text() == "a\n1\n"
+    assert (outputs / "quick" / "figures" / "01_accuracy.png").is_file()
+
+
+def test_a_checkpoint_is_found_from_the_project_or_refused(study, project, tmp_path):
+    assert find_checkpoint("") is None
+    inside, outside = project.root / "models" / "a.pth", tmp_path / "b.pth"
+    inside.parent.mkdir()
+    for file in (inside, outside):
+        file.touch()
+    assert find_checkpoint("models/a.pth") == inside
+    assert find_checkpoint(str(outside)) == outside
+    with pytest.raises(IpslibError, match="no checkpoint at .*none.pth"):
+        find_checkpoint("none.pth")

@@ -1,0 +1,174 @@
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ipslib.config import TASKS, RunConfig
+from ipslib.errors import IpslibError
+from ipslib.study.statistics import t_interval, wilson_interval
+from ipslib.study.tables import (
+    beside_published,
+    chance_level,
+    long_form,
+    show,
+    summarise,
+    write_table,
+)
+
+
+def make_record(accuracy: float = 0.5, *, attention: bool = True, **fields) -> dict:
+    config = RunConfig.from_flat({"n_test": 200} | fields)
+    values = {task: accuracy - i / 100 for i, task in enumerate(TASKS)}
+    measures = {"roi_recall": 0.8, "roi_recall_random": 0.1, "entropy": 0.7}
+    return {
+        "id": config.id,
+        "name": "a run",
+        "config": config.flat(),
+        "provenance": {"digit_source": "embedded"},
+        "history": [],
+        "result": {
+            "accuracy": values,
+            "train_accuracy": {task: value + 0.2 for task, value in values.items()},
+            "best_accuracy": {task: value + 0.01 for task, value in values.items()},
+            "n_test": 200,
+            "attention": measures if attention else None,
+        },
+    }
+
+
+def test_chance_is_the_best_constant_answer_by_enumeration():
+    """Every (target, other, other) is equally likely, and so is each digit as the topmost."""
+    answers = {task: {} for task in TASKS}
+    n = 0
+    for target, a, b in product(range(10), repeat=3):
+        if target in (a, b):
+            continue
+        for topmost in (target, target, target, a, b):
+            n += 1
+            labels = {
+                "majority": target,
+                "max": max(target, a, b),
+                "top": topmost,
+                "multi": frozenset((target, a, b)),
+            }
+            for task, label in labels.items():
+                answers[task][label] = answers[task].get(label, 0) + 1
+    for task in TASKS:
+        assert chance_level(task) == pytest.approx(max(answers[task].values()) / n)
+    assert len(max(answers["multi"], key=answers["multi"].get)) == 3
+
+
+def test_an_unknown_task_has_no_chance_level():
+    with pytest.raises(IpslibError, match="did you mean 'majority'"):
+        chance_level("majorty")
+
+
+def test_long_form_has_a_row_per_run_and_task():
+    records = [make_record(0.5, seed=0), make_record(0.6, seed=1, canvas=[300, 200])]
+    frame = long_form(records)
+    assert len(frame) == 2 * len(TASKS)
+    assert set(RunConfig().flat()) <= set(frame)
+    row = frame[(frame["seed"] == 1) & (frame["task"] == "max")].iloc[0]
+    assert row["accuracy"] == pytest.approx(0.59)
+    assert row["train_accuracy"] == pytest.approx(0.79)
+    assert row["best_accuracy"] == pytest.approx(0.60)
+    assert row["chance"] == chance_level("max")
+    assert row["canvas"] == "300x200" and frame["canvas"].iloc[0] == 3000
+    assert row["o2i_ratio"] == pytest.approx(28**2 / 60000)
+    assert row["roi_recall"] == 0.8 and np.isnan(row["attention_on_digits"])
+    assert np.isnan(long_form([make_record(attention=False)])["roi_recall"]).all()
+
+
+def test_no_records_make_no_table():
+    with pytest.raises(IpslibError, match="no run records"):
+        long_form([])
+
+
+def test_summary_over_seeds_and_of_a_single_run():
+    several = [make_record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.5, 0.6))]
+    summary = summarise(long_form([*several, make_record(0.7, n_train=400)]), by=["n_train"])
+    assert summary["n_train"].unique().tolist() == [800, 400]  # the reference stays first
+    majority = summary[summary["task"] == "majority"].set_index("n_train")
+    assert majority.at[800, "n"] == 3
+    assert majority.at[800, "mean"] == pytest.approx(0.5)
+    assert majority.at[800, "sd"] == pytest.approx(0.1)
+    assert majority.loc[800, ["low", "high"]].tolist() == pytest.approx(t_interval([0.4, 0.5, 0.6]))
+    assert majority.at[800, "interval"] == "t, 3 seeds"
+    assert majority.loc[400, ["low", "high"]].tolist() == pytest.approx(wilson_interval(0.7, 200))
+    assert majority.at[400, "interval"] == "Wilson, 200 images"
+    assert np.isnan(majority.at[400, "sd"])
+    assert majority.at[400, "chance"] == 0.1
+
+
+def test_intervals_end_where_accuracy_does():
+    apart = [make_record(accuracy, seed=seed) for seed, accuracy in enumerate((0.2, 0.9))]
+    summary = summarise(long_form(apart), by=[])
+    assert (summary["low"] == 0).all() and (summary["high"] == 1).all()
+
+
+def test_other_measures_are_summarised_without_an_interval_of_test_images():
+    summary = summarise(long_form([make_record()]), by=["n_train"], value="roi_recall")
+    assert (summary["mean"] == 0.8).all()
+    assert summary["low"].isna().all() and (summary["interval"] == "").all()
+
+
+def test_a_mean_over_seeds_hides_no_other_difference():
+    frame = long_form([make_record(n_noise=800), make_record(n_noise=400)])
+    with pytest.raises(IpslibError, match="differ in n_noise"):
+        summarise(frame, by=["digit_size"])
+    assert len(summarise(frame, by=["n_noise"])) == 2 * len(TASKS)
+
+
+def test_a_run_that_two_sweeps_share_counts_once():
+    summary = summarise(long_form([make_record(), make_record()]), by=["digit_size"])
+    assert (summary["n"] == 1).all()
+
+
+def test_a_mistyped_column_is_refused():
+    with pytest.raises(IpslibError, match="did you mean 'n_train'"):
+        summarise(long_form([make_record()]), by=["n_trian"])
+
+
+def test_published_numbers_stand_beside_the_same_setting():
+    summary = summarise(
+        long_form([make_record(0.5, n_train=800), make_record(0.6, n_train=300)]), by=["n_train"]
+    )
+    published = pd.DataFrame(
+        {"n_train": [800, 800, 1000], "task": "majority", "accuracy": [0.3, 0.5, 0.9]}
+    )
+    table = beside_published(summary, published, on=["n_train"])
+    row = table[(table["n_train"] == 800) & (table["task"] == "majority")].iloc[0]
+    assert row["published"] == pytest.approx(0.4)
+    assert row["n_published"] == 2
+    assert row["difference"] == pytest.approx(0.1)
+    rest = table.drop(row.name)
+    assert rest["published"].isna().all() and (rest["n_published"] == 0).all()
+    with pytest.raises(IpslibError, match="no column 'digit_size' in the summary"):
+        beside_published(summary, published, on=["digit_size"])
+
+
+def test_a_shown_table_reads_as_text_and_as_html():
+    summary = summarise(long_form([make_record(0.5, n_train=800)]), by=["n_train"])
+    published = pd.DataFrame({"n_train": [800], "task": "majority", "accuracy": [0.532]})
+    shown = show(beside_published(summary, published, on=["n_train"]), caption="A <caption>")
+    lines = repr(shown).splitlines()
+    assert lines[0] == "A <caption>"
+    assert "mean (%)" in lines[1] and "difference (points)" in lines[1]
+    assert "800 majority" in lines[2] and "50.0" in lines[2] and "−3.2" in lines[2]
+    assert "43.1 to 56.9" in lines[2]
+    assert "800" not in lines[3] and "–" in lines[3]  # printed once; nothing published for max
+    html = shown._repr_html_()
+    assert "43.1 to 56.9" in html and "A <caption>" not in html
+
+
+def test_a_setting_is_printed_again_when_it_changes():
+    frame = long_form([make_record(n_train=n) for n in (800, 400)])
+    cells = show(summarise(frame, by=["n_train"])).cells
+    assert cells["n train"].tolist() == ["800", "", "", "", "400", "", "", ""]
+
+
+def test_a_written_table_reads_back_the_same(tmp_path):
+    frame = long_form([make_record(seed=s) for s in range(2)])
+    path = write_table(frame, tmp_path / "new" / "long.csv")
+    pd.testing.assert_frame_equal(pd.read_csv(path), frame, check_dtype=False)

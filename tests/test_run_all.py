@@ -1,0 +1,42 @@
+"""The shell script up to the point where it would set anything up."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[1] / "run_all.sh"
+
+
+def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    return subprocess.run([SCRIPT, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+def test_it_is_valid_bash():
+    assert subprocess.run(["bash", "-n", SCRIPT]).returncode == 0
+
+
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_names_every_profile_from_any_folder(flag, tmp_path):
+    shown = call(flag, cwd=tmp_path)
+    assert shown.returncode == 0
+    assert all(word in shown.stdout for word in ("smoke", "quick", "paper", "test", "--force"))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("wrong", "near"), [("qiuck", "quick"), ("papr", "paper")])
+def test_an_unknown_word_is_one_sentence_with_the_nearest(wrong, near):
+    refused = call(wrong)
+    assert refused.returncode == 2
+    assert f"did you mean '{near}'?" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_a_word_near_nothing_lists_what_there_is():
+    assert "choose smoke, quick, paper or test" in call("zzz").stderr
+
+
+def test_ci_calls_the_same_tests():
+    ci = SCRIPT.parent / ".ci" / "run"
+    assert ci.stat().st_mode & 0o111
+    assert 'run_all.sh" test' in ci.read_text()

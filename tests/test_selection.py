@@ -1,0 +1,269 @@
+from functools import partial
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from ipslib import selection
+from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.data.patches import TensorBatch
+from ipslib.errors import IpslibError
+from ipslib.selection import attention_scores, select_patches
+from tests import reference
+from tests.reference import random_network
+
+
+def visiting_order(network, n_patches, seed):
+    """The permutation that the network draws first from a generator of this seed."""
+    if not network.config.shuffle:
+        return None
+    return torch.randperm(n_patches, generator=torch.Generator().manual_seed(seed))
+
+
+def select_both(network, batch, seed=0):
+    ours = network.select(batch, generator=torch.Generator().manual_seed(seed))
+    order = visiting_order(network, batch.n_patches, seed)
+    return ours, reference.select(network, reference.dense_bag(batch), order=order)
+
+
+@pytest.fixture
+def scenes(small_data):
+    """Batches of Megapixel MNIST of 90 patches, about a third of them blank."""
+
+    def build(indices=(0, 1, 2), **changes):
+        changes = {"canvas": (260, 230), "n_noise": 14} | changes
+        return MegapixelMNIST(small_data(**changes), "test").batch(indices)
+
+    return build
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_keeps_the_patches_of_the_plain_algorithm(scenes, seed, shuffle):
+    batch = scenes([seed, seed + 10, seed + 20])
+    assert 0.1 < batch.blank.double().mean() < 0.9
+    ours, plain = select_both(random_network(seed, shuffle=shuffle), batch, seed)
+    assert torch.equal(ours.indices, plain.indices)
+    torch.testing.assert_close(ours.scores, plain.scores)
+
+
+@pytest.mark.parametrize(
+    ("memory_size", "iter_size", "n_images"),
+    [
+        (1, 1, 1),
+        (10, 20, 3),  # 90 patches: four whole blocks
+        (6, 5, 2),  # the last block holds 4
+        (7, 89, 2),  # a single block, smaller than I
+        (89, 1, 1),  # M = N - 1
+        (89, 50, 2),
+    ],
+)
+@pytest.mark.parametrize("window_size", [4096, 8])
+def test_block_and_window_sizes_do_not_matter(
+    scenes, monkeypatch, memory_size, iter_size, n_images, window_size
+):
+    monkeypatch.setattr(selection, "_WINDOW_SIZE", window_size)
+    network = random_network(5, memory_size=memory_size, iter_size=iter_size)
+    ours, plain = select_both(network, scenes(range(n_images)))
+    assert torch.equal(ours.indices.sort().values, plain.indices.sort().values)
+    torch.testing.assert_close(ours.scores, plain.scores)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_without_positions_blank_patches_tie_and_the_others_are_those_of_the_plain_algorithm(
+    scenes, seed
+):
+    batch = scenes([seed, seed + 1])
+    network = random_network(seed, position_encoding=False, memory_size=40, iter_size=7)
+    ours, plain = select_both(network, batch)
+    torch.testing.assert_close(ours.scores, plain.scores)
+    for image, blank in enumerate(batch.blank):
+        ours_inked, plain_inked = (
+            {p for p in kept.indices[image].tolist() if not blank[p]} for kept in (ours, plain)
+        )
+        assert ours_inked == plain_inked
+
+
+def test_overlapping_patches(scenes):
+    batch = scenes([3], canvas=(90, 84), n_noise=2, patch_size=28, patch_stride=9)
+    ours, plain = select_both(random_network(1), batch)
+    assert torch.equal(ours.indices, plain.indices)
+
+
+@pytest.mark.parametrize("memory_size", [90, 91, 1000])
+def test_a_memory_of_every_patch_leaves_nothing_to_select(scenes, memory_size):
+    batch = scenes()
+    ours, _ = select_both(random_network(0, memory_size=memory_size), batch)
+    assert torch.equal(ours.indices, torch.arange(90).expand(3, -1))
+    assert ours.scores is None
+
+
+def test_an_image_is_selected_alike_whatever_its_batch(scenes):
+    network = random_network(2)
+    together, _ = select_both(network, scenes([4, 5, 6]))
+    alone, _ = select_both(network, scenes([5]))
+    assert torch.equal(together.indices[1:2], alone.indices)
+
+
+def test_scores_are_shares_of_attention_best_first(scenes):
+    ours, _ = select_both(random_network(3), scenes())
+    assert (ours.scores.diff(dim=1) <= 0).all()
+    assert (ours.scores >= 0).all()
+    assert (ours.scores.sum(dim=1) < 1).all()  # the last I compete too, and lose
+    logits = torch.randn(2, 5, 3)
+    torch.testing.assert_close(attention_scores(logits).sum(dim=1), torch.ones(2))
+
+
+class UnknownBlanks:
+    """A batch that does not know which of its patches are blank."""
+
+    blank = None
+
+    def __init__(self, batch):
+        self.batch_size, self.n_patches, self.read = batch.batch_size, batch.n_patches, batch.read
+
+
+def test_knowing_which_patches_are_blank_changes_nothing_but_the_reading(scenes):
+    batch = scenes()
+    for network in (random_network(1), random_network(1, position_encoding=False)):
+        known, _ = select_both(network, batch)
+        unknown, _ = select_both(network, UnknownBlanks(batch))
+        assert torch.equal(known.indices, unknown.indices)
+        torch.testing.assert_close(known.scores, unknown.scores)
+
+
+def test_known_blank_patches_are_never_read(scenes):
+    batch = scenes()
+    read, wanted = batch.read, []
+    batch.read = lambda image, patch: wanted.append(batch.blank[image, patch]) or read(image, patch)
+    random_network(0).select(batch, generator=torch.Generator())
+    first, *rest = wanted  # the first read learns the shape of a patch
+    assert len(first) == 1
+    assert not torch.cat(rest).any()
+
+
+def of_feature(features, _index):
+    """A score that a patch has by itself: its first feature."""
+    return features[:, :1]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n_images=st.integers(1, 3),
+    n_patches=st.integers(1, 40),
+    memory_size=st.integers(1, 45),
+    iter_size=st.integers(1, 45),
+    window_size=st.sampled_from([1, 13, 4096]),
+    read_values=st.sampled_from([1, 7, 320_000]),
+    in_set=st.booleans(),
+    seed=st.integers(0, 2**31),
+)
+def test_scores_of_patches_by_themselves_select_the_best_of_all_in_any_order(
+    n_images, n_patches, memory_size, iter_size, window_size, read_values, in_set, seed
+):
+    generator = torch.Generator().manual_seed(seed)
+    values = torch.rand(n_images, n_patches, generator=generator).argsort(dim=1) / n_patches
+    bag = torch.stack([values, torch.ones_like(values)], dim=2)  # (B, N, 2) feature bags
+    sizes = {"_WINDOW_SIZE": window_size, "_READ_VALUES": read_values}
+    with mock.patch.multiple(selection, **sizes):
+        chosen = select_patches(
+            TensorBatch(bag),
+            lambda features: features,
+            of_feature,
+            memory_size=memory_size,
+            iter_size=iter_size,
+            order=torch.randperm(n_patches, generator=generator),
+            # One head and one query: a softmax over any set keeps the order of its logits.
+            score_set=attention_scores if in_set else lambda logits: logits[..., 0],
+        )
+    if memory_size >= n_patches:
+        assert torch.equal(chosen.indices, torch.arange(n_patches).expand(n_images, -1))
+    else:
+        assert torch.equal(chosen.indices, values.topk(memory_size, dim=1).indices)
+
+
+class Endless:
+    """Any number of patches that are made when they are read, and never held."""
+
+    blank = None
+
+    def __init__(self, n_patches, batch_size=2):
+        self.n_patches, self.batch_size, self.reads = n_patches, batch_size, []
+
+    def read(self, image, patch):
+        self.reads.append(len(patch))
+        value = (patch * 7919 + image * 104729) % 251
+        return value[:, None, None, None].expand(-1, 1, 8, 8).to(torch.uint8)
+
+
+class LargestValues(TorchDispatchMode):
+    """The most bytes of pixels, embeddings or logits that any tensor held."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for each in tree_leaves(result):
+            if isinstance(each, torch.Tensor) and each.dtype in (torch.float32, torch.uint8):
+                self.largest = max(self.largest, each.untyped_storage().nbytes())
+        return result
+
+
+def test_memory_does_not_grow_with_the_number_of_patches():
+    largest = {}
+    for n_patches in (9_000, 36_000):
+        batch = Endless(n_patches)
+        with LargestValues() as watch:
+            chosen = select_patches(
+                batch,
+                lambda patches: patches.float().flatten(1),
+                of_feature,
+                memory_size=5,
+                iter_size=100,
+                score_set=lambda logits: logits[..., 0],
+            )
+        assert chosen.indices.shape == (2, 5)
+        assert (chosen.scores == 250).all()
+        assert sum(batch.reads) >= 2 * n_patches  # all were read, never many at a time
+        assert max(batch.reads) <= selection._READ_VALUES // 64
+        largest[n_patches] = watch.largest
+    assert largest[9_000] == largest[36_000] <= 4 * selection._READ_VALUES
+
+
+def test_an_error_in_the_encoder_leaves_every_mode_as_it_was(scenes):
+    network = random_network(0)
+    network.train()
+    network.pool.attn_dropout.eval()  # a mode of its own
+    modes = [module.training for module in network.modules()]
+
+    norms = [part for part in network.encoder.modules() if isinstance(part, nn.BatchNorm2d)]
+
+    def fail(*_):
+        assert not any(norm.training for norm in norms)
+        raise RuntimeError("no memory")
+
+    network.encoder.register_forward_hook(fail)
+    with pytest.raises(RuntimeError, match="no memory"):
+        network.select(scenes(), generator=torch.Generator())
+    assert [module.training for module in network.modules()] == modes
+
+
+def test_selection_takes_no_gradient_and_leaves_batch_statistics_alone(scenes):
+    network = random_network(0).train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    chosen = network.select(scenes(), generator=torch.Generator())
+    assert not chosen.scores.requires_grad
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]), name
+
+
+@pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (-1, 5)])
+def test_sizes_below_one_are_refused(sizes):
+    select = partial(select_patches, TensorBatch(torch.ones(1, 4, 2)), lambda x: x, of_feature)
+    with pytest.raises(IpslibError, match=f"at least 1, got {sizes[0]} and {sizes[1]}"):
+        select(memory_size=sizes[0], iter_size=sizes[1])

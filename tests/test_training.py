@@ -1,0 +1,224 @@
+import math
+import time
+
+import pytest
+import torch
+
+from ipslib import training
+from ipslib.config import RunConfig, TrainingConfig
+from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.errors import IpslibError
+from ipslib.training import build_network, evaluate, learning_rate, n_correct, train
+
+TINY = RunConfig.from_flat(
+    {
+        "digits": "embedded",
+        "canvas": 84,
+        "patch_size": 28,
+        "n_noise": 1,
+        "n_train": 10,
+        "n_test": 6,
+        "width": 0.125,
+        "n_heads": 4,
+        "memory_size": 3,
+        "iter_size": 2,
+        "epochs": 2,
+        "batch_size": 4,
+        "warmup_epochs": 1,
+    }
+)
+EVERYTHING = TINY.replace(
+    semantic_weight=1.0, diversity_weight=2.0, mask_k=2, mask_p=0.5, n_noise=3, epochs=3
+)
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """As in the study: the order of sums, and so the bits, depend on the number of threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def without_time(history):
+    return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
+
+
+def equal_weights(one, other):
+    one, other = one.network.state_dict(), other.network.state_dict()
+    return all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.fixture(scope="module")
+def trained():
+    torch.set_num_threads(1)
+    return train(EVERYTHING)
+
+
+class TestTrain:
+    def test_the_same_configuration_twice_is_bitwise_the_same(self, trained):
+        torch.rand(7)  # the global stream is elsewhere now: training seeds it anew
+        again = train(EVERYTHING)
+        assert without_time(again.history) == without_time(trained.history)
+        assert again.localisation == trained.localisation
+        assert equal_weights(again, trained)
+
+    def test_evaluating_less_often_changes_nothing_else(self, trained):
+        rare = train(EVERYTHING.replace(eval_every=2))
+        assert [row["test"] is not None for row in rare.history] == [False, True, True]
+        for row, other in zip(rare.history, trained.history, strict=True):
+            assert row["train"] == other["train"]
+            assert row["test"] in (None, other["test"])
+        assert equal_weights(rare, trained)
+
+    def test_another_seed_is_another_run_on_the_same_data(self, trained):
+        other = train(EVERYTHING.replace(seed=1))
+        assert other.history[0]["train"] != trained.history[0]["train"]
+        assert not equal_weights(other, trained)
+        of = [MegapixelMNIST(EVERYTHING.replace(seed=seed).data, "train") for seed in (0, 1)]
+        assert (of[0].canvas(0) == of[1].canvas(0)).all()
+
+    def test_the_data_seed_leaves_the_first_weights_alone(self):
+        one, other = build_network(TINY), build_network(TINY.replace(data_seed=5))
+        for name, value in one.state_dict().items():
+            assert torch.equal(value, other.state_dict()[name])
+
+    def test_a_row_an_epoch_is_handed_over_as_it_is_made(self):
+        seen = []
+        trained = train(TINY, on_epoch=lambda row: seen.append((row["epoch"], time.time())))
+        assert [epoch for epoch, _ in seen] == [1, 2]
+        assert seen[0][1] < seen[1][1]
+        parts = trained.history[0]["train"]["loss_parts"]
+        assert parts["task"] == trained.history[0]["train"]["loss"]
+        assert parts["semantic"] == parts["diversity"] == 0
+
+    def test_the_parts_of_the_loss_add_up(self, trained):
+        for row in trained.history:
+            parts = row["train"]["loss_parts"]
+            total = parts["task"] + parts["semantic"] + 2 * parts["diversity"]
+            assert row["train"]["loss"] == pytest.approx(total, rel=1e-5)
+
+    def test_eight_images_are_learned_by_heart(self):
+        config = TINY.replace(
+            n_train=8, n_noise=0, memory_size=9, dropout=0.0, attn_dropout=0.0, weight_decay=0.0,
+            epochs=40, lr=5e-3, eval_every=100, tasks=["majority"], width=0.25,
+        )  # fmt: skip
+        history = train(config).history
+        assert history[0]["train"]["loss"] > 1.5
+        assert history[-1]["train"]["loss"] < 0.3
+        assert history[-1]["train"]["accuracy"]["majority"] == 1
+
+    def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(self, monkeypatch):
+        def from_step_4_infinite(step, *_):
+            return math.inf if step > 3 else 1e-3
+
+        monkeypatch.setattr(training, "learning_rate", from_step_4_infinite)
+        seen = []
+        with pytest.raises(IpslibError, match="no longer finite in epoch 2 .*lower lr"):
+            train(TINY, on_epoch=lambda row: seen.append(row["epoch"]))
+        assert seen == [1]
+
+    def test_bf16_trains(self):
+        low, full = train(TINY.replace(precision="bf16", epochs=1)), train(TINY.replace(epochs=1))
+        losses = [each.history[0]["train"]["loss"] for each in (low, full)]
+        assert losses[0] == pytest.approx(losses[1], rel=0.05)
+        assert losses[0] != losses[1]
+        assert {value.dtype for value in low.network.parameters()} == {torch.float32}
+
+
+class TestLearningRate:
+    SETTINGS = TrainingConfig(epochs=30, warmup_epochs=10, lr=2e-3, final_lr_ratio=0.001)
+    STEPS = 7  # an epoch
+
+    def rate(self, step, **changes):
+        fields = {"epochs": 30, "warmup_epochs": 10, "lr": 2e-3, "final_lr_ratio": 0.001} | changes
+        return learning_rate(step, self.STEPS, TrainingConfig(**fields))
+
+    def test_warm_up_rises_by_equal_steps_to_the_peak(self):
+        assert self.rate(0) == pytest.approx(2e-3 / 70)
+        assert self.rate(34) == pytest.approx(1e-3)
+        assert self.rate(69) == pytest.approx(2e-3)
+
+    def test_cosine_falls_from_the_peak_to_its_floor(self):
+        assert self.rate(70) == pytest.approx(2e-3)
+        assert self.rate(140) == pytest.approx(2e-3 * (1 + 0.001) / 2)  # half-way
+        assert self.rate(209) == pytest.approx(2e-6, abs=3e-7)  # the last step
+        assert self.rate(210) == pytest.approx(2e-6)  # where it would arrive
+
+    def test_it_rises_then_falls_at_every_step(self):
+        rates = [self.rate(step) for step in range(210)]
+        assert rates[:70] == sorted(rates[:70])
+        assert rates[70:] == sorted(rates[70:], reverse=True)
+
+    def test_without_warm_up_it_starts_at_the_peak(self):
+        assert self.rate(0, warmup_epochs=0) == 2e-3
+
+    def test_warm_up_longer_than_the_run_only_rises(self):
+        rates = [self.rate(step, epochs=5) for step in range(35)]
+        assert rates == sorted(rates)
+        assert rates[-1] == pytest.approx(1e-3)
+        assert self.rate(34, epochs=5, warmup_epochs=5) == pytest.approx(2e-3)
+
+    def test_a_floor_of_1_is_a_constant_rate(self):
+        assert {self.rate(step, final_lr_ratio=1.0) for step in range(70, 210)} == {2e-3}
+
+
+class TestCorrect:
+    def test_one_class_is_right_where_its_logit_is_largest(self):
+        logits = torch.tensor([[0.0, 2, 1], [5, 4, 3], [-3, -2, -1]])
+        assert n_correct(logits, torch.tensor([1, 1, 2])).item() == 2
+
+    def test_a_set_is_right_where_every_label_is(self):
+        logits = torch.tensor([[2.0, -1, 3], [2, -1, 3], [2, -1, 3], [-1, -1, -1]])
+        labels = torch.tensor([[1.0, 0, 1], [1, 0, 0], [1, 1, 1], [0, 0, 0]])
+        assert n_correct(logits, labels).item() == 2
+
+    def test_the_threshold_is_a_probability_of_one_half(self):
+        logits = torch.tensor([[1e-3, -1e-3]])
+        assert n_correct(logits, torch.tensor([[1.0, 0.0]])).item() == 1
+
+
+class TestEvaluate:
+    @pytest.fixture
+    def network(self):
+        return build_network(TINY).train()
+
+    @pytest.fixture
+    def dataset(self):
+        return MegapixelMNIST(TINY.data, "test")
+
+    def test_twice_is_the_same_and_leaves_the_network_and_the_global_stream_alone(
+        self, network, dataset
+    ):
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        state = torch.get_rng_state()
+        assert evaluate(network, dataset, 4) == evaluate(network, dataset, 4)
+        assert torch.equal(torch.get_rng_state(), state)
+        assert network.training
+        for name, value in network.state_dict().items():
+            assert torch.equal(value, before[name]), name
+
+    def test_images_count_alike_whatever_the_batches(self, dataset):
+        network = build_network(TINY.replace(shuffle=False))
+        whole, parts = evaluate(network, dataset, 6), evaluate(network, dataset, 4)
+        assert whole.loss == pytest.approx(parts.loss, rel=1e-5)
+        assert whole.accuracy == parts.accuracy
+        assert whole.localisation == pytest.approx(parts.localisation, rel=1e-5)
+
+    def test_accuracy_is_the_share_of_right_answers(self, network, dataset):
+        batch = dataset.batch(range(6))
+        network.eval()
+        with torch.no_grad():
+            answers = network(batch, generator=torch.Generator().manual_seed(0)).logits
+        accuracy = evaluate(network, dataset, 6).accuracy
+        for task in ("majority", "max", "top"):
+            right = (answers[task].softmax(dim=1).argmax(dim=1) == batch.labels[task]).sum()
+            assert accuracy[task] == right.item() / 6
+        right = ((answers["multi"].sigmoid() > 0.5).float() == batch.labels["multi"]).all(dim=1)
+        assert accuracy["multi"] == right.sum().item() / 6
+
+    def test_the_loss_is_the_task_loss_unless_weights_are_given(self, network, dataset):
+        plain = evaluate(network, dataset, 6).loss
+        weighted = evaluate(network, dataset, 6, settings=TrainingConfig(semantic_weight=1.0)).loss
+        assert weighted > plain + 0.5
