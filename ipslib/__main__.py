@@ -1,4 +1,4 @@
-"""The command line: `ipslib study`, `ipslib run` and `ipslib notebooks`."""
+"""The command line: study, run, sweep, queue and notebooks."""
 
 import argparse
 import sys
@@ -39,6 +39,20 @@ def _run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _sweep(arguments: argparse.Namespace) -> int:
+    from ipslib.study.sweep import run_sweep
+
+    return run_sweep(arguments.file, jobs=arguments.jobs, scheduler=arguments.scheduler)
+
+
+def _queue(arguments: argparse.Namespace) -> int:
+    from ipslib.study.queue import list_queue, work_queue
+
+    if arguments.list:
+        return list_queue(arguments.profile)
+    return work_queue(arguments.profile, arguments.minutes)
+
+
 def _notebooks(arguments: argparse.Namespace) -> int:
     from ipslib.study.command import pair_notebooks
 
@@ -75,6 +89,20 @@ def _parser() -> argparse.ArgumentParser:
         help="set a field of RunConfig",
     )  # fmt: skip
     run.set_defaults(handler=_run)
+
+    sweep = commands.add_parser("sweep", help="run all settings of a sweep file, see params/sweeps")
+    sweep.add_argument("file", metavar="FILE", help="YAML with a grid or a list of settings")
+    sweep.add_argument("--jobs", type=int, default=1, help="processes side by side (1: this one)")
+    sweep.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask scheduler")
+    sweep.set_defaults(handler=_sweep)
+
+    queue = commands.add_parser(
+        "queue", help="train missing published runs, the most valuable first"
+    )
+    queue.add_argument("--profile", default="paper", help="whose base settings (paper)")
+    queue.add_argument("--minutes", type=float, default=25, help="time there is (25)")
+    queue.add_argument("--list", action="store_true", help="only list the queue, in order")
+    queue.set_defaults(handler=_queue)
 
     pairing = commands.add_parser("notebooks", help="write notebooks/*.ipynb for JupyterLab")
     pairing.set_defaults(handler=_notebooks)

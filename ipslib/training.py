@@ -19,12 +19,15 @@ from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 _EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time
 
 
+class DivergenceError(IpslibError):
+    """The loss is no longer finite."""
+
+
 class Trained(NamedTuple):
-    """A finished run: the network, a row an epoch, and where its attention lay at the end."""
+    """A finished run: the network, and a row an epoch."""
 
     network: IPSNet
     history: list[dict]
-    localisation: Localisation
 
 
 class Evaluation(NamedTuple):
@@ -43,71 +46,111 @@ def build_network(config: RunConfig, *, device: str = "cpu") -> IPSNet:
     return network
 
 
+class TrainingState:
+    """All that a run is between two epochs: what it would take to go on as if never stopped."""
+
+    def __init__(self, config: RunConfig, *, device: str = "cpu"):
+        settings = config.training
+        self.network = build_network(config, device=device)
+        self.optimiser = torch.optim.AdamW(
+            [weight for weight in self.network.parameters() if weight.requires_grad],
+            lr=settings.lr,
+            weight_decay=settings.weight_decay,
+            fused=True,
+        )
+        self.generator = torch.Generator().manual_seed(settings.seed)
+        self.history: list[dict] = []
+
+    def snapshot(self) -> dict:
+        """Weights, optimiser, every random state and the history, of plain types and tensors."""
+        cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
+        return {
+            "network": self.network.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "generator": self.generator.get_state(),
+            "random": torch.get_rng_state(),
+            "cuda_random": cuda,
+            "history": self.history,
+        }
+
+    def restore(self, snapshot: Mapping) -> None:
+        """Take up a snapshot of the same configuration."""
+        self.network.load_state_dict(snapshot["network"])
+        self.optimiser.load_state_dict(snapshot["optimiser"])
+        self.generator.set_state(snapshot["generator"])
+        torch.set_rng_state(snapshot["random"])
+        if snapshot["cuda_random"] is not None and self._device.type == "cuda":
+            torch.cuda.set_rng_state(snapshot["cuda_random"], self._device)
+        self.history = snapshot["history"]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.network.device
+
+
 def train(
-    config: RunConfig, *, device: str = "cpu", on_epoch: Callable[[dict], None] | None = None
+    config: RunConfig,
+    *,
+    device: str = "cpu",
+    snapshot: Mapping | None = None,
+    on_epoch: Callable[[dict, TrainingState], None] | None = None,
 ) -> Trained:
     """Train one configuration to its last epoch and evaluate it.
 
     Args:
         config: the run.
         device: where the network lives.
-        on_epoch: called with the row of history after every epoch.
+        snapshot: of `TrainingState`, to go on from; the end is the same as without the stop.
+        on_epoch: called after every epoch with its row of history and the state.
 
     Raises:
         IpslibError: when the loss is no longer finite.
     """
     settings = config.training
-    network = build_network(config, device=device)
-    optimiser = torch.optim.AdamW(
-        [weight for weight in network.parameters() if weight.requires_grad],
-        lr=settings.lr,
-        weight_decay=settings.weight_decay,
-        fused=True,
-    )
+    state = TrainingState(config, device=device)
+    if snapshot:
+        state.restore(snapshot)
     train_set, test_set = MegapixelMNIST(config.data, "train"), MegapixelMNIST(config.data, "test")
-    generator = torch.Generator().manual_seed(settings.seed)
-    history = []
-    for epoch in range(1, settings.epochs + 1):
+    for epoch in range(len(state.history) + 1, settings.epochs + 1):
         start = time.perf_counter()
-        means = _train_epoch(network, optimiser, train_set, settings, epoch, generator)
+        means = _train_epoch(state, train_set, settings, epoch)
         row = {"epoch": epoch, "train": means, "test": None}
         row["seconds"] = round(time.perf_counter() - start, 3)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
-            test = evaluate(network, test_set, settings.batch_size)
-            row["test"] = {"loss": test.loss, "accuracy": test.accuracy}
-        history.append(row)
+            test = evaluate(state.network, test_set, settings.batch_size)
+            row["test"] = {
+                "loss": test.loss,
+                "accuracy": test.accuracy,
+                "attention": test.localisation._asdict(),
+            }
+        state.history.append(row)
         if on_epoch:
-            on_epoch(row)
-    return Trained(network, history, test.localisation)
+            on_epoch(row, state)
+    return Trained(state.network, state.history)
 
 
 def _train_epoch(
-    network: IPSNet,
-    optimiser: torch.optim.Optimizer,
-    train_set: MegapixelMNIST,
-    settings: TrainingConfig,
-    epoch: int,
-    generator: torch.Generator,
+    state: TrainingState, train_set: MegapixelMNIST, settings: TrainingConfig, epoch: int
 ) -> dict:
     """One pass over the training set in a new order; the means of losses and accuracies."""
-    network.train()
+    network, optimiser = state.network.train(), state.optimiser
     tally = _Tally()
-    order = torch.randperm(len(train_set), generator=generator)
+    order = torch.randperm(len(train_set), generator=state.generator)
     steps_per_epoch = math.ceil(len(train_set) / settings.batch_size)
     for step, indices in enumerate(order.split(settings.batch_size)):
         rate = learning_rate((epoch - 1) * steps_per_epoch + step, steps_per_epoch, settings)
         for group in optimiser.param_groups:
             group["lr"] = rate
         batch = train_set.batch(indices.tolist())
-        output, losses, labels = forward_step(network, batch, settings, generator)
+        output, losses, labels = forward_step(network, batch, settings, state.generator)
         optimiser.zero_grad()
         losses.total.backward()
         optimiser.step()
         tally.add(output.logits, labels, losses)
     means = tally.means()
     if not math.isfinite(means["loss"]):
-        raise IpslibError(
-            f"The loss is no longer finite in epoch {epoch} (lr {settings.lr:g}, precision "
+        raise DivergenceError(
+            f"the loss is no longer finite in epoch {epoch} (lr {settings.lr:g}, precision "
             f"{settings.precision}); lower lr or the loss weights, or use precision fp32."
         )
     return means

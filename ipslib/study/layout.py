@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+APART_VARIABLE = "IPSLIB_APART"  # set by a sweep for the kernel that executes one setting
+
 
 def _is_checkout(folder: Path) -> bool:
     return (folder / "notebooks").is_dir() and (folder / "params").is_dir()
@@ -30,17 +32,26 @@ def outputs_root(root: Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Layout:
-    """One profile's results: records, executed notebooks, tables and figures."""
+    """One profile's results: records, executed notebooks, tables and figures.
 
-    folder: Path
+    What a sweep makes of one setting of a notebook lies apart, under that setting's name; records
+    are shared.
+    """
+
+    home: Path
+    apart: str = ""
 
     @classmethod
     def of(cls, profile: str, *, root: Path | None = None) -> "Layout":
-        return cls(outputs_root(root) / profile)
+        return cls(outputs_root(root) / profile, os.environ.get(APART_VARIABLE, ""))
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "sweeps" / self.apart if self.apart else self.home
 
     @property
     def records(self) -> Path:
-        return self.folder / "records"
+        return self.home / "records"
 
     @property
     def notebooks(self) -> Path:

@@ -25,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.study.layout import Layout, write_atomically
+from ipslib.study.layout import APART_VARIABLE, Layout, write_atomically
 from ipslib.study.progress import Progress
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -106,7 +106,8 @@ def _run(
     """Let papermill execute; return what went wrong, or an empty text."""
     package = Path(__file__).resolve().parents[2]
     environment = {
-        "IPSLIB_OUTPUTS": str(layout.folder.parent),
+        "IPSLIB_OUTPUTS": str(layout.home.parent),
+        APART_VARIABLE: layout.apart,
         "IPSLIB_PROGRESS": str(progress),
         # The kernel imports the ipslib that runs it, whatever else is installed.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")])),

@@ -1,0 +1,28 @@
+"""Start workers on a cluster and run a sweep on them: edit the block below, once, and run this.
+
+Needs `pip install 'ipslib[cluster]'` and, where it runs, SLURM's commands (for PBS, LSF, SGE and
+others replace SLURMCluster by the class of that name in dask_jobqueue).
+"""
+
+from dask_jobqueue import SLURMCluster
+
+from ipslib.study.sweep import run_sweep
+
+# --- what differs from cluster to cluster -----------------------------------------------------
+WORKERS = 4  # runs side by side, one GPU each
+SWEEP = "params/sweeps/o2i_seeds.yaml"
+JOB = {
+    "queue": "gpu",  # partition
+    "account": None,
+    "walltime": "08:00:00",
+    "cores": 1,
+    "memory": "16GB",
+    "job_extra_directives": ["--gres=gpu:1"],
+    "job_script_prologue": ["source .venv/bin/activate"],
+}
+# ----------------------------------------------------------------------------------------------
+
+if __name__ == "__main__":
+    with SLURMCluster(processes=1, worker_extra_args=["--resources", "GPU=1"], **JOB) as cluster:
+        cluster.scale(jobs=WORKERS)
+        raise SystemExit(run_sweep(SWEEP, scheduler=cluster.scheduler_address))
