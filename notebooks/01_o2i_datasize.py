@@ -107,11 +107,11 @@ study.save_figure("accuracy", grouped_bars(frame, published=same_scale))
 study.save_figure("published", grouped_bars(published))
 
 # %% [markdown]
-# Learning curves of the smallest digits: whether the runs had settled when they ended.
+# Learning curves of the largest digits: whether the runs had settled when they ended.
 
 # %%
-smallest = [r for r in records if r["config"]["digit_size"] == min(digit_sizes)]
-study.save_figure("curves", learning_curves(smallest))
+largest = [r for r in records if r["config"]["digit_size"] == max(digit_sizes)]
+study.save_figure("curves", learning_curves(largest))
 
 # %% [markdown]
 # ## Does attention find the digits?

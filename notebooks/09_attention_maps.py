@@ -74,10 +74,10 @@ Markdown(f"{len(networks)} networks, {'from ' + path.name if path else 'own runs
 # attention (mean over heads and tasks); outlined boxes are the digits, everything else is noise.
 
 # %%
+titles = [f"{c.data.digit_size} px, O2I {100 * c.data.o2i_ratio:.3g} %" for c in configs]
 maps = [
-    map_of_image(network, test_set, image, title=f"{config.data.digit_size} px, "
-                 f"O2I {100 * config.data.o2i_ratio:.3g} %")
-    for network, test_set, config in zip(networks, test_sets, configs, strict=True)
+    map_of_image(network, test_set, image, title=title)
+    for network, test_set, title in zip(networks, test_sets, titles, strict=True)
 ]
 study.save_figure("maps", attention_figure(maps, scale=scale))
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.layout import write_atomically
-from ipslib.study.statistics import t_interval, wilson_interval
+from ipslib.study.statistics import CONFIDENCE, t_interval, wilson_interval
 
 ATTENTION = (
     "roi_recall",
@@ -40,6 +41,7 @@ _HEADINGS = {
 }
 _BLANK = "–"
 _SEEDS = ("seed", "data_seed")
+_SEEDS_WITH_OWN_SPREAD = 5
 
 
 def chance_level(task: str, *, n_classes: int = 10) -> float:
@@ -106,9 +108,11 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy"
         value: the column summarised, a share in 0..1.
 
     Returns:
-        The columns of `by` and task, `n` runs, `mean`, `sd`, `low`, `high`, `interval` (`t` over
-        seeds where there are two or more, else `Wilson` on the test images; intervals are cut to
-        0..1) and `chance` where the frame has it.
+        The columns of `by` and task, `n` runs, `mean`, `sd`, `low`, `high`, `interval` and
+        `chance` where the frame has it. The interval is `t` over seeds; where every setting has
+        fewer than five, `pooled t`: two seeds tell no spread of their own, so the spread within
+        settings is taken together, a task at a time. Of a single run it is `Wilson` on the test
+        images. Intervals are cut to 0..1.
 
     Raises:
         IpslibError: an unknown column, or two runs of one seed in one setting.
@@ -125,7 +129,12 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy"
         if "chance" in frame:
             row["chance"] = group["chance"].iloc[0]
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if 2 <= table["n"].max() < _SEEDS_WITH_OWN_SPREAD:
+        per_task = table.groupby("task") if "task" in table else [("", table)]
+        for _, rows_of_task in per_task:
+            _pool_spread(table, rows_of_task)
+    return table
 
 
 def beside_published(
@@ -206,7 +215,7 @@ def _text(name: str, value: object) -> str:
         return f"{100 * value:.2g}"
     if name in _HEADINGS:
         return f"{100 * value:.1f}"
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _cell(name: str, value: object) -> object:
@@ -234,6 +243,20 @@ def _spread(group: pd.DataFrame, value: str) -> dict[str, object]:
         "high": min(high, 1.0),
         "interval": interval,
     }
+
+
+def _pool_spread(table: pd.DataFrame, rows: pd.DataFrame) -> None:
+    """Replace the t intervals of settings with few seeds by those of their common spread."""
+    rows = rows[rows["n"] > 1]
+    if len(rows) < 2:
+        return
+    freedom = rows["n"] - 1
+    spread = np.sqrt((freedom * rows["sd"] ** 2).sum() / freedom.sum())
+    error = np.maximum(spread, 1e-12) / np.sqrt(rows["n"])
+    low, high = stats.t.interval(CONFIDENCE, freedom.sum(), loc=rows["mean"], scale=error)
+    table.loc[rows.index, "low"] = np.clip(low, 0, 1)
+    table.loc[rows.index, "high"] = np.clip(high, 0, 1)
+    table.loc[rows.index, "interval"] = [f"pooled t, {n} seeds" for n in rows["n"]]
 
 
 def _refuse_mixed(group: pd.DataFrame, keys: Sequence[str]) -> None:

@@ -3,6 +3,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from ipslib.config import TASKS, RunConfig
 from ipslib.errors import IpslibError
@@ -99,6 +100,19 @@ def test_summary_over_seeds_and_of_a_single_run():
     assert majority.at[400, "interval"] == "Wilson, 200 images"
     assert np.isnan(majority.at[400, "sd"])
     assert majority.at[400, "chance"] == 0.1
+
+
+def test_settings_of_few_seeds_share_their_spread():
+    few = [make_record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.6))]
+    more = [make_record(a, seed=s, n_train=400) for s, a in enumerate((0.50, 0.51, 0.52))]
+    summary = summarise(long_form([*few, *more]), by=["n_train"])
+    majority = summary[summary["task"] == "majority"].set_index("n_train")
+    spread = np.sqrt((0.02 + 0.0002) / 3)  # sums of squares about both means, 1 + 2 freedoms
+    reach = stats.t.ppf(0.975, 3) * spread
+    for n_train, mean, n in ((800, 0.5, 2), (400, 0.51, 3)):
+        expected = [mean - reach / np.sqrt(n), mean + reach / np.sqrt(n)]
+        assert majority.loc[n_train, ["low", "high"]].tolist() == pytest.approx(expected)
+        assert majority.at[n_train, "interval"] == f"pooled t, {n} seeds"
 
 
 def test_intervals_end_where_accuracy_does():
