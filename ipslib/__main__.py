@@ -1,6 +1,7 @@
 """The command line: study, run, sweep, queue and notebooks."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -42,15 +43,19 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from ipslib.study.sweep import run_sweep
 
-    return run_sweep(arguments.file, jobs=arguments.jobs, scheduler=arguments.scheduler)
+    swept = run_sweep(arguments.file, jobs=arguments.jobs, scheduler=arguments.scheduler)
+    print(swept)
+    return int(swept.n_failed > 0)
 
 
 def _queue(arguments: argparse.Namespace) -> int:
+    from ipslib.study.profiles import parse_value
     from ipslib.study.queue import list_queue, work_queue
 
+    changes = {name: parse_value(value) for name, value in arguments.parameters}
     if arguments.list:
-        return list_queue(arguments.profile)
-    return work_queue(arguments.profile, arguments.minutes)
+        return list_queue(arguments.profile, changes)
+    return work_queue(arguments.profile, arguments.minutes, changes)
 
 
 def _notebooks(arguments: argparse.Namespace) -> int:
@@ -97,11 +102,16 @@ def _parser() -> argparse.ArgumentParser:
     sweep.set_defaults(handler=_sweep)
 
     queue = commands.add_parser(
-        "queue", help="train missing published runs, the most valuable first"
-    )
+        "queue", help="train missing published runs, the most valuable first",
+        usage="ipslib queue [--profile PROFILE] [--minutes N] [--list] [-p FIELD VALUE] ...",
+    )  # fmt: skip
     queue.add_argument("--profile", default="paper", help="whose base settings (paper)")
     queue.add_argument("--minutes", type=float, default=25, help="time there is (25)")
     queue.add_argument("--list", action="store_true", help="only list the queue, in order")
+    queue.add_argument(
+        "-p", nargs=2, metavar=("FIELD", "VALUE"), action="append", default=[], dest="parameters",
+        help="set a field of RunConfig in every run",
+    )  # fmt: skip
     queue.set_defaults(handler=_queue)
 
     pairing = commands.add_parser("notebooks", help="write notebooks/*.ipynb for JupyterLab")
@@ -119,10 +129,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             hint = did_you_mean(arguments[0], valid)
             raise IpslibError(f"there is no command {arguments[0]!r}{hint}")
         chosen = parser.parse_args(arguments)
-        return chosen.handler(chosen)
+        status = chosen.handler(chosen)
+        sys.stdout.flush()
+        return status
     except IpslibError as error:
         print(f"ipslib: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # whoever read the output, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("ipslib: stopped; finished runs are kept, the same command goes on", file=sys.stderr)
         return 130

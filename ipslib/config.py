@@ -21,13 +21,19 @@ N_DIGITS = 5
 
 @attrs.frozen(kw_only=True)
 class DataConfig:
-    """Megapixel MNIST: sizes in pixels, counts in images or objects."""
+    """Megapixel MNIST: sizes in pixels, counts in images or objects.
+
+    Noise objects are drawn from a pool of `n_patterns` a split; as published, as many as there
+    are objects on a canvas. Where those are few, a larger pool keeps the network from learning
+    the training set's patterns by heart.
+    """
 
     digits: str = choice("mnist", ("mnist", "embedded"))
     canvas: tuple[int, int] = side_lengths((3000, 3000))
     digit_size: int = integer(28, at_least=4)
     noise_size: int = integer(lambda self: self.digit_size, at_least=4)
     n_noise: int = integer(800, at_least=0)
+    n_patterns: int = integer(lambda self: self.n_noise, at_least=0)
     noise: str = choice("bezier", ("bezier", "bezier_pixel", "line"))
     stroke_width: float = number(1.925, at_least=0.1, at_most=28.0)
     patch_size: int = integer(50, at_least=4)
@@ -56,6 +62,11 @@ class DataConfig:
                 f"digit_size: {N_DIGITS} digits of {self.digit_size} px cannot lie on a canvas of "
                 f"{height} x {width} px without overlap (room for {n_fit}); "
                 "enlarge canvas or reduce digit_size."
+            )
+        if self.n_noise and not self.n_patterns:
+            raise IpslibError(
+                f"n_patterns: {self.n_noise} noise objects need at least 1 pattern to be drawn "
+                "from, got 0."
             )
         if self.noise == "line" and self.n_noise and min(self.canvas) < self.noise_size + 56:
             raise IpslibError(

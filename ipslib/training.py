@@ -15,12 +15,17 @@ from ipslib.errors import IpslibError
 from ipslib.localisation import Localisation, localise, mean_localisation
 from ipslib.losses import Losses, combined_losses
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
+from ipslib.tally import Tally
 
 _EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time
 
 
 class DivergenceError(IpslibError):
     """The loss is no longer finite."""
+
+
+class SnapshotError(IpslibError):
+    """A snapshot that is not of this configuration and code."""
 
 
 class Trained(NamedTuple):
@@ -62,7 +67,10 @@ class TrainingState:
         self.history: list[dict] = []
 
     def snapshot(self) -> dict:
-        """Weights, optimiser, every random state and the history, of plain types and tensors."""
+        """Weights, optimiser, every random state and the history, of plain types and tensors.
+
+        They are the state's own: save or copy them before training goes on.
+        """
         cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
         return {
             "network": self.network.state_dict(),
@@ -74,14 +82,21 @@ class TrainingState:
         }
 
     def restore(self, snapshot: Mapping) -> None:
-        """Take up a snapshot of the same configuration."""
-        self.network.load_state_dict(snapshot["network"])
-        self.optimiser.load_state_dict(snapshot["optimiser"])
-        self.generator.set_state(snapshot["generator"])
-        torch.set_rng_state(snapshot["random"])
-        if snapshot["cuda_random"] is not None and self._device.type == "cuda":
-            torch.cuda.set_rng_state(snapshot["cuda_random"], self._device)
-        self.history = snapshot["history"]
+        """Take up a snapshot of the same configuration.
+
+        Raises:
+            SnapshotError: when it does not fit; the state is then of no use.
+        """
+        try:
+            self.network.load_state_dict(snapshot["network"])
+            self.optimiser.load_state_dict(snapshot["optimiser"])
+            self.generator.set_state(snapshot["generator"])
+            torch.set_rng_state(snapshot["random"])
+            if snapshot["cuda_random"] is not None and self._device.type == "cuda":
+                torch.cuda.set_rng_state(snapshot["cuda_random"], self._device)
+            self.history = list(snapshot["history"])
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise SnapshotError(f"the snapshot does not fit ({type(error).__name__}).") from error
 
     @property
     def _device(self) -> torch.device:
@@ -104,11 +119,12 @@ def train(
         on_epoch: called after every epoch with its row of history and the state.
 
     Raises:
-        IpslibError: when the loss is no longer finite.
+        DivergenceError: when the loss is no longer finite.
+        SnapshotError: when the snapshot does not fit.
     """
     settings = config.training
     state = TrainingState(config, device=device)
-    if snapshot:
+    if snapshot is not None:
         state.restore(snapshot)
     train_set, test_set = MegapixelMNIST(config.data, "train"), MegapixelMNIST(config.data, "test")
     for epoch in range(len(state.history) + 1, settings.epochs + 1):
@@ -118,6 +134,7 @@ def train(
         row["seconds"] = round(time.perf_counter() - start, 3)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             test = evaluate(state.network, test_set, settings.batch_size)
+            _check_finite(test.loss, settings, f"on the test set after epoch {epoch}")
             row["test"] = {
                 "loss": test.loss,
                 "accuracy": test.accuracy,
@@ -134,7 +151,7 @@ def _train_epoch(
 ) -> dict:
     """One pass over the training set in a new order; the means of losses and accuracies."""
     network, optimiser = state.network.train(), state.optimiser
-    tally = _Tally()
+    tally = Tally()
     order = torch.randperm(len(train_set), generator=state.generator)
     steps_per_epoch = math.ceil(len(train_set) / settings.batch_size)
     for step, indices in enumerate(order.split(settings.batch_size)):
@@ -148,12 +165,17 @@ def _train_epoch(
         optimiser.step()
         tally.add(output.logits, labels, losses)
     means = tally.means()
-    if not math.isfinite(means["loss"]):
+    where = f"in epoch {epoch}, step {tally.first_not_finite()} of {steps_per_epoch}"
+    _check_finite(means["loss"], settings, where)
+    return means
+
+
+def _check_finite(loss: float, settings: TrainingConfig, where: str) -> None:
+    if not math.isfinite(loss):
         raise DivergenceError(
-            f"the loss is no longer finite in epoch {epoch} (lr {settings.lr:g}, precision "
+            f"the loss is no longer finite {where} (lr {settings.lr:g}, precision "
             f"{settings.precision}); lower lr or the loss weights, or use precision fp32."
         )
-    return means
 
 
 def forward_step(
@@ -183,7 +205,7 @@ def evaluate(
     """Loss, accuracy and localisation over a data set."""
     settings = settings or TrainingConfig()
     generator = torch.Generator().manual_seed(_EVALUATION_SEED)
-    tally, parts, sizes = _Tally(), [], []
+    tally, parts, sizes = Tally(), [], []
     with evaluating(network.modules()):
         for batch in batches(dataset, batch_size):
             output, losses, labels = forward_step(network, batch, settings, generator)
@@ -222,30 +244,3 @@ def learning_rate(step: int, steps_per_epoch: int, settings: TrainingConfig) -> 
     progress = (step - warmup) / max(1, total - warmup)
     floor = settings.final_lr_ratio
     return settings.lr * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)
-
-
-def n_correct(logits: Tensor, labels: Tensor) -> Tensor:
-    """Right answers in a batch; a set of labels is right when every one of them is (at 0.5)."""
-    if labels.ndim == 2:
-        return ((logits > 0) == labels.bool()).all(dim=1).sum()
-    return (logits.argmax(dim=1) == labels).sum()
-
-
-class _Tally:
-    """Running sums over batches of losses and right answers, kept on the device."""
-
-    def __init__(self) -> None:
-        self.n, self.sums, self.correct = 0, {}, {}
-
-    def add(self, logits: Mapping[str, Tensor], labels: Mapping, losses: Losses) -> None:
-        size = len(next(iter(logits.values())))
-        self.n += size
-        for part, value in losses._asdict().items():
-            self.sums[part] = self.sums.get(part, 0) + value.detach() * size
-        for task, each in logits.items():
-            self.correct[task] = self.correct.get(task, 0) + n_correct(each.detach(), labels[task])
-
-    def means(self) -> dict:
-        losses = {part: float(value) / self.n for part, value in self.sums.items()}
-        accuracy = {task: int(value) / self.n for task, value in self.correct.items()}
-        return {"loss": losses.pop("total"), "loss_parts": losses, "accuracy": accuracy}

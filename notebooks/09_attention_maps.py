@@ -24,9 +24,9 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # smoke, quick or paper: base settings in params/
-digit_sizes = [14, 20, 28, 40]  # px; noise objects have the same size
-noise_counts = [8, 6, 4, 2]  # noise objects on a canvas, one number a digit size
-n_train = 1500  # images
+digit_sizes = [12, 16, 20, 28]  # px; noise objects have the same size
+noise_counts = [12, 10, 8, 6]  # noise objects on a canvas, one number a digit size
+n_train = 1600  # images
 seed = 0  # of training
 image = 0  # which test image is shown
 scale = "rank"  # colours by attention: rank, linear (times uniform) or log

@@ -17,6 +17,7 @@ OTHER = {
     "digit_size": 56,
     "noise_size": 20,
     "n_noise": 600,
+    "n_patterns": 400,
     "noise": "line",
     "stroke_width": 1.4,
     "patch_size": 100,

@@ -1,3 +1,4 @@
+import io
 import math
 import time
 
@@ -8,7 +9,16 @@ from ipslib import training
 from ipslib.config import RunConfig, TrainingConfig
 from ipslib.data.megapixel_mnist import MegapixelMNIST
 from ipslib.errors import IpslibError
-from ipslib.training import build_network, evaluate, learning_rate, n_correct, train
+from ipslib.tally import n_correct
+from ipslib.training import (
+    DivergenceError,
+    SnapshotError,
+    TrainingState,
+    build_network,
+    evaluate,
+    learning_rate,
+    train,
+)
 
 TINY = RunConfig.from_flat(
     {
@@ -61,7 +71,7 @@ class TestTrain:
         torch.rand(7)  # the global stream is elsewhere now: training seeds it anew
         again = train(EVERYTHING)
         assert without_time(again.history) == without_time(trained.history)
-        assert again.localisation == trained.localisation
+        assert again.history[-1]["test"]["attention"] == trained.history[-1]["test"]["attention"]
         assert equal_weights(again, trained)
 
     def test_evaluating_less_often_changes_nothing_else(self, trained):
@@ -86,7 +96,7 @@ class TestTrain:
 
     def test_a_row_an_epoch_is_handed_over_as_it_is_made(self):
         seen = []
-        trained = train(TINY, on_epoch=lambda row: seen.append((row["epoch"], time.time())))
+        trained = train(TINY, on_epoch=lambda row, _: seen.append((row["epoch"], time.time())))
         assert [epoch for epoch, _ in seen] == [1, 2]
         assert seen[0][1] < seen[1][1]
         parts = trained.history[0]["train"]["loss_parts"]
@@ -110,14 +120,22 @@ class TestTrain:
         assert history[-1]["train"]["accuracy"]["majority"] == 1
 
     def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_epoch(self, monkeypatch):
-        def from_step_4_infinite(step, *_):
+        def from_step_4_infinite(step, *_):  # so that the loss of the next is not finite
             return math.inf if step > 3 else 1e-3
 
         monkeypatch.setattr(training, "learning_rate", from_step_4_infinite)
         seen = []
-        with pytest.raises(IpslibError, match="no longer finite in epoch 2 .*lower lr"):
-            train(TINY, on_epoch=lambda row: seen.append(row["epoch"]))
+        with pytest.raises(IpslibError, match="finite in epoch 2, step 3 of 3 .*lower lr"):
+            train(TINY, on_epoch=lambda row, _: seen.append(row["epoch"]))
         assert seen == [1]
+
+    def test_weights_that_the_last_step_spoils_give_no_result(self, monkeypatch):
+        def at_last_infinite(step, *_):
+            return math.inf if step == 5 else 1e-3
+
+        monkeypatch.setattr(training, "learning_rate", at_last_infinite)
+        with pytest.raises(DivergenceError, match="no longer finite on the test set after epoch 2"):
+            train(TINY)
 
     def test_bf16_trains(self):
         low, full = train(TINY.replace(precision="bf16", epochs=1)), train(TINY.replace(epochs=1))
@@ -125,6 +143,59 @@ class TestTrain:
         assert losses[0] == pytest.approx(losses[1], rel=0.05)
         assert losses[0] != losses[1]
         assert {value.dtype for value in low.network.parameters()} == {torch.float32}
+
+
+@pytest.fixture(scope="module")
+def snapshots():
+    """Of every epoch but the last of EVERYTHING, as a file holds them."""
+    torch.set_num_threads(1)
+    files = []
+
+    def save(row, state):
+        row.pop("seconds")
+        files.append(io.BytesIO())
+        torch.save(state.snapshot(), files[-1])
+
+    train(EVERYTHING, on_epoch=save)
+    return [file.getvalue() for file in files[:-1]]
+
+
+class TestSnapshot:
+    @pytest.mark.parametrize("epoch", [1, 2])
+    def test_going_on_from_any_epoch_ends_bitwise_the_same(self, trained, snapshots, epoch):
+        assert EVERYTHING.model.dropout > 0 and EVERYTHING.model.attn_dropout > 0
+        snapshot = torch.load(io.BytesIO(snapshots[epoch - 1]), weights_only=True)
+        torch.rand(7)  # whatever the global stream was at
+        seen = []
+        resumed = train(
+            EVERYTHING, snapshot=snapshot, on_epoch=lambda row, _: seen.append(row["epoch"])
+        )
+        assert seen == list(range(epoch + 1, EVERYTHING.training.epochs + 1))
+        assert without_time(resumed.history) == without_time(trained.history)
+        assert equal_weights(resumed, trained)
+
+    def test_without_the_random_states_it_would_not(self, trained, snapshots):
+        """The equality above is no accident of a run that draws nothing."""
+        for name in ("random", "generator"):
+            snapshot = torch.load(io.BytesIO(snapshots[0]), weights_only=True)
+            other = torch.Generator().manual_seed(99).get_state()
+            resumed = train(EVERYTHING, snapshot=snapshot | {name: other})
+            assert not equal_weights(resumed, trained), name
+
+    def test_taking_a_snapshot_changes_nothing(self, trained):
+        again = train(EVERYTHING, on_epoch=lambda _, state: state.snapshot())
+        assert equal_weights(again, trained)
+
+    @pytest.mark.parametrize("wrong", ["nothing", "no random state", "another width"])
+    def test_what_does_not_fit_is_refused(self, wrong):
+        snapshot = TrainingState(TINY).snapshot()
+        config = TINY.replace(width=0.25) if wrong == "another width" else TINY
+        if wrong == "nothing":
+            snapshot = {"hello": "world"}
+        elif wrong == "no random state":
+            del snapshot["generator"]
+        with pytest.raises(SnapshotError, match="does not fit"):
+            train(config, snapshot=snapshot)
 
 
 class TestLearningRate:

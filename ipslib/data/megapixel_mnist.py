@@ -132,7 +132,7 @@ class MegapixelMNIST:
         same, other = self.digits.of_class(random.randint(N_CLASSES))
         digits = np.concatenate([random.choice(same, 3), random.choice(other, N_DIGITS - 3)])
         corners = place_apart(random, N_DIGITS, config.digit_size, config.canvas)
-        patterns = random.randint(0, max(config.n_noise, 1), size=config.n_noise)
+        patterns = random.randint(0, max(config.n_patterns, 1), size=config.n_noise)
         margin = BOX if config.noise == "line" else 0
         noise_corners = place_freely(
             random, config.n_noise, config.noise_size, config.canvas, margin=margin
@@ -144,7 +144,7 @@ class MegapixelMNIST:
         config = self.config
         pool = noise_pool(
             config.noise,
-            config.n_noise,
+            config.n_patterns,
             size=config.noise_size,
             stroke_width=config.stroke_width,
             key=(config.data_seed, SPLITS[self.split], _POOL_KEY),

@@ -6,7 +6,13 @@ SLURM and other schedulers (see params/cluster_example.py).
 """
 
 import logging
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Iterable, Sequence
+from concurrent.futures import CancelledError
+from pathlib import Path
+from threading import Lock
+from uuid import uuid4
 
 import torch
 
@@ -19,13 +25,15 @@ from ipslib.study.runs import Way
 
 SLOT = "GPU"
 _PATIENCE_S = 20
+_LOOK_S = 2  # how often new workers are looked for
+_one_at_a_time = Lock()  # a worker's threads share torch's random state: two runs would mix theirs
 
 
 def cluster_way(address: str) -> Way:
     """Have runs done by the workers of the Dask scheduler at `address`, as in tcp://host:8786.
 
     Raises:
-        IpslibError: where dask.distributed is not installed or the scheduler does not answer.
+        IpslibError: where dask.distributed is not installed; on use, where no scheduler answers.
     """
     try:
         from distributed import Client
@@ -35,9 +43,11 @@ def cluster_way(address: str) -> Way:
         ) from error
 
     def way(configs: Sequence[RunConfig], store: RecordStore, report: Report) -> Ended:
+        for name in ("distributed", "distributed.client"):  # it tells at length what we say in one
+            logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         try:
             client = Client(address, timeout=_PATIENCE_S)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise IpslibError(
                 f"no Dask scheduler answers at {address} within {_PATIENCE_S} s; start one with "
                 "`dask scheduler` and workers with `dask worker`."
@@ -49,40 +59,65 @@ def cluster_way(address: str) -> Way:
 
 
 def _on_cluster(client, configs: Sequence[RunConfig], store: RecordStore, report: Report) -> Ended:
-    from distributed import KilledWorker, as_completed
-
-    # Dask tells a worker's death by itself; its log lines would only repeat it.
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-    has_slots = any(SLOT in w["resources"] for w in client.scheduler_info()["workers"].values())
-    futures = {
-        client.submit(
-            _work,
-            config.flat(),
-            str(store.folder.resolve()),
-            pure=False,
-            resources={SLOT: 1} if has_slots else None,
-        ): config
-        for config in configs
-    }
+    """As many runs at a time as there are slots: a worker that dies takes no waiting run along,
+    and one that comes late finds work."""
+    waiting, futures = deque(configs), {}
+    topic, folder = f"ipslib-{uuid4()}", str(store.folder.resolve())
+    client.subscribe_topic(topic, lambda event: report(event[1]))  # (time, what was logged)
     try:
-        for future in as_completed(futures):
-            config = futures[future]
-            try:
-                ended = future.result()
-            except KilledWorker:
-                ended = RunFailed("killed", "every worker that took this run died.")
-            if isinstance(ended, dict):
-                epochs = {"epoch": config.training.epochs, "epochs": config.training.epochs}
-                report({"event": "epoch", "id": config.id, "run": ended["name"]} | epochs)
-            yield config, ended
+        while waiting or futures:
+            n_slots, resources = _slots(client)
+            while waiting and len(futures) < n_slots:
+                task = (_work, waiting[0].flat(), folder, topic)
+                future = client.submit(*task, pure=False, resources=resources)
+                futures[future] = waiting.popleft()
+            for future in _some_done(list(futures)):
+                yield futures.pop(future), _result(future)
+    except (OSError, CancelledError) as error:
+        raise IpslibError(
+            "the Dask scheduler is gone; finished runs are kept, the same command goes on."
+        ) from error
     finally:
         client.cancel(list(futures))
 
 
-def _work(values: dict, folder: str) -> dict | RunFailed:
-    from pathlib import Path
+def _slots(client) -> tuple[int, dict | None]:
+    """How many runs the workers can take, and what a run asks of its worker."""
+    workers = client.scheduler_info()["workers"].values()
+    on_gpus = sum(SLOT in worker["resources"] for worker in workers)
+    return (on_gpus, {SLOT: 1}) if on_gpus else (len(workers), None)
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    with one_thread(device):
+
+def _some_done(futures: list) -> Iterable:
+    from distributed import wait
+
+    if not futures:  # no worker is there: the first may be hours in a queue
+        time.sleep(_LOOK_S)
+        return ()
+    try:
+        return wait(futures, timeout=_LOOK_S, return_when="FIRST_COMPLETED").done
+    except TimeoutError:
+        return ()
+
+
+def _result(future) -> dict | RunFailed:
+    from distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker:
+        return RunFailed("killed", "every worker that took this run died, perhaps out of memory.")
+    except CancelledError:
+        raise
+    except Exception as error:  # such as a worker without ipslib
+        return RunFailed("error", f"on the worker: {type(error).__name__}: {error}")
+
+
+def _work(values: dict, folder: str, topic: str) -> dict | RunFailed:
+    """On a worker: train one run."""
+    from distributed import get_worker
+
+    worker, device = get_worker(), "cuda" if torch.cuda.is_available() else "cpu"
+    with _one_at_a_time, one_thread(device):
         config, store = RunConfig.from_flat(values), RecordStore(Path(folder))
-        return attempt(config, store, device, lambda event: None)
+        return attempt(config, store, device, lambda event: worker.log_event(topic, event))

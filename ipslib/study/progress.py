@@ -22,16 +22,17 @@ class Counts:
 class Progress:
     """Follow the events that training appends to a file, and show them.
 
-    Events are JSON lines: `start` (runs, reused), `epoch` (done_epochs, total_epochs) and `run`
-    (name, status made, reused or failed). In a terminal they move a bar; elsewhere each finished
-    run prints a line.
+    Events are JSON lines: `start` (runs and reused; better ids and reused_ids), `epoch`
+    (done_epochs, total_epochs) and `run` (id, or else name; status made, reused or failed). A run
+    counts once, however many cells name it. In a terminal they move a bar; elsewhere each
+    finished run prints a line.
     """
 
     name: str
     file: Path
-    runs: int = 0
-    reused_at_start: int = 0
-    statuses: dict[str, str] = field(default_factory=dict)
+    unnamed_runs: int = 0
+    unnamed_reused: int = 0
+    statuses: dict[str, str] = field(default_factory=dict)  # of each run by id; "" to begin with
 
     def __enter__(self) -> "Progress":
         self.file.touch()
@@ -53,7 +54,7 @@ class Progress:
 
     def counts(self) -> Counts:
         of = list(self.statuses.values()).count
-        return Counts(of("made"), of("reused") or self.reused_at_start, of("failed"))
+        return Counts(of("made"), of("reused") or self.unnamed_reused, of("failed"))
 
     def _follow(self) -> None:
         while not self._ended.wait(0.3):
@@ -75,24 +76,34 @@ class Progress:
     def _take(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "start":
-                self.runs += event["runs"]
-                self.reused_at_start += event["reused"]
+                if "ids" in event:
+                    for run in event["ids"]:
+                        self.statuses.setdefault(run, "")
+                    for run in event["reused_ids"]:
+                        self._note(run, "reused")
+                else:
+                    self.unnamed_runs += event["runs"]
+                    self.unnamed_reused += event["reused"]
                 self._say()
             case "epoch":
                 self._bar.total, self._bar.n = event["total_epochs"], event["done_epochs"]
             case "run":
-                # A run made by one cell and met again by a later one stays a run made.
-                if self.statuses.get(event["name"]) != "made":
-                    self.statuses[event["name"]] = event["status"]
+                self._note(event.get("id") or event["name"], event["status"])
                 if event["status"] != "reused":
                     self._say()
         self._bar.set_postfix_str(self._text(), refresh=False)
+
+    def _note(self, run: str, status: str) -> None:
+        # A run made by one cell and met again by a later one stays a run made.
+        if self.statuses.get(run) != "made":
+            self.statuses[run] = status
 
     def _text(self) -> str:
         counts = self.counts()
         finished = counts.made + counts.reused
         failed = f", {counts.failed} failed" if counts.failed else ""
-        return f"{finished} of {self.runs} runs, {counts.reused} reused{failed}"
+        runs = self.unnamed_runs or len(self.statuses)
+        return f"{finished} of {runs} runs, {counts.reused} reused{failed}"
 
     def _say(self) -> None:
         if self._bar.disable:

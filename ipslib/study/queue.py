@@ -1,174 +1,172 @@
 """The published runs as a queue: the most valuable missing ones first, for the minutes there are.
 
-Order: the 16 runs of the O2I figure, then one run of every published setting category by
-category, then the further seeds.
+The order is that of `published_configs`; what has been begun is finished before anything new, and
+what failed is tried again after all others.
 """
 
 import time
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
-import pandas as pd
 import torch
+from filelock import Timeout
 
 from ipslib.config import RunConfig
+from ipslib.data.digits import load_digits
+from ipslib.errors import IpslibError
+from ipslib.study.events import reporter
 from ipslib.study.layout import Layout
 from ipslib.study.one_run import OutOfTime, RunFailed, failure_record, train_and_record
 from ipslib.study.pool import one_thread
-from ipslib.study.profiles import base_config
-from ipslib.study.published import load_published
+from ipslib.study.provenance import provenance
+from ipslib.study.published_configs import PublishedRun, published_runs
 from ipslib.study.records import RecordStore
+from ipslib.study.runs import ATTEMPTS
 
-CATEGORIES = (
-    "O2I_datasize",
-    "Semantic_Diversity_Regularisation",
-    "Attention_Masking",
-    "Dataset_Size",
-    "Noise_Size",
-    "Digit_Thickness",
-    "Backbones",
-    "Patch_Size",
-    "Noise_Generator",
-)
 _STARTING_SECONDS = 20.0  # a run's digits, noise and network before its first step
 
 
-class PublishedRun(NamedTuple):
-    """A published run of the study's naming as one of ours."""
-
-    category: str
-    name: str
-    config: RunConfig
-
-
-def published_runs(profile: str = "paper") -> list[PublishedRun]:
-    """The queue: every published Megapixel MNIST run, each setting and seed once, in order."""
-    table = load_published()
-    rows = [row for category in CATEGORIES for _, row in _of(table, category).iterrows()]
-    distinct: dict[str, PublishedRun] = {}
-    for row in rows:
-        config = base_config(profile, _fields(row))
-        distinct.setdefault(config.id, PublishedRun(row["category"], row["name"], config))
-    runs = list(distinct.values())
-    figure = [run for run in runs if _in_o2i_figure(run)]
-    rest = [run for run in runs if run not in figure]
-    first, further, seen = [], [], set()
-    for run in rest:
-        setting = run.config.replace(seed=0).id
-        (further if setting in seen else first).append(run)
-        seen.add(setting)
-    return figure + first + further
-
-
-def list_queue(profile: str) -> int:
+def list_queue(profile: str, overrides: Mapping[str, object] | None = None) -> int:
     """Print the queue in its order, and which runs have a record."""
     store = RecordStore(Layout.of(profile).records)
-    for run in published_runs(profile):
+    for run in published_runs(profile, overrides):
         state = "done" if store.find(run.config) else "    "
-        print(f"{state} {run.category:<34} {run.name}")
+        print(f"{state} {run.category:<34} {run.name:<52} {run.note}".rstrip())
     return 0
 
 
-def work_queue(profile: str, minutes: float) -> int:
-    """Train missing published runs until the minutes are over; return the exit status.
+def work_queue(profile: str, minutes: float, overrides: Mapping[str, object] | None = None) -> int:
+    """Train missing published runs until the minutes are over; return 1 where one failed.
 
     A run that learned run times say will not fit is passed over for a later one that does; where
     none fits, the first is begun and checkpointed, to be gone on with next time.
+
+    Raises:
+        IpslibError: no MNIST, a wrong field, or a disk that takes no more files.
     """
+    if not minutes > 0:
+        raise IpslibError(f"minutes: wanted more than 0, got {minutes:g}.")
     deadline = time.monotonic() + 60 * minutes
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    store = RecordStore(Layout.of(profile).records)
-    runs, failed = published_runs(profile), set()
-    while time.monotonic() < deadline:
-        missing = [r for r in runs if r.config.id not in failed and not store.find(r.config)]
+    store, runs = RecordStore(Layout.of(profile).records), published_runs(profile, overrides)
+    load_digits(
+        runs[0].config.data.digits, "train"
+    )  # what is missing is said once, not by every run
+    processor = provenance(runs[0].config, device)["device"]
+    failed: Counter = Counter()
+    while True:
+        missing = [run for run in runs if not store.find(run.config)]
         print(f"published runs regenerated: {len(runs) - len(missing)} of {len(runs)}", flush=True)
-        if not missing:
+        times = [each for each in store.all() if each["provenance"]["device"] == processor]
+        waiting = [run for run in missing if failed[run.config.id] < ATTEMPTS]
+        run = next_run(waiting, store, times, deadline - time.monotonic())
+        if run is None:
+            if waiting:
+                print("no run has an epoch that fits the time left.", flush=True)
             break
-        run = _next(missing, store, deadline - time.monotonic())
         try:
-            with one_thread(device):
-                record = train_and_record(run.config, store, device=device, deadline=deadline)
-            accuracy = 100 * record["result"]["accuracy"]["majority"]
-            print(f"{run.category}: {run.name}: majority {accuracy:.1f} %", flush=True)
+            print(_told(run, _train(run, store, device, deadline)), flush=True)
         except OutOfTime as pause:
             print(pause, flush=True)
             break
         except RunFailed as failure:
-            failed.add(run.config.id)
+            failed[run.config.id] += 1
             store.save_failure(failure_record(run.config, failure))
+            if failure.reason in ("disk full", "not writable"):
+                raise  # as every other run would
             print(f"{run.name}: {failure.reason}: {failure}", flush=True)
-    return int(bool(failed))
+    return int(any(run.config.id in failed for run in missing))
 
 
-def expected_seconds(config: RunConfig, records: Sequence[dict]) -> float | None:
+def next_run(
+    missing: Sequence[PublishedRun], store: RecordStore, times: Sequence[dict], seconds: float
+) -> PublishedRun | None:
+    """The run to train in the seconds left, or None where not one epoch fits.
+
+    Args:
+        missing: runs without a record, in the queue's order.
+        store: where checkpoints and failures lie, and which runs other processes are at.
+        times: records of this device, to learn from.
+        seconds: left.
+    """
+    failed = {each["id"] for each in store.failures()}
+    begun, fitting, partly = [], [], []
+    for run in sorted(missing, key=lambda run: run.config.id in failed):
+        checkpoint, epochs = store.load_checkpoint(run.config), run.config.training.epochs
+        whole = expected_seconds(run.config, times)
+        epoch = max(checkpoint["epoch_seconds"]) if checkpoint else (whole or 0) / epochs
+        if seconds <= 0 or epoch > seconds:
+            continue
+        if checkpoint and run.config.id not in failed:
+            begun.append(run)
+        else:
+            (fitting if (whole or 0) <= seconds else partly).append(run)
+    return next((run for run in begun + fitting + partly if not _is_taken(run, store)), None)
+
+
+def expected_seconds(config: RunConfig, times: Sequence[dict]) -> float | None:
     """How long a run may take, from the record most like it; None where there is no record.
 
-    Time is taken as proportional to epochs, to training images, and to the patches of a step:
-    the N that selection visits and the M that are trained, which cost three times as much.
+    Time is taken as proportional to the images that training and evaluation see, and to the
+    pixels of the patches visited for an image: the N that selection visits and the M that are
+    encoded again, which cost three times as much where they are learned from.
     """
-    if not records:
+    if not times:
         return None
-    nearest = min(records, key=lambda record: _unlike(config, record["config"]))
-    then = RunConfig.from_flat(nearest["config"])
-    ratio = _work_of(config) / _work_of(then)
-    return _STARTING_SECONDS + ratio * nearest["timing"]["training_seconds"]
+    nearest = min(times, key=lambda record: _unlike(config, record["config"]))
+    trained = _work_of_training(RunConfig.from_flat(nearest["config"]))
+    work = _work_of_training(config) + _work_of_evaluation(config)
+    return _STARTING_SECONDS + work / trained * nearest["timing"]["training_seconds"]
 
 
-def _next(missing: Sequence[PublishedRun], store: RecordStore, seconds: float) -> PublishedRun:
-    records = list(store.all())
-    for run in missing:
-        expected = expected_seconds(run.config, records)
-        if store.load_checkpoint(run.config) or expected is None or expected <= seconds:
-            return run
-    return missing[0]
+def _train(run: PublishedRun, store: RecordStore, device: str, deadline: float) -> dict:
+    report = reporter([], [run.config])
+    try:
+        with one_thread(device):
+            return train_and_record(
+                run.config, store, device=device, deadline=deadline, report=report
+            )
+    except (OutOfTime, RunFailed):
+        raise
+    except Exception as error:  # such as weights that cannot be downloaded
+        raise RunFailed("error", f"{type(error).__name__}: {error}") from error
+    finally:
+        report({"event": "end"})
 
 
-def _work_of(config: RunConfig) -> float:
-    data, model = config.data, config.model
-    patches = data.grid.n_patches + 3 * min(model.memory_size, data.grid.n_patches)
-    return data.n_train * config.training.epochs * patches * data.patch_size**2
+def _told(run: PublishedRun, record: dict) -> str:
+    accuracy = record["result"]["accuracy"].items()
+    shown = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy)
+    return f"{run.category}: {run.name}: {shown}"
+
+
+def _is_taken(run: PublishedRun, store: RecordStore) -> bool:
+    """Whether another process is at this run."""
+    try:
+        with store.lock(run.config).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:  # training says what is wrong with the folder
+        return False
+
+
+def _work_of_training(config: RunConfig) -> float:
+    n, m = _patches(config)
+    images = config.data.n_train * config.training.epochs
+    return images * (n + 3 * m) * config.data.patch_size**2
+
+
+def _work_of_evaluation(config: RunConfig) -> float:
+    n, m = _patches(config)
+    images = config.data.n_test * -(-config.training.epochs // config.training.eval_every)
+    return images * (n + m) * config.data.patch_size**2
+
+
+def _patches(config: RunConfig) -> tuple[int, int]:
+    n = config.data.grid.n_patches
+    return n, min(config.model.memory_size, n)
 
 
 def _unlike(config: RunConfig, other: dict) -> int:
     return sum(config.flat()[name] != value for name, value in other.items())
-
-
-def _in_o2i_figure(run: PublishedRun) -> bool:
-    return run.category == "O2I_datasize" and run.config.data.canvas == (3000, 3000)
-
-
-def _of(table: pd.DataFrame, category: str) -> pd.DataFrame:
-    rows = table[(table["category"] == category) & table["digit_size"].notna()]
-    if category == "O2I_datasize":  # the figure's canvas first
-        rows = rows.sort_values("canvas", ascending=False, kind="stable")
-    return rows[rows["n_train"].notna()]
-
-
-def _fields(row: pd.Series) -> dict[str, object]:
-    """A published row's settings; what it does not state is as in the study's description."""
-    stated = {
-        name: row[name]
-        for name in ("digit_size", "canvas", "n_train", "patch_size", "memory_size", "mask_k")
-        if pd.notna(row[name])
-    }
-    fields: dict[str, object] = {name: int(value) for name, value in stated.items()}
-    fields["n_noise"] = int(row["n_noise"]) if pd.notna(row["n_noise"]) else 50
-    fields |= {"mask_p": float(row["mask_p"]), "seed": int(row["seed"]) if row["seed"] > 0 else 0}
-    fields["mask_in_eval"] = fields.get("mask_k", 0) > 0  # as published
-    if row["noise"] == "line":
-        fields["noise"] = "line"
-    if pd.notna(row["stroke_width"]):
-        fields["stroke_width"] = float(row["stroke_width"])
-    if row["diversity_weight"] > 0:
-        fields |= {"semantic_weight": 1.0, "diversity_weight": float(row["diversity_weight"])}
-        fields["diversity_on"] = "outputs"  # as published
-    oldest = row["category"] in ("Attention_Masking", "O2I_datasize") and row["n_train"] == 5000
-    if row["category"] == "Digit_Thickness":
-        fields["epochs"] = 50
-    elif oldest and row["canvas"] == 1500:
-        fields["epochs"] = 150
-    if row["encoder"] == "resnet50" or row["weights"] != "none":
-        fields |= {"encoder": row["encoder"], "weights": row["weights"]}
-        fields["frozen"] = row["encoder"] == "resnet50"
-    return fields
-

@@ -7,6 +7,7 @@ No file is read in a way that could execute code.
 """
 
 import io
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -47,8 +48,7 @@ class RecordStore:
         weights = {name: value.cpu() for name, value in network.state_dict().items()}
         _write_tensors(self.weights_path(record), weights)
         write_atomically(self.folder / f"{record['id']}.json", json.dumps(record, indent=1) + "\n")
-        self._checkpoint_path(record["id"]).unlink(missing_ok=True)
-        self._failure_path(record["id"]).unlink(missing_ok=True)
+        self._clear_way(record["id"])
 
     def weights_path(self, record: dict) -> Path:
         return self.folder / f"{record['id']}.pt"
@@ -84,19 +84,32 @@ class RecordStore:
         try:
             content = _read_tensors(path)
             if content["schema"] == SCHEMA and content["id"] == config.id:
-                return content
+                return {name: content[name] for name in ("snapshot", "epoch_seconds")}
             reason = f"of schema {content['schema']} and id {content['id']}"
-        except Exception as error:
+        except (OSError, MemoryError):
+            raise  # says nothing about the file
+        except Exception as error:  # torn archives raise many kinds
             reason = f"not readable ({type(error).__name__})"
         self._set_aside(path, reason)
         return None
 
+    def refuse_checkpoint(self, config: RunConfig, reason: str) -> None:
+        """Set a checkpoint aside that could be read but not used."""
+        self._set_aside(self._checkpoint_path(config.id), reason)
+
     def save_failure(self, failure: dict) -> None:
-        write_atomically(self._failure_path(failure["id"]), json.dumps(failure, indent=1) + "\n")
+        """Keep why a run failed; a disk that takes nothing is told, and stops nothing else."""
+        path = self._failure_path(failure["id"])
+        try:
+            write_atomically(path, json.dumps(failure, indent=1) + "\n")
+        except OSError as error:
+            print(f"{path.name} could not be written ({error.strerror}).", file=sys.stderr)
 
     def failures(self) -> list[dict]:
         """What is known of runs that failed and have not succeeded since."""
-        return [json.loads(path.read_text()) for path in sorted(self.folder.glob("*.failure"))]
+        paths = sorted(self.folder.glob("*.failure"))
+        failures = [self._read(path) for path in paths if not path.with_suffix(".json").is_file()]
+        return [failure for failure in failures if failure]
 
     def lock(self, config: RunConfig) -> FileLock:
         """The lock of one run. The system releases it when its owner dies, however it dies."""
@@ -105,9 +118,11 @@ class RecordStore:
         return FileLock(folder / config.id)
 
     def tidy(self, config: RunConfig) -> None:
-        """Remove what a killed writer of this run left half-written; only under its lock."""
+        """Remove what killed writers of this run left; only under its lock or beside its record."""
         for stray in self.folder.glob(f".{config.id}.*.tmp"):
             stray.unlink(missing_ok=True)
+        if (self.folder / f"{config.id}.json").is_file():
+            self._clear_way(config.id)
 
     def _read(self, path: Path) -> dict | None:
         try:
@@ -121,10 +136,22 @@ class RecordStore:
         return None
 
     def _set_aside(self, path: Path, reason: str) -> None:
-        n_earlier = len(list(self.folder.glob(f"{path.stem}.*.set_aside")))
-        aside = path.with_suffix(f".{n_earlier + 1}.set_aside")
-        path.rename(aside)
-        print(f"{path.name} is {reason}; set aside as {aside.name}.", file=sys.stderr)
+        names = (path.with_suffix(f".{n}.set_aside") for n in itertools.count(1))
+        aside = next(name for name in names if not name.exists())
+        try:
+            path.rename(aside)
+            done = f"set aside as {aside.name}"
+        except FileNotFoundError:
+            return  # another process has done so
+        except OSError as error:
+            # Where nothing can be renamed, nothing can be written over it either.
+            done = f"not used, and not set aside ({error.strerror})"
+        print(f"{path.name} is {reason}; {done}.", file=sys.stderr)
+
+    def _clear_way(self, run_id: str) -> None:
+        """Remove what led to a record that is there now."""
+        self._checkpoint_path(run_id).unlink(missing_ok=True)
+        self._failure_path(run_id).unlink(missing_ok=True)
 
     def _checkpoint_path(self, run_id: str) -> Path:
         return self.folder / f"{run_id}.checkpoint.pt"

@@ -1,9 +1,8 @@
 """Runs of a study: each configuration is trained once, looked up ever after."""
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 import torch
@@ -61,27 +60,38 @@ def run_outcomes(configs: Iterable[RunConfig], store: RecordStore, way: Way) -> 
     found = {run_id: store.find(config) for run_id, config in distinct.items()}
     for run_id, record in found.items():
         if record:
+            with suppress(OSError):  # a folder that cannot be written can still be read
+                store.tidy(distinct[run_id])
             yield Outcome(distinct[run_id], "reused", record, None)
     # The longest first, so that no long run is left alone at the end.
     waiting = [config for run_id, config in distinct.items() if not found[run_id]]
     waiting.sort(key=_effort, reverse=True)
-    report = reporter(len(distinct), len(distinct) - len(waiting), waiting)
-    attempts: Counter = Counter()
-    while waiting:
-        again = []
-        for config, ended in way(waiting, store, report):
-            attempts[config.id] += ended is not None
-            if isinstance(ended, dict):
-                report(_run_event(config, "made"))
-                yield Outcome(config, "made", ended, None)
-            elif attempts[config.id] < ATTEMPTS:
-                again.append(config)
-            else:
-                store.save_failure(failure_record(config, ended))
-                report(_run_event(config, "failed"))
-                yield Outcome(config, "failed", None, ended)
-        waiting = again
-    report({"event": "end"})
+    report = reporter([run_id for run_id, record in found.items() if record], waiting)
+    n_attempts = 0
+    try:
+        while waiting:
+            n_attempts, again = n_attempts + 1, []
+            with closing(way(waiting, store, report)) as endings:
+                for config, ended in endings:
+                    if isinstance(ended, RunFailed) and n_attempts < ATTEMPTS:
+                        again.append(config)
+                    else:
+                        yield _settle(config, ended, store, report)
+            waiting = again
+    finally:
+        report({"event": "end"})
+
+
+def _settle(
+    config: RunConfig, ended: dict | RunFailed, store: RecordStore, report: Report
+) -> Outcome:
+    """Tell and keep how a run ended for good."""
+    failure = ended if isinstance(ended, RunFailed) else None
+    status = "failed" if failure else "made"
+    if failure:
+        store.save_failure(failure_record(config, failure))
+    report({"event": "run", "id": config.id, "name": run_name(config), "status": status})
+    return Outcome(config, status, None if failure else ended, failure)
 
 
 def local_way(jobs: int | None = None) -> Way:
@@ -89,18 +99,18 @@ def local_way(jobs: int | None = None) -> Way:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     jobs = jobs or (1 if device == "cuda" else os.cpu_count() or 1)
 
-    def way(configs: Sequence[RunConfig], store: RecordStore, report: Report) -> Ended:
-        side_by_side = min(jobs, len(configs))
-        if side_by_side == 1:
-            return here(configs, store, device, report)
-        return in_processes(configs, store, device, side_by_side, report)
+    apart = False
 
-    return partial(way)
+    def way(configs: Sequence[RunConfig], store: RecordStore, report: Report) -> Ended:
+        nonlocal apart
+        # Once apart, always apart: a last run whose process was killed would kill this one.
+        apart = apart or min(jobs, len(configs)) > 1
+        if apart:
+            return in_processes(configs, store, device, jobs, report)
+        return here(configs, store, device, report)
+
+    return way
 
 
 def _effort(config: RunConfig) -> int:
     return config.data.n_train * config.training.epochs
-
-
-def _run_event(config: RunConfig, status: str) -> dict:
-    return {"event": "run", "id": config.id, "name": run_name(config), "status": status}

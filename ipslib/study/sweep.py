@@ -7,12 +7,14 @@ A sweep file is YAML:
     grid: {digit_size: [20, 28], seed: [0, 1, 2]}   # every combination
     runs: [{digit_size: 40, n_noise: 2}]            # and single settings
     notebook: 01_o2i_datasize          # optional: settings are then its parameters
+
+In a notebook the same keys may come as a mapping: `run_sweep({"grid": {"seed": [0, 1]}})`.
 """
 
 import hashlib
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,16 @@ import attrs
 import yaml
 from tabulate import tabulate
 
+from ipslib.config import RunConfig
+from ipslib.data.digits import load_digits
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.naming import run_name
-from ipslib.study.layout import Layout
+from ipslib.study.layout import Layout, project_root
 from ipslib.study.profiles import base_config, check_profile, load_parameters
 from ipslib.study.records import RecordStore
 from ipslib.study.runs import Outcome, local_way, run_outcomes
+
+_KEYS = ("profile", "fixed", "grid", "runs", "notebook")
 
 
 @attrs.frozen
@@ -37,86 +43,134 @@ class Sweep:
     settings: list[dict[str, Any]]
 
 
-def read_sweep(path: str | Path) -> Sweep:
-    """Read and check a sweep file.
+@attrs.frozen
+class Swept:
+    """How a sweep ended: a row a setting, and the records of its bare runs; prints as a table."""
+
+    rows: list[dict[str, Any]]
+    records: list[dict]
+    n_failed: int
+
+    def __str__(self) -> str:
+        return tabulate(self.rows, headers="keys", disable_numparse=True)
+
+
+def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
+    """Read and check a sweep, from a file or a mapping.
 
     Raises:
         IpslibError: for a missing file, an unknown key, or nothing to do.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise IpslibError(f"there is no sweep file at {path}.")
-    try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise IpslibError(f"{path.name} is not valid YAML: {reason}") from error
-    known = ("profile", "fixed", "grid", "runs", "notebook")
-    if not isinstance(said, dict):
-        raise IpslibError(f"{path.name} must hold 'name: value' lines, see {', '.join(known)}.")
+    name, said = ("the sweep", source) if isinstance(source, Mapping) else _load(Path(source))
+    if not isinstance(said, Mapping):
+        raise IpslibError(f"{name} must hold 'name: value' lines, of {', '.join(_KEYS)}.")
     for key in said:
-        if key not in known:
-            raise IpslibError(f"{path.name}: unknown key {key!r}{did_you_mean(str(key), known)}.")
-    fixed, grid = said.get("fixed") or {}, said.get("grid") or {}
-    for name, values in grid.items():
+        if key not in _KEYS:
+            raise IpslibError(f"{name}: unknown key {key!r}{did_you_mean(str(key), _KEYS)}.")
+    fixed = _mapping(name, "fixed", said.get("fixed") or {})
+    grid = _mapping(name, "grid", said.get("grid") or {})
+    runs = said.get("runs") or []
+    for field, values in grid.items():
         if not isinstance(values, list):
-            raise IpslibError(f"{path.name}: grid: wanted a list for {name}, got {values!r}.")
+            raise IpslibError(f"{name}: grid: wanted a list for {field}, got {values!r}.")
+    if not isinstance(runs, list):
+        raise IpslibError(f"{name}: runs: wanted a list of settings, got {runs!r}.")
     combinations = itertools.product(*grid.values()) if grid else ()
     settings = [fixed | dict(zip(grid, values, strict=True)) for values in combinations]
-    settings += [fixed | each for each in said.get("runs") or []]
+    settings += [fixed | _mapping(name, "runs", each) for each in runs]
     if not settings:
-        raise IpslibError(f"{path.name} names no runs: give it a grid or a list of runs.")
+        raise IpslibError(f"{name} names no runs: give it a grid or a list of runs.")
     return Sweep(check_profile(said.get("profile", "quick")), said.get("notebook"), settings)
 
 
-def run_sweep(path: str | Path, *, jobs: int | None = 1, scheduler: str | None = None) -> int:
-    """Run a sweep, print how each run ended, and return the exit status: 1 when one failed.
+def run_sweep(
+    source: str | Path | Mapping[str, Any], *, jobs: int = 1, scheduler: str | None = None
+) -> Swept:
+    """Run a sweep to its end, whatever single runs come to.
 
     Args:
-        path: of the sweep file.
+        source: path of a sweep file, or what such a file would say.
         jobs: processes side by side on this machine; 1 runs in this process.
         scheduler: address of a running Dask scheduler, instead of this machine.
+
+    Raises:
+        IpslibError: before anything runs, for a wrong field, value or name.
     """
-    sweep = read_sweep(path)
+    sweep = read_sweep(source)
+    if jobs < 1:
+        raise IpslibError(f"jobs: wanted at least 1, got {jobs}.")
     if sweep.notebook:
-        return _run_notebooks(sweep)
-    configs = [base_config(sweep.profile, setting) for setting in sweep.settings]
+        if jobs > 1 or scheduler:
+            raise IpslibError(
+                "a sweep of a notebook goes one execution after the other on this machine, each "
+                "with its runs side by side: leave out --jobs and --scheduler, or sweep the bare "
+                "runs with them first and let the notebook find their records."
+            )
+        return _sweep_notebook(sweep)
+    base = base_config(sweep.profile)
+    configs = [base.replace(**setting) for setting in sweep.settings]
     store = RecordStore(Layout.of(sweep.profile).records)
     if scheduler:
         from ipslib.study.cluster import cluster_way
 
-        way = cluster_way(scheduler)
-    else:
-        way = local_way(jobs)
-    outcomes = list(run_outcomes(configs, store, way))
-    print(_table(outcomes))
-    return int(any(each.failure for each in outcomes))
+        return _swept(configs, run_outcomes(configs, store, cluster_way(scheduler)))
+    for digits in {config.data.digits for config in configs if not store.find(config)}:
+        load_digits(digits, "train")  # what is missing is said once, not by every run
+    return _swept(configs, run_outcomes(configs, store, local_way(jobs)))
 
 
-def _table(outcomes: Sequence[Outcome]) -> str:
-    rows = []
-    for config, status, record, failure in outcomes:
-        accuracy = record["result"]["accuracy"] if record else {}
-        shown = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy.items())
-        rows.append([run_name(config), config.id, status, shown or f"{failure.reason}: {failure}"])
-    return tabulate(rows, headers=["run", "id", "state", "last epoch on test"])
+def _swept(configs: Iterable[RunConfig], outcomes: Iterable[Outcome]) -> Swept:
+    """The outcomes in the order of the sweep, each run once."""
+    ended = {each.config.id: each for each in outcomes}
+    inorder = [ended[run_id] for run_id in dict.fromkeys(config.id for config in configs)]
+    records = [each.record for each in inorder if each.record]
+    return Swept([_row(each) for each in inorder], records, len(inorder) - len(records))
 
 
-def _run_notebooks(sweep: Sweep) -> int:
+def _row(outcome: Outcome) -> dict[str, Any]:
+    config, status, record, failure = outcome
+    accuracy = record["result"]["accuracy"] if record else {}
+    shown = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy.items())
+    told = shown or f"{failure.reason}: {failure}"
+    return {"run": run_name(config), "id": config.id, "state": status, "last epoch on test": told}
+
+
+def _sweep_notebook(sweep: Sweep) -> Swept:
     """Execute a notebook once for each setting; records are shared, the rest lies apart."""
     from ipslib.study.notebooks import check_parameters, execute
     from ipslib.study.profiles import resolve_notebook
 
-    path = resolve_notebook(sweep.notebook)
+    path = resolve_notebook(str(sweep.notebook))
+    for setting in sweep.settings:
+        if setting.get("profile", sweep.profile) != sweep.profile:
+            raise IpslibError("profile: name it at the top of the sweep; it holds for all of it.")
     plans = [load_parameters(sweep.profile, path) | each for each in sweep.settings]
     for parameters in plans:
         check_parameters(path, parameters)
-    home, rows = Layout.of(sweep.profile), []
+    home, rows = Layout.of(sweep.profile).home, []
     for setting, parameters in zip(sweep.settings, plans, strict=True):
-        text = json.dumps(parameters, sort_keys=True)
+        text = json.dumps(parameters, sort_keys=True, default=str)
         key = f"{path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
-        layout = Layout(home.home, key)
+        layout, shown = Layout(home, key), json.dumps(setting, default=str)
         done = execute(path, parameters, layout)
-        rows.append([json.dumps(setting), done.state, done.error or layout.notebooks])
-    print(tabulate(rows, headers=["setting", "state", "where to look"]))
-    return int(any(row[1] != "done" for row in rows))
+        told = (done.error or str(layout.folder)).splitlines()[0]  # the notebook has the rest
+        rows.append({"setting": shown, "state": done.state, "where to look": told})
+    return Swept(rows, [], sum(row["state"] == "failed" for row in rows))
+
+
+def _load(path: Path) -> tuple[str, Any]:
+    """A file's name and content; its path may start at the current directory or the project."""
+    found = path if path.is_file() else project_root() / path
+    if not found.is_file():
+        raise IpslibError(f"there is no sweep file at {path}.")
+    try:
+        return path.name, yaml.safe_load(found.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise IpslibError(f"{path.name} is not valid YAML: {reason}") from error
+
+
+def _mapping(name: str, key: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, Mapping):
+        raise IpslibError(f"{name}: {key}: wanted {{field: value}}, got {value!r}.")
+    return dict(value)

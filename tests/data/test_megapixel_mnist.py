@@ -201,3 +201,21 @@ def test_the_published_setting_draws_real_digits(mnist_root):
 def test_an_unknown_split_is_refused(small_data):
     with pytest.raises(IpslibError, match=r"split: wanted one of train, test, got 'val'"):
         MegapixelMNIST(small_data(), "val")
+
+
+def test_noise_comes_from_a_pool_of_its_own_size(small_data):
+    few, many = (
+        MegapixelMNIST(small_data(n_noise=5, n_patterns=n, n_train=60), "train") for n in (2, 300)
+    )
+    drawn_few, drawn_many = (
+        {int(k) for i in range(60) for k in each.placement(i).patterns} for each in (few, many)
+    )
+    assert drawn_few == {0, 1}
+    assert len(drawn_many) > 150 and max(drawn_many) < 300
+    assert small_data(n_noise=5).n_patterns == 5  # as published, one for each object
+
+
+def test_objects_need_a_pattern(small_data):
+    with pytest.raises(IpslibError, match="n_patterns"):
+        small_data(n_noise=5, n_patterns=0)
+    small_data(n_noise=0)

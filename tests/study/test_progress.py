@@ -8,7 +8,7 @@ def write(progress: Progress, *events: dict) -> None:
         file.writelines(json.dumps(event) + "\n" for event in events)
 
 
-def test_counts_come_from_the_runs_by_name(tmp_path):
+def test_runs_without_ids_count_by_name(tmp_path):
     with Progress("01", tmp_path / "events") as progress:
         write(
             progress,
@@ -49,3 +49,19 @@ def test_without_a_terminal_each_finished_run_prints_one_line(tmp_path, capsys):
         "01: 0 of 2 runs, 0 reused",
         "01: 1 of 2 runs, 0 reused",
     ]
+
+
+def test_runs_count_by_id_however_many_cells_name_them_and_whatever_their_names(tmp_path):
+    first = {"event": "start", "runs": 2, "reused": 1, "ids": ["1", "2"], "reused_ids": ["1"]}
+    second = {"event": "start", "runs": 3, "reused": 2, "ids": ["1", "2", "3"],
+              "reused_ids": ["1", "2"]}  # fmt: skip
+    with Progress("01", tmp_path / "events") as progress:
+        write(
+            progress,
+            first,
+            {"event": "run", "id": "2", "name": "same", "status": "made"},
+            second,
+            {"event": "run", "id": "3", "name": "same", "status": "failed"},
+        )
+    assert progress.counts() == Counts(made=1, reused=1, failed=1)
+    assert progress._text() == "2 of 3 runs, 1 reused, 1 failed"

@@ -1,3 +1,4 @@
+import errno
 import json
 import platform
 
@@ -11,9 +12,11 @@ from ipslib.config import RunConfig
 from ipslib.data.digits import load_digits
 from ipslib.data.megapixel_mnist import MegapixelMNIST
 from ipslib.errors import IpslibError
+from ipslib.study import provenance as provenance_module
 from ipslib.study import records
-from ipslib.study.records import SCHEMA, RecordStore, make_record, provenance
-from ipslib.training import Trained, evaluate, train
+from ipslib.study.provenance import SCHEMA, make_failure, make_record, provenance
+from ipslib.study.records import RecordStore
+from ipslib.training import Trained, TrainingState, evaluate, train
 
 TINY = RunConfig.from_flat(
     {
@@ -33,7 +36,7 @@ TINY = RunConfig.from_flat(
         "warmup_epochs": 1,
     }
 )
-TIMING = {"total_seconds": 1.5, "epoch_seconds": [0.5, 0.5, 0.5], "peak_memory_mb": 100.0}
+TIMING = {"training_seconds": 1.5, "epoch_seconds": [0.5, 0.5, 0.5], "peak_memory_mb": 100.0}
 
 
 @pytest.fixture(scope="module")
@@ -58,8 +61,8 @@ def names(store):
 
 def test_a_record_comes_back_as_it_was_saved(store, record, trained):
     assert store.find(TINY) is None
-    path = store.save(record, trained.network)
-    assert path.name == f"{TINY.id}.json"
+    store.save(record, trained.network)
+    assert names(store) == [f"{TINY.id}.json", f"{TINY.id}.pt"]
     assert store.find(TINY) == record
     assert list(store.all()) == [record]
     assert RunConfig.from_flat(record["config"]) == TINY
@@ -75,7 +78,7 @@ def test_a_record_says_what_came_out(record, trained):
     assert result["accuracy"] == history[2]["test"]["accuracy"]  # of the last epoch
     assert result["train_accuracy"] == history[2]["train"]["accuracy"]
     assert result["n_test"] == 8
-    assert result["attention"] == trained.localisation._asdict()
+    assert result["attention"] == history[2]["test"]["attention"]
     for task, best in result["best_accuracy"].items():
         measured = [row["test"]["accuracy"][task] for row in history if row["test"]]
         assert len(measured) == 2
@@ -101,7 +104,7 @@ def test_provenance_tells_code_versions_device_and_digits(record):
 
 
 def test_provenance_outside_a_checkout_names_no_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr(records, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(provenance_module, "project_root", lambda: tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert provenance(TINY, "cpu")["commit"] is None
     monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
@@ -189,6 +192,7 @@ def test_a_save_that_fails_leaves_no_record_and_no_part(store, record, trained, 
     def fail(*_, **__):
         raise OSError("no space left")
 
+    store.folder.mkdir()
     if step == "torch.save":
         monkeypatch.setattr(torch, "save", fail)
     else:
@@ -201,3 +205,104 @@ def test_a_save_that_fails_leaves_no_record_and_no_part(store, record, trained, 
 
 def test_an_empty_store_has_no_records(tmp_path):
     assert list(RecordStore(tmp_path / "nowhere").all()) == []
+
+
+class TestCheckpoints:
+    @pytest.fixture
+    def snapshot(self):
+        return TrainingState(TINY).snapshot()
+
+    def test_one_comes_back_and_a_record_takes_its_place(self, store, snapshot, record, trained):
+        assert store.load_checkpoint(TINY) is None
+        store.save_checkpoint(TINY, snapshot, [0.5])
+        found = store.load_checkpoint(TINY)
+        assert found["epoch_seconds"] == [0.5]
+        assert found["snapshot"].keys() == snapshot.keys()
+        assert list(store.all()) == []
+        store.save(record, trained.network)
+        assert names(store) == [f"{TINY.id}.json", f"{TINY.id}.pt"]
+
+    def test_code_in_a_checkpoint_is_not_executed(self, store, tmp_path, capsys):
+        store.folder.mkdir()
+        trap = tmp_path / "executed"
+
+        class Trap:
+            def __reduce__(self):
+                return open, (str(trap), "w")
+
+        content = {"schema": SCHEMA, "id": TINY.id, "epoch_seconds": [], "snapshot": Trap()}
+        torch.save(content, store.folder / f"{TINY.id}.checkpoint.pt")
+        assert store.load_checkpoint(TINY) is None
+        assert not trap.exists()
+        assert "UnpicklingError" in capsys.readouterr().err
+
+    def test_a_disk_that_cannot_be_read_says_nothing_about_the_file(
+        self, store, snapshot, monkeypatch
+    ):
+        store.save_checkpoint(TINY, snapshot, [])
+
+        def fail(*_, **__):
+            raise OSError(errno.EIO, "Input/output error")
+
+        monkeypatch.setattr(torch, "load", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            store.load_checkpoint(TINY)
+        assert names(store) == [f"{TINY.id}.checkpoint.pt"]
+
+
+class TestFailures:
+    FAILURE = make_failure(TINY, "killed", "its process was killed.")
+
+    def test_one_is_known_until_the_run_succeeds(self, store, record, trained):
+        store.save_failure(self.FAILURE)
+        assert store.failures() == [self.FAILURE]
+        assert list(store.all()) == []
+        store.save(record, trained.network)
+        assert store.failures() == []
+        assert f"{TINY.id}.failure" not in names(store)
+
+    def test_one_that_is_torn_is_set_aside(self, store, capsys):
+        store.save_failure(self.FAILURE)
+        (store.folder / f"{TINY.id}.failure").write_text("{")
+        assert store.failures() == []
+        assert names(store) == [f"{TINY.id}.1.set_aside"]
+
+    def test_one_that_cannot_be_written_is_told(self, store, monkeypatch, capsys):
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(records, "write_atomically", full)
+        store.save_failure(self.FAILURE)
+        assert "could not be written (No space left on device)" in capsys.readouterr().err
+
+
+def test_setting_aside_overwrites_nothing_when_an_earlier_number_is_free(store, capsys):
+    store.folder.mkdir()
+    (store.folder / f"{TINY.id}.2.set_aside").write_text("kept")
+    for content in ("first", "second"):
+        (store.folder / f"{TINY.id}.json").write_text(content)
+        assert store.find(TINY) is None
+    contents = [(store.folder / name).read_text() for name in names(store)]
+    assert contents == ["first", "kept", "second"]
+
+
+def test_what_cannot_be_set_aside_is_still_not_used(store, monkeypatch, capsys):
+    store.folder.mkdir()
+    path = store.folder / f"{TINY.id}.json"
+    path.write_text("{")
+
+    def read_only(*_):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(type(path), "rename", read_only)
+    assert store.find(TINY) is None
+    assert "not used, and not set aside (Read-only file system)" in capsys.readouterr().err
+    assert path.read_text() == "{"
+
+
+def test_what_was_killed_before_it_cleared_its_way_is_tidied(store, record, trained):
+    store.save(record, trained.network)
+    for stray in (f"{TINY.id}.checkpoint.pt", f"{TINY.id}.failure", f".{TINY.id}.pt.x.tmp"):
+        (store.folder / stray).write_text("")
+    store.tidy(TINY)
+    assert names(store) == [f"{TINY.id}.json", f"{TINY.id}.pt"]

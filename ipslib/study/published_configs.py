@@ -1,0 +1,124 @@
+"""The published Megapixel MNIST runs as configurations of ours, in the order of their value:
+the 16 runs of the O2I figure, then one run of every other published setting category by category,
+then the further seeds.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from ipslib.config import RunConfig
+from ipslib.study.profiles import base_config
+from ipslib.study.published import load_published
+
+CATEGORIES = (
+    "O2I_datasize",
+    "Semantic_Diversity_Regularisation",
+    "Attention_Masking",
+    "Dataset_Size",
+    "Noise_Size",
+    "Digit_Thickness",
+    "Backbones",
+    "Patch_Size",
+    "Noise_Generator",
+)
+_NOISE_UNSTATED = 50  # objects, where a name does not say: the oldest runs, of 1500 px
+
+
+class PublishedRun(NamedTuple):
+    """A published run of the study's naming as one of ours; `note` says what is odd about it."""
+
+    category: str
+    name: str
+    config: RunConfig
+    note: str
+
+
+def published_runs(
+    profile: str = "paper", overrides: Mapping[str, object] | None = None
+) -> list[PublishedRun]:
+    """The queue: every published Megapixel MNIST run, each setting and seed once, in order.
+
+    Runs that stopped early when published are in it as they were meant to be, and say so.
+
+    Args:
+        profile: whose base settings hold where a published run says nothing.
+        overrides: fields of RunConfig that differ from the published ones in every run.
+    """
+    base, table = base_config(profile), load_published()
+    distinct: dict[str, PublishedRun] = {}
+    for _, row in pd.concat(_of(table, category) for category in CATEGORIES).iterrows():
+        config = base.replace(**_fields(row) | dict(overrides or {}))
+        run = PublishedRun(row["category"], row["name"], config, _note(row))
+        earlier = distinct.get(config.id)
+        if earlier is None or (row["complete"] and "incomplete" in earlier.note):
+            distinct[config.id] = run
+    figure = [run for run in distinct.values() if _in_o2i_figure(run)]
+    first, further, seen = [], [], {_setting(run) for run in figure}
+    for run in distinct.values():
+        if run not in figure:
+            (further if _setting(run) in seen else first).append(run)
+            seen.add(_setting(run))
+    return figure + first + further
+
+
+def _setting(run: PublishedRun) -> str:
+    return run.config.replace(seed=0).id
+
+
+def _in_o2i_figure(run: PublishedRun) -> bool:
+    return run.category == "O2I_datasize" and "_3000_3000_" in run.name
+
+
+def _of(table: pd.DataFrame, category: str) -> pd.DataFrame:
+    """A category's runs; logs of efficiency alone have no training set."""
+    rows = table[table["category"] == category]
+    if category == "O2I_datasize":  # the figure's canvas first
+        rows = rows.sort_values("canvas", ascending=False, kind="stable")
+    return rows[rows["digit_size"].notna() & rows["n_train"].notna()]
+
+
+def _note(row: pd.Series) -> str:
+    unstated = "" if pd.notna(row["n_noise"]) else f"noise count unstated: {_NOISE_UNSTATED} taken"
+    return "; ".join(filter(None, (row["note"], unstated)))
+
+
+def _fields(row: pd.Series) -> dict[str, object]:
+    """A published row's settings; what it does not state is as in the study's description."""
+    memory, masked = int(row["memory_size"]), bool(row["mask_k"] > 0)
+    fields: dict[str, object] = {
+        "digit_size": int(row["digit_size"]),
+        "canvas": int(row["canvas"]),
+        "n_noise": int(row["n_noise"]) if pd.notna(row["n_noise"]) else _NOISE_UNSTATED,
+        "n_train": int(row["n_train"]),
+        "patch_size": int(row["patch_size"]),
+        "memory_size": memory,
+        "iter_size": memory,  # published: I = M
+        "mask_k": int(row["mask_k"]),
+        "mask_p": float(row["mask_p"]),
+        "mask_in_eval": masked,  # as published
+        "epochs": _epochs(row),
+        "seed": int(row["seed"]) if row["seed"] > 0 else 0,
+    }
+    if row["noise"] == "line":
+        fields["noise"] = "line"
+    if pd.notna(row["stroke_width"]):
+        fields["stroke_width"] = float(row["stroke_width"])
+    if row["diversity_weight"] > 0:
+        fields |= {"semantic_weight": 1.0, "diversity_weight": float(row["diversity_weight"])}
+        fields["diversity_on"] = "outputs"  # as published
+    if row["weights"] != "none":
+        fields |= {"encoder": row["encoder"], "weights": row["weights"]}
+        fields["frozen"] = row["encoder"] == "resnet50"
+    return fields
+
+
+def _epochs(row: pd.Series) -> int:
+    """What the log planned: a run that stopped early was meant to go on."""
+    if row["category"] == "Digit_Thickness" and row["canvas"] == 1500:
+        return 50  # the category's; the log that planned 100 stopped at 51
+    if row["complete"]:
+        return int(row["epochs_run"])
+    return int(re.search(r"of (\d+) epochs", row["note"])[1])
