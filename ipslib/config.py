@@ -1,4 +1,7 @@
-"""What a run is: frozen, checked configurations whose defaults are the published settings.
+"""What a run is: frozen, checked configurations whose defaults are the published sizes.
+
+Two defaults are set right and not as published: `noise` draws true widths (published:
+`bezier_pixel`), `diversity_on` is the attention (published: `outputs`).
 
 A run is identified by a hash of what differs from these defaults, so that a field added later,
 with a default that keeps today's behaviour, leaves every earlier identity as it was.
@@ -34,8 +37,8 @@ class DataConfig:
     noise_size: int = integer(lambda self: self.digit_size, at_least=4)
     n_noise: int = integer(800, at_least=0)
     n_patterns: int = integer(lambda self: self.n_noise, at_least=0)
-    noise: str = choice("bezier", ("bezier", "bezier_pixel", "line"))
-    stroke_width: float = number(1.925, at_least=0.1, at_most=28.0)
+    noise: str = choice("bezier", ("bezier", "bezier_pixel", "line"))  # bezier_pixel: as published
+    stroke_width: float = number(1.925, at_least=0.1, at_most=28.0)  # px at 28 px
     patch_size: int = integer(50, at_least=4)
     patch_stride: int = integer(lambda self: self.patch_size)
     tasks: tuple[str, ...] = choices(TASKS, TASKS)
@@ -91,20 +94,20 @@ class ModelConfig:
 
     encoder: str = choice("resnet18", ("resnet18", "resnet50"))
     weights: str = choice("none", ("none", "imagenet_v1", "imagenet_v2"))
-    frozen: bool = flag(False)
+    frozen: bool = flag(False)  # all but the first convolution and the projection
     n_stages: int = integer(lambda self: 2 if self.encoder == "resnet18" else 4, at_most=4)
-    width: float = number(1.0, at_least=1 / 16, at_most=4.0)
+    width: float = number(1.0, at_least=1 / 16, at_most=4.0)  # times the channels of ResNet-18
     n_heads: int = integer(8)
     dropout: float = number(0.1, at_most=0.9)
     attn_dropout: float = number(0.1, at_most=0.9)
     position_encoding: bool = flag(True)
-    memory_size: int = integer(100)
-    iter_size: int = integer(100)
-    shuffle: bool = flag(True)
-    mask_k: int = integer(0, at_least=0)
-    mask_p: float = number(0.0, at_most=1.0)
-    mask_variant: str = choice("scores", ("scores", "logits"))
-    mask_in_eval: bool = flag(False)
+    memory_size: int = integer(100)  # M, patches kept
+    iter_size: int = integer(100)  # I, patches that compete with them at a time
+    shuffle: bool = flag(True)  # visit patches in random order: equal scores break fairly
+    mask_k: int = integer(0, at_least=0)  # how many of the best patches can be dropped
+    mask_p: float = number(0.0, at_most=1.0)  # with this probability
+    mask_variant: str = choice("scores", ("scores", "logits"))  # logits: exactly int(k p), ACMIL
+    mask_in_eval: bool = flag(False)  # true: as published
 
     def __attrs_post_init__(self) -> None:
         if self.mask_k > self.memory_size + self.iter_size:
@@ -144,11 +147,11 @@ class TrainingConfig:
     lr: float = number(1e-3, at_most=10.0)
     weight_decay: float = number(0.1, at_most=10.0)
     warmup_epochs: int = integer(10, at_least=0)
-    final_lr_ratio: float = number(0.001, at_most=1.0)
+    final_lr_ratio: float = number(0.001, at_most=1.0)  # of the peak, where the cosine ends
     semantic_weight: float = number(0.0)
     diversity_weight: float = number(0.0)
-    diversity_on: str = choice("attention", ("attention", "outputs"))
-    eval_every: int = integer(1)
+    diversity_on: str = choice("attention", ("attention", "outputs"))  # outputs: as published
+    eval_every: int = integer(1)  # epochs; the last is always evaluated
     seed: int = integer(0, at_least=0)
     precision: str = choice("fp32", ("fp32", "bf16"))
 

@@ -39,9 +39,7 @@ def touches(grid: PatchGrid, patches: Tensor, boxes: Tensor) -> Tensor:
     return meets.all(dim=-1)
 
 
-def localise(
-    grid: PatchGrid, patches: Tensor, attn_weights: Tensor, boxes: Tensor
-) -> Localisation:
+def localise(grid: PatchGrid, patches: Tensor, attn_weights: Tensor, boxes: Tensor) -> Localisation:
     """Measure a batch.
 
     Args:

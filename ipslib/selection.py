@@ -14,7 +14,7 @@ from torch import Tensor
 from ipslib.data.patches import PatchBatch
 from ipslib.errors import IpslibError
 
-_READ_VALUES = 160_000  # pixels encoded together: more would fall out of the processor's caches
+_READ_VALUES = 200_000  # pixels encoded together: more would fall out of the processor's caches
 _WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the iterations
 
 Embed = Callable[[Tensor], Tensor]

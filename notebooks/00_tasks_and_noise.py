@@ -26,7 +26,7 @@
 # how the drawn strokes compare with the digits'.
 
 # %% tags=["parameters"]
-profile = "quick"  # smoke, quick or paper: base settings in params/
+profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 image = 0  # which test image is shown
 needle_canvas = 512  # px, side of the Needle MNIST image
 needle_clutter = 30  # clutter digits on it
@@ -35,7 +35,7 @@ digit_sizes = [28, 56, 84, 112]  # px; noise objects have the same size
 noise_counts = [200, 150, 100, 50]  # noise objects on a canvas, one number a digit size
 stroke_widths = [1.0, 1.4, 1.8, 1.925, 2.0, 2.6, 3.0, 4.0, 5.0]  # px on 28 px
 n_patterns = 200  # noise patterns and digits that ink is measured on
-overrides = {}  # any field of RunConfig, such as {"digits": "embedded"}
+overrides = {}  # any other field of RunConfig, such as {"digits": "embedded"}
 
 # %%
 import matplotlib.pyplot as plt
@@ -65,11 +65,11 @@ needles = NeedleMNIST(
 with_needle = next(i for i in range(image, image + 1000) if needles.placement(i).label)
 needle = needles.scene(needles.placement(with_needle))
 
-settings = [
-    {"digit_size": size, "n_noise": n, "canvas": megapixel_canvas}
-    for size, n in zip(digit_sizes, noise_counts, strict=True)
+settings = study.digit_settings(digit_sizes, noise_counts)
+configs = [
+    study.config(**each, n_patterns=n_patterns, canvas=megapixel_canvas) for each in settings
 ]
-data_sets = [MegapixelMNIST(study.config(**setting).data, "test") for setting in settings]
+data_sets = [MegapixelMNIST(config.data, "test") for config in configs]
 megapixel = data_sets[0].image(image).scene
 
 study.save_figure(
@@ -121,6 +121,7 @@ show(patches)
 # ## Stroke width
 # The same curves drawn with a true, anti-aliased width, and as published, cut to whole pixels.
 
+
 # %%
 def strokes(kind: str, width: float, n: int = n_patterns) -> np.ndarray:
     return noise_pool(kind, n, stroke_width=width, key=(0, 0))
@@ -131,8 +132,8 @@ labels = [f"{w:g} px" for w in stroke_widths] + [f"{w:g} px, cut" for w in strok
 study.save_figure("widths", image_row(shown, labels, columns=len(stroke_widths)))
 
 # %% [markdown]
-# Ink is the mean share of the 28 px box that a pattern covers. The published axis of nine widths
-# has steps only where a whole pixel is reached; the digits' own ink is the dashed line.
+# Ink is the mean share of the 28 px box that a pattern covers. Widths cut to whole pixels have
+# steps only where a whole pixel is reached; the digits' own ink is the dashed line.
 
 # %%
 ink = pd.DataFrame(
@@ -145,9 +146,9 @@ study.save_table("ink", ink)
 
 figure, ax = plt.subplots(figsize=(6.5, 3.6), layout="constrained")
 names = {"bezier": "true width", "bezier_pixel": "cut to whole pixels, as published"}
-for marker, (kind, name) in zip("os", names.items(), strict=True):
+for marker, style, (kind, name) in zip("os", ("default", "steps-post"), names.items(), strict=True):
     rows = ink[ink["noise"] == kind]
-    ax.plot(rows["stroke_width"], 100 * rows["ink"], marker=marker, label=name)
+    ax.plot(rows["stroke_width"], 100 * rows["ink"], marker=marker, drawstyle=style, label=name)
 ax.axhline(100 * digit_ink, color="0.3", linestyle="--", label="digits")
 ax.set(xlabel="stroke width asked for (px on 28 px)", ylabel="ink (% of the box)")
 ax.legend()
@@ -158,13 +159,11 @@ study.save_figure("ink", figure)
 
 # %%
 levels = ink.groupby("noise")["ink"].agg(lambda values: len(set(values.round(6))))
-at_default = {
-    kind: strokes(kind, study.base.data.stroke_width).mean() / 255 for kind in names
-}
+at_default = {kind: strokes(kind, study.base.data.stroke_width).mean() / 255 for kind in names}
 Markdown(f"""
 1. Of {len(stroke_widths)} widths asked for, {levels["bezier"]} different strokes are drawn with a
    true width and {levels["bezier_pixel"]} with the published cut.
-2. The published default of {study.base.data.stroke_width:g} px covers
+2. A stroke asked to be {study.base.data.stroke_width:g} px wide covers
    {100 * at_default["bezier_pixel"]:.1f} % of the box as it was drawn and
    {100 * at_default["bezier"]:.1f} % with its true width; a digit covers
    {100 * digit_ink:.1f} %.

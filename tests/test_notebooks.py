@@ -5,8 +5,8 @@ import json
 import pytest
 
 from ipslib.config import RunConfig
+from ipslib.paths import project_root
 from ipslib.study.command import run_study
-from ipslib.study.layout import project_root
 from ipslib.study.notebooks import read_source
 from ipslib.study.profiles import PROFILES, list_notebooks, load_base, load_parameters
 

@@ -19,6 +19,7 @@ from PIL import Image
 
 from ipslib.data.randomness import SPLITS
 from ipslib.errors import IpslibError, did_you_mean
+from ipslib.paths import project_root
 
 DATA_ROOT_VARIABLE = "IPSLIB_DATA"
 SOURCES = ("mnist", "embedded")
@@ -53,14 +54,14 @@ class DigitSet:
 
 
 def data_root() -> Path:
-    """The folder that holds `MNIST/raw`: $IPSLIB_DATA, or `data` in the current directory."""
-    root = Path(os.environ.get(DATA_ROOT_VARIABLE) or "data")
-    if os.environ.get(DATA_ROOT_VARIABLE) and not root.is_dir():
+    """The folder that holds `MNIST/raw`: $IPSLIB_DATA, or the project's `data`."""
+    named = os.environ.get(DATA_ROOT_VARIABLE)
+    if named and not Path(named).is_dir():
         raise IpslibError(
-            f"{DATA_ROOT_VARIABLE} names the folder {root}, which does not exist; "
+            f"{DATA_ROOT_VARIABLE} names the folder {named}, which does not exist; "
             "correct it, or unset it to use data/ or the embedded digits."
         )
-    return root
+    return Path(named) if named else project_root() / "data"
 
 
 def find_source() -> str:

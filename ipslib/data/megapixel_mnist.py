@@ -67,8 +67,7 @@ class SceneBatch:
     def __init__(self, grid: PatchGrid, images: Sequence[LaidOut]):
         self.grid, self.batch_size, self.n_patches = grid, len(images), grid.n_patches
         self.labels = {
-            task: torch.stack([image.labels[task] for image in images])
-            for task in images[0].labels
+            task: torch.stack([image.labels[task] for image in images]) for task in images[0].labels
         }
         scenes = [image.scene for image in images]
         self.boxes = torch.from_numpy(np.stack([each.boxes[-N_DIGITS:] for each in scenes]))

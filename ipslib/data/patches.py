@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ipslib.errors import IpslibError
+
 
 @attrs.frozen
 class PatchGrid:
@@ -91,6 +93,11 @@ def cut_image(image: np.ndarray | Tensor, grid: PatchGrid) -> Tensor:
     """Cut one image (H, W) or (C, H, W) into its patches (N, C, P, P)."""
     image = torch.as_tensor(image)
     image = image[None] if image.ndim == 2 else image
+    if tuple(image.shape[1:]) != tuple(grid.canvas):
+        raise IpslibError(
+            f"image: wanted {grid.canvas[0]} x {grid.canvas[1]} px as the grid's canvas, got "
+            f"{' x '.join(map(str, image.shape[1:]))}; make the grid of the image's size."
+        )
     size, stride = grid.patch_size, grid.patch_stride
     overhang = [
         (n - 1) * stride + size - side for n, side in zip(grid.shape, grid.canvas, strict=True)

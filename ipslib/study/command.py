@@ -15,8 +15,9 @@ import nbformat
 from jupytext.combine import combine_inputs_with_outputs
 from tabulate import tabulate
 
+from ipslib.paths import project_root
 from ipslib.study.index import Row, build_index, read_summary, write_summary
-from ipslib.study.layout import Layout, project_root, write_atomically
+from ipslib.study.layout import Layout, write_atomically
 from ipslib.study.notebooks import check_parameters, execute, read_source
 from ipslib.study.profiles import (
     check_profile,

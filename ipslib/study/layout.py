@@ -6,22 +6,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from ipslib.paths import project_root
+
 APART_VARIABLE = "IPSLIB_APART"  # set by a sweep for the kernel that executes one setting
-
-
-def _is_checkout(folder: Path) -> bool:
-    return (folder / "notebooks").is_dir() and (folder / "params").is_dir()
-
-
-def project_root() -> Path:
-    """Return the checkout that holds notebooks/ and params/, or else the current directory.
-
-    The checkout this package was imported from comes first, then the current directory and the
-    folders above it.
-    """
-    here = Path.cwd()
-    candidates = [Path(__file__).resolve().parents[2], here, *here.parents]
-    return next(filter(_is_checkout, candidates), here)
 
 
 def outputs_root(root: Path | None = None) -> Path:

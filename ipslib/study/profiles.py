@@ -10,7 +10,7 @@ import yaml
 from ipslib.config import RunConfig
 from ipslib.data.digits import find_source
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.study.layout import project_root
+from ipslib.paths import project_root
 
 PROFILES = ("smoke", "quick", "paper")
 AUTO = "auto"  # of `digits`

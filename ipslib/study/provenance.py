@@ -12,7 +12,7 @@ import ipslib
 from ipslib.config import RunConfig
 from ipslib.data.digits import load_digits
 from ipslib.naming import run_name
-from ipslib.study.layout import project_root
+from ipslib.paths import project_root
 from ipslib.training import Trained
 
 SCHEMA = 1

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 
 from ipslib.config import RunConfig
+from ipslib.data.digits import load_digits
+from ipslib.data.randomness import SPLITS
 from ipslib.errors import IpslibError
 from ipslib.naming import run_name
 from ipslib.study.events import reporter
@@ -98,11 +100,13 @@ def local_way(jobs: int | None = None) -> Way:
     """This machine: a GPU takes one run after the other, a CPU one run a core."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     jobs = jobs or (1 if device == "cuda" else os.cpu_count() or 1)
-
     apart = False
 
     def way(configs: Sequence[RunConfig], store: RecordStore, report: Report) -> Ended:
         nonlocal apart
+        for source in {config.data.digits for config in configs}:
+            for split in SPLITS:  # what cannot be read is told before any run is begun
+                load_digits(source, split)
         # Once apart, always apart: a last run whose process was killed would kill this one.
         apart = apart or min(jobs, len(configs)) > 1
         if apart:

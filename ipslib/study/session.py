@@ -1,6 +1,6 @@
 """What a notebook works with: its settings, its runs, and where its tables and figures go."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
+from ipslib.paths import project_root
 from ipslib.study.figures import save_figure, use_style
-from ipslib.study.layout import Layout, project_root
+from ipslib.study.layout import Layout
 from ipslib.study.profiles import base_config, resolve_notebook
 from ipslib.study.records import RecordStore
 from ipslib.study.runs import run_all
@@ -40,7 +41,8 @@ class Study:
         jobs: int | None = None,
     ):
         self.notebook, self.profile, self.jobs = resolve_notebook(notebook).stem, profile, jobs
-        self.base = base_config(profile, overrides)
+        self._overrides = dict(overrides or {})
+        self.base = base_config(profile, self._overrides)
         self.layout = Layout.of(profile).create()
         self.store = RecordStore(self.layout.records)
         use_style()
@@ -68,8 +70,34 @@ class Study:
         return names[self.base.data.digits]
 
     def config(self, **changes: object) -> RunConfig:
-        """The base run with some fields changed."""
+        """The base run with some fields changed.
+
+        Raises:
+            IpslibError: for a field that `overrides` names too, where one would hide the other.
+        """
+        for name in changes:
+            if name in self._overrides:
+                raise IpslibError(
+                    f"overrides: {name} is set by this notebook's own parameters; change those."
+                )
         return self.base.replace(**changes)
+
+    @staticmethod
+    def digit_settings(digit_sizes: Sequence[int], noise_counts: Sequence[int]) -> list[dict]:
+        """Digit sizes, each with its noise count, as fields of a run."""
+        if len(digit_sizes) != len(noise_counts):
+            raise IpslibError(
+                f"noise_counts: wanted one count for each of the {len(digit_sizes)} digit_sizes, "
+                f"got {len(noise_counts)}; give both lists the same length."
+            )
+        pairs = zip(digit_sizes, noise_counts, strict=True)
+        return [{"digit_size": size, "n_noise": n_noise} for size, n_noise in pairs]
+
+    def made_of(self, records: Sequence[dict]) -> str:
+        """What runs were made of and by: digits, commits of the code, and their number."""
+        commits = sorted({str(record["provenance"]["commit"]) for record in records})
+        mixed = "; more than one version of the code made these" if len(commits) > 1 else ""
+        return f"{len(records)} runs on {self.digit_source}; commit {', '.join(commits)}{mixed}."
 
     def run(self, configs: Iterable[RunConfig]) -> list[dict]:
         """The records of the runs; what has none yet is trained now."""
@@ -92,10 +120,19 @@ class Study:
         return self.notebook.split("_")[0]
 
 
-def find_checkpoint(path: str) -> Path | None:
-    """A checkpoint's path relative to the project; None for an empty one."""
+def find_checkpoint(path: str, digit_sizes: Sequence[int]) -> Path | None:
+    """A checkpoint's path relative to the project; None for an empty one.
+
+    Raises:
+        IpslibError: for a missing file, or more than the one digit size it was trained on.
+    """
     if not path:
         return None
+    if len(digit_sizes) != 1:
+        raise IpslibError(
+            f"checkpoint: a checkpoint has one digit size, got {len(digit_sizes)} digit_sizes; "
+            "give the one it was trained on, and its noise count."
+        )
     found = project_root() / Path(path).expanduser()
     if not found.is_file():
         raise IpslibError(f"There is no checkpoint at {found}; leave it empty to use own runs.")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
-from scipy import stats
+from scipy import special, stats
 
 from ipslib.errors import IpslibError
 
@@ -38,6 +38,7 @@ class Trend(NamedTuple):
 
     rho: float
     p: float
+    smallest_p: float  # what the test could have given at best, with so few runs
     per_doubling: float
     low: float
     high: float
@@ -127,6 +128,9 @@ def rising_trend(
         slope of a straight line in log2(n): accuracy gained per doubling, with its t interval.
     """
     n, accuracy = _sample(n, at_least=3), _sample(accuracy, at_least=3)
+    sizes, n_runs = np.unique(n, return_counts=True)
+    if len(sizes) < 2:
+        raise IpslibError(f"wanted two sizes or more to see a trend, got only {sizes[0]:g}.")
     rank, other = stats.rankdata(n), stats.rankdata(accuracy)
     test = stats.permutation_test(
         (rank,),
@@ -140,7 +144,8 @@ def rising_trend(
     line = sm.OLS(accuracy, sm.add_constant(np.log2(n))).fit()
     low, high = line.conf_int(1 - confidence)[1]
     rho = stats.spearmanr(n, accuracy).statistic
-    return Trend(*map(float, (rho, test.pvalue, line.params[1], low, high)))
+    smallest = np.prod(special.factorial(n_runs)) / special.factorial(len(n))
+    return Trend(*map(float, (rho, test.pvalue, smallest, line.params[1], low, high)))
 
 
 def _sample(values: Sequence[float], *, at_least: int) -> np.ndarray:

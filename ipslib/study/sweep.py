@@ -26,7 +26,8 @@ from ipslib.config import RunConfig
 from ipslib.data.digits import load_digits
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.naming import run_name
-from ipslib.study.layout import Layout, project_root
+from ipslib.paths import project_root
+from ipslib.study.layout import Layout
 from ipslib.study.profiles import base_config, check_profile, load_parameters
 from ipslib.study.records import RecordStore
 from ipslib.study.runs import Outcome, local_way, run_outcomes

@@ -3,8 +3,9 @@ from pathlib import Path
 
 import pytest
 
+from ipslib.paths import project_root
 from ipslib.study import layout
-from ipslib.study.layout import Layout, outputs_root, project_root, write_atomically
+from ipslib.study.layout import Layout, outputs_root, write_atomically
 
 
 def test_a_profile_has_four_folders(project):

@@ -221,3 +221,17 @@ def test_a_bar_shows_progress_where_no_runner_follows(store, here, monkeypatch, 
     assert "1 runs, 0 reused: 100%" in capsys.readouterr().err
     run_all([TINY], store)
     assert capsys.readouterr().err == ""
+
+
+def test_digits_that_cannot_be_read_are_told_before_any_run(
+    tmp_path, monkeypatch, shared, fresh_digits
+):
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in (shared / "mnist" / "MNIST" / "raw").iterdir():
+        (raw / path.name).write_bytes(path.read_bytes()[:1000])
+    monkeypatch.setenv("IPSLIB_DATA", str(tmp_path))
+    store = RecordStore(tmp_path / "records")
+    with pytest.raises(IpslibError, match="truncated"):
+        run_all([TINY.replace(digits="mnist")], store)
+    assert not store.folder.exists()
