@@ -164,6 +164,17 @@ class RunConfig:
     model: ModelConfig = attrs.Factory(ModelConfig)
     training: TrainingConfig = attrs.Factory(TrainingConfig)
 
+    def __attrs_post_init__(self) -> None:
+        smallest_batch = self.data.n_train % self.training.batch_size or self.training.batch_size
+        n_kept = min(self.model.memory_size, self.data.grid.n_patches)
+        side = -(-self.data.patch_size // 2 ** (self.model.n_stages + 1))  # of the last feature map
+        if smallest_batch * n_kept * side**2 < 2:
+            raise IpslibError(
+                f"memory_size: a batch of {smallest_batch} image with {n_kept} kept patch leaves "
+                "batch normalisation one value a channel; raise memory_size or patch_size, or "
+                "choose a batch_size that leaves no single image over."
+            )
+
     @classmethod
     def from_flat(cls, values: Mapping[str, object]) -> "RunConfig":
         """Build from `{field: value}`; raise IpslibError for an unknown field or a bad value."""

@@ -30,11 +30,11 @@ profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set 
 image = 0  # which test image is shown
 needle_canvas = 512  # px, side of the Needle MNIST image
 needle_clutter = 30  # clutter digits on it
-megapixel_canvas = 1500  # px, side of the Megapixel MNIST images
+megapixel_canvas = 1000  # px, side of the Megapixel MNIST images
 digit_sizes = [28, 56, 84, 112]  # px; noise objects have the same size
-noise_counts = [200, 150, 100, 50]  # noise objects on a canvas, one number a digit size
+noise_counts = [100, 75, 50, 25]  # noise objects on a canvas, one number a digit size
 stroke_widths = [1.0, 1.4, 1.8, 1.925, 2.0, 2.6, 3.0, 4.0, 5.0]  # px on 28 px
-n_patterns = 200  # noise patterns and digits that ink is measured on
+n_patterns = 100  # noise patterns and digits that ink is measured on
 overrides = {}  # any other field of RunConfig, such as {"digits": "embedded"}
 
 # %%

@@ -49,9 +49,8 @@ def work_queue(profile: str, minutes: float, overrides: Mapping[str, object] | N
     deadline = time.monotonic() + 60 * minutes
     device = "cuda" if torch.cuda.is_available() else "cpu"
     store, runs = RecordStore(Layout.of(profile).records), published_runs(profile, overrides)
-    load_digits(
-        runs[0].config.data.digits, "train"
-    )  # what is missing is said once, not by every run
+    # What is missing is said once, not by every run.
+    load_digits(runs[0].config.data.digits, "train")
     processor = provenance(runs[0].config, device)["device"]
     failed: Counter = Counter()
     while True:

@@ -17,9 +17,9 @@ pytestmark = pytest.mark.usefixtures("fresh_digits")
 
 @pytest.fixture
 def no_mnist(monkeypatch, tmp_path):
-    """A working directory without data, and no data root named."""
+    """A project without data, and no data root named; the current directory does not matter."""
     monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(digits, "project_root", lambda: tmp_path)
     return tmp_path
 
 

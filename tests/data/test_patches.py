@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipslib.data.patches import PatchGrid, TensorBatch, cut_image
+from ipslib.errors import IpslibError
 
 GRIDS = [
     PatchGrid((60, 60), 20, 20),
@@ -78,3 +79,10 @@ def test_a_batch_in_memory_reads_its_own_patches():
     read = batch.read(torch.tensor([1, 0]), torch.tensor([2, 0]))
     assert torch.equal(read, torch.stack([instances[1, 2], instances[0, 0]]))
     assert (batch.batch_size, batch.n_patches, batch.blank) == (2, 3, None)
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (31, 20), (3, 20, 20)])
+def test_an_image_is_as_large_as_its_grid_says(shape):
+    grid = PatchGrid((20, 30), 10, 10)
+    with pytest.raises(IpslibError, match="20 x 30"):
+        cut_image(np.zeros(shape, np.uint8), grid)

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from ipslib import paths
 from ipslib.paths import project_root
 from ipslib.study import layout
 from ipslib.study.layout import Layout, outputs_root, write_atomically
@@ -27,7 +28,7 @@ def test_outputs_lie_in_the_project_unless_the_environment_moves_them(tmp_path, 
 def test_root_is_the_checkout_above_the_current_directory_else_that_directory(
     project, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(layout, "__file__", str(tmp_path / "site" / "ipslib" / "study" / "x.py"))
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site" / "ipslib" / "paths.py"))
     monkeypatch.chdir(project.root / "notebooks")
     assert project_root() == project.root
     monkeypatch.chdir(tmp_path)

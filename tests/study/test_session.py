@@ -2,8 +2,9 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
+from ipslib import paths
 from ipslib.errors import IpslibError
-from ipslib.study import layout, profiles, session
+from ipslib.study import profiles, session
 from ipslib.study.session import Study, find_checkpoint
 
 BASE = """\
@@ -19,7 +20,7 @@ iter_size: 3
 @pytest.fixture
 def study(project, monkeypatch, tmp_path):
     """Builds the Study of a notebook in a project in miniature; no network, no MNIST."""
-    monkeypatch.setattr(layout, "__file__", str(tmp_path / "site" / "ipslib" / "study" / "x.py"))
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site" / "ipslib" / "paths.py"))
     monkeypatch.chdir(project.root)
     monkeypatch.setattr(profiles, "find_source", lambda: "embedded")
     project.add("01_o2i_datasize", "pass")
@@ -115,12 +116,32 @@ def test_runs_tables_and_figures_lie_in_the_profiles_folders(study, outputs, mon
 
 
 def test_a_checkpoint_is_found_from_the_project_or_refused(study, project, tmp_path):
-    assert find_checkpoint("") is None
+    assert find_checkpoint("", [28, 56]) is None
     inside, outside = project.root / "models" / "a.pth", tmp_path / "b.pth"
     inside.parent.mkdir()
     for file in (inside, outside):
         file.touch()
-    assert find_checkpoint("models/a.pth") == inside
-    assert find_checkpoint(str(outside)) == outside
+    assert find_checkpoint("models/a.pth", [84]) == inside
+    assert find_checkpoint(str(outside), [84]) == outside
     with pytest.raises(IpslibError, match="no checkpoint at .*none.pth"):
-        find_checkpoint("none.pth")
+        find_checkpoint("none.pth", [84])
+    with pytest.raises(IpslibError, match="one digit size, got 2"):
+        find_checkpoint("models/a.pth", [56, 84])
+
+
+def test_a_field_set_by_the_notebook_is_not_overridden_silently(study):
+    with pytest.raises(IpslibError, match="n_train is set by this notebook's own parameters"):
+        study(overrides={"n_train": 50}).config(n_train=100)
+
+
+def test_digit_sizes_and_noise_counts_go_in_pairs():
+    pairs = Study.digit_settings([14, 28], [8, 4])
+    assert pairs == [{"digit_size": 14, "n_noise": 8}, {"digit_size": 28, "n_noise": 4}]
+    with pytest.raises(IpslibError, match="each of the 2 digit_sizes, got 1"):
+        Study.digit_settings([14, 28], [8])
+
+
+def test_runs_of_several_versions_of_the_code_are_told_apart(study):
+    of = [{"provenance": {"commit": commit}} for commit in ("a1", "b2", "a1")]
+    assert "3 runs" in study().made_of(of) and "more than one version" in study().made_of(of)
+    assert "more than one version" not in study().made_of(of[::2])

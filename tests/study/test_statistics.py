@@ -94,3 +94,12 @@ def test_samples_that_tell_nothing_are_refused(values):
     for interval in (t_interval, bootstrap_interval):
         with pytest.raises(IpslibError, match="wanted 2 finite values"):
             interval(values)
+
+
+def test_a_trend_says_how_small_its_p_can_be():
+    perfect = rising_trend([1, 1, 2, 2], [0.1, 0.2, 0.3, 0.4])
+    assert perfect.smallest_p == pytest.approx(1 / 6)  # of 24 pairings 4 are as good
+    assert perfect.p == pytest.approx(perfect.smallest_p)
+    assert rising_trend([1, 2, 3, 4], [1, 2, 3, 4]).smallest_p == pytest.approx(1 / 24)
+    with pytest.raises(IpslibError, match="two sizes"):
+        rising_trend([5, 5, 5], [0.1, 0.2, 0.3])
