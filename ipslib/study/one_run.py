@@ -1,6 +1,7 @@
 """One run, from whatever is there to its record: locked, checkpointed, and told why it failed."""
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from ipslib.study.provenance import make_failure, make_record
 from ipslib.study.records import RecordStore
 from ipslib.training import DivergenceError, SnapshotError, TrainingState, train
 
-CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_VARIABLE, CHECKPOINT_SECONDS = "IPSLIB_CHECKPOINT_SECONDS", 60.0
 Report = Callable[[dict], None]
 
 
@@ -42,7 +43,7 @@ def train_and_record(
     *,
     device: str = "cpu",
     report: Report | None = None,
-    checkpoint_seconds: float = CHECKPOINT_SECONDS,
+    checkpoint_seconds: float | None = None,
     deadline: float = float("inf"),
 ) -> dict:
     """Return a run's record, training it first where there is none.
@@ -55,14 +56,16 @@ def train_and_record(
         store: where its files lie.
         device: where the network lives.
         report: called with an event after every epoch.
-        checkpoint_seconds: time between checkpoints; the first follows the first epoch, so that
-            a full disk is told at once.
+        checkpoint_seconds: time between checkpoints, $IPSLIB_CHECKPOINT_SECONDS or a minute if
+            None; the first follows the first epoch, so that a full disk is told at once.
         deadline: `time.monotonic()` at which to stop with a checkpoint.
 
     Raises:
         RunFailed: diverged, out of memory, disk full, files not readable or writable.
         OutOfTime: the next epoch would end after the deadline, or another process has the run.
     """
+    if checkpoint_seconds is None:
+        checkpoint_seconds = _chosen_interval()
     with _failures_told(config), _locked(config, store, deadline):
         with _files_told(config, store):
             record = store.find(config)
@@ -78,6 +81,15 @@ def train_and_record(
                 cause = type(error.__cause__).__name__
                 store.refuse_checkpoint(config, f"of another network or version ({cause})")
         return _train_from(None, config, store, device, after_epoch)
+
+
+def _chosen_interval() -> float:
+    """Seconds between checkpoints, as the environment says."""
+    said = os.environ.get(CHECKPOINT_VARIABLE) or CHECKPOINT_SECONDS
+    try:
+        return float(said)
+    except ValueError:
+        raise IpslibError(f"{CHECKPOINT_VARIABLE}: wanted seconds, got {said!r}.") from None
 
 
 def _train_from(

@@ -143,7 +143,7 @@ def rising_trend(
     )
     line = sm.OLS(accuracy, sm.add_constant(np.log2(n))).fit()
     low, high = line.conf_int(1 - confidence)[1]
-    rho = stats.spearmanr(n, accuracy).statistic
+    rho = stats.spearmanr(n, accuracy).statistic if np.ptp(accuracy) else np.nan
     smallest = np.prod(special.factorial(n_runs)) / special.factorial(len(n))
     return Trend(*map(float, (rho, test.pvalue, smallest, line.params[1], low, high)))
 

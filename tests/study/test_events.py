@@ -80,8 +80,9 @@ class TestFile:
 
 class TestLines:
     @pytest.fixture(autouse=True)
-    def no_file(self, monkeypatch):
+    def no_file_and_no_notebook(self, monkeypatch):
         monkeypatch.delenv(PROGRESS_VARIABLE, raising=False)
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
 
     def told(self, capsys):
         return capsys.readouterr().err.splitlines()

@@ -14,6 +14,7 @@ from filelock import FileLock
 
 from ipslib import training
 from ipslib.config import RunConfig
+from ipslib.errors import IpslibError
 from ipslib.study import one_run, records
 from ipslib.study.one_run import OutOfTime, RunFailed, train_and_record
 from ipslib.study.records import RecordStore
@@ -329,3 +330,19 @@ with FileLock(sys.argv[1]):
             pass
         assert epochs_of(store)[0] == [1, 2, 3]
         assert "waiting" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("seconds", "n_saved"), [("0", 2), ("3600", 1)])
+def test_the_interval_between_checkpoints_is_chosen(store, monkeypatch, seconds, n_saved):
+    saved = []
+    monkeypatch.setenv(one_run.CHECKPOINT_VARIABLE, seconds)
+    monkeypatch.setattr(RecordStore, "save_checkpoint", lambda *content: saved.append(content))
+    train_and_record(TINY, store)
+    assert len(saved) == n_saved  # of three epochs the last ends in a record
+
+
+def test_an_interval_that_is_no_number_is_refused_before_any_work(store, monkeypatch):
+    monkeypatch.setenv(one_run.CHECKPOINT_VARIABLE, "often")
+    with pytest.raises(IpslibError, match="wanted seconds, got 'often'"):
+        train_and_record(TINY, store)
+    assert not store.folder.exists()

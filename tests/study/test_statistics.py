@@ -103,3 +103,9 @@ def test_a_trend_says_how_small_its_p_can_be():
     assert rising_trend([1, 2, 3, 4], [1, 2, 3, 4]).smallest_p == pytest.approx(1 / 24)
     with pytest.raises(IpslibError, match="two sizes"):
         rising_trend([5, 5, 5], [0.1, 0.2, 0.3])
+
+
+def test_no_trend_is_seen_in_a_constant_and_nothing_warns(recwarn):
+    flat = rising_trend([1, 1, 2, 2], [0.1, 0.1, 0.1, 0.1])
+    assert np.isnan(flat.rho) and flat.p == 1 and flat.per_doubling == pytest.approx(0)
+    assert not recwarn
