@@ -66,6 +66,12 @@ def _notebooks(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _add_settings(command: argparse.ArgumentParser, metavar: tuple, *, help: str) -> None:
+    command.add_argument(
+        "-p", nargs=2, metavar=metavar, action="append", default=[], dest="parameters", help=help
+    )
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ipslib", description="A study of patch selection.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -77,10 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
     study.add_argument("notebooks", metavar="NOTEBOOK", nargs="*", help="name or number (all)")
     study.add_argument("--force", action="store_true", help="also run what is up to date")
-    study.add_argument(
-        "-p", nargs=2, metavar=("NAME", "VALUE"), action="append", default=[], dest="parameters",
-        help="override a parameter of the notebooks named",
-    )  # fmt: skip
+    _add_settings(study, ("NAME", "VALUE"), help="override a parameter of the notebooks named")
     study.set_defaults(handler=_study)
 
     run = commands.add_parser(
@@ -89,10 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     run.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
     run.add_argument("name", metavar="NAME", nargs="?", help="a run name as published")
-    run.add_argument(
-        "-p", nargs=2, metavar=("FIELD", "VALUE"), action="append", default=[], dest="parameters",
-        help="set a field of RunConfig",
-    )  # fmt: skip
+    _add_settings(run, ("FIELD", "VALUE"), help="set a field of RunConfig")
     run.set_defaults(handler=_run)
 
     sweep = commands.add_parser("sweep", help="run all settings of a sweep file, see params/sweeps")
@@ -108,10 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     queue.add_argument("--profile", default="paper", help="whose base settings (paper)")
     queue.add_argument("--minutes", type=float, default=25, help="time there is (25)")
     queue.add_argument("--list", action="store_true", help="only list the queue, in order")
-    queue.add_argument(
-        "-p", nargs=2, metavar=("FIELD", "VALUE"), action="append", default=[], dest="parameters",
-        help="set a field of RunConfig in every run",
-    )  # fmt: skip
+    _add_settings(queue, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")
     queue.set_defaults(handler=_queue)
 
     pairing = commands.add_parser("notebooks", help="write notebooks/*.ipynb for JupyterLab")

@@ -13,30 +13,14 @@ import torch
 from filelock import FileLock
 
 from ipslib import training
-from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.study import one_run, records
 from ipslib.study.one_run import OutOfTime, RunFailed, train_and_record
 from ipslib.study.records import RecordStore
+from tests import tiny
 
 TESTS = Path(__file__).resolve().parents[1]
-TINY = RunConfig.from_flat(
-    {
-        "digits": "embedded",
-        "canvas": 84,
-        "patch_size": 28,
-        "n_noise": 1,
-        "n_train": 8,
-        "n_test": 4,
-        "width": 0.125,
-        "n_heads": 4,
-        "memory_size": 3,
-        "iter_size": 3,
-        "epochs": 3,
-        "batch_size": 4,
-        "warmup_epochs": 1,
-    }
-)
+TINY = tiny.TINY.replace(epochs=3)
 DONE = [".locks", f"{TINY.id}.json", f"{TINY.id}.pt"]
 CHECKPOINT = f"{TINY.id}.checkpoint.pt"
 

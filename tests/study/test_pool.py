@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.study import one_run, pool
 from ipslib.study.events import PROGRESS_VARIABLE
@@ -21,25 +20,9 @@ from ipslib.study.one_run import RunFailed, train_and_record
 from ipslib.study.pool import here, in_processes, one_thread
 from ipslib.study.records import RecordStore
 from ipslib.study.runs import run_outcomes
+from tests.tiny import TINY
 
 ROOT = Path(__file__).resolve().parents[2]
-TINY = RunConfig.from_flat(
-    {
-        "digits": "embedded",
-        "canvas": 84,
-        "patch_size": 28,
-        "n_noise": 1,
-        "n_train": 8,
-        "n_test": 4,
-        "width": 0.125,
-        "n_heads": 4,
-        "memory_size": 3,
-        "iter_size": 3,
-        "epochs": 2,
-        "batch_size": 4,
-        "warmup_epochs": 1,
-    }
-)
 ENDLESS = TINY.replace(epochs=5000, eval_every=5000)
 
 

@@ -4,7 +4,6 @@ import sys
 import pytest
 
 from ipslib import training
-from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.study import one_run, pool, runs
 from ipslib.study.events import PROGRESS_VARIABLE
@@ -13,24 +12,7 @@ from ipslib.study.progress import Counts, Progress
 from ipslib.study.records import RecordStore
 from ipslib.study.runs import run_all, run_outcomes
 from ipslib.training import DivergenceError
-
-TINY = RunConfig.from_flat(
-    {
-        "digits": "embedded",
-        "canvas": 84,
-        "patch_size": 28,
-        "n_noise": 1,
-        "n_train": 8,
-        "n_test": 4,
-        "width": 0.125,
-        "n_heads": 4,
-        "memory_size": 3,
-        "iter_size": 3,
-        "epochs": 2,
-        "batch_size": 4,
-        "warmup_epochs": 1,
-    }
-)
+from tests.tiny import TINY
 
 
 @pytest.fixture

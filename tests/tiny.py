@@ -1,0 +1,21 @@
+"""The smallest run that is a real one, for tests of what happens to runs: about a second."""
+
+from ipslib.config import RunConfig
+
+TINY = RunConfig.from_flat(
+    {
+        "digits": "embedded",
+        "canvas": 84,
+        "patch_size": 28,
+        "n_noise": 1,
+        "n_train": 8,
+        "n_test": 4,
+        "width": 0.125,
+        "n_heads": 4,
+        "memory_size": 3,
+        "iter_size": 3,
+        "epochs": 2,
+        "batch_size": 4,
+        "warmup_epochs": 1,
+    }
+)
