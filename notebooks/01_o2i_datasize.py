@@ -135,9 +135,10 @@ majority = frame[frame["task"] == "majority"]
 trends = pd.DataFrame(
     {"digit_size": size} | rising_trend(rows["n_train"], rows["accuracy"])._asdict()
     for size, rows in majority.groupby("digit_size")
+    if len(rows) > 2 and rows["n_train"].nunique() > 1
 )
 study.save_table("trends", trends)
-show(trends)
+show(trends) if len(trends) else Markdown("A test needs two training sizes and three runs.")
 
 # %% [markdown]
 # ## Reading
