@@ -10,7 +10,9 @@ from ipslib.data.digits import DATA_ROOT_VARIABLE, load_digits
 
 _SMALL = {"digits": "embedded", "canvas": (130, 110), "patch_size": 28, "n_noise": 6, "n_test": 40}
 
-torch.set_num_threads(1)  # on tensors this small, threads would only wait for each other
+# On tensors this small threads would only wait for each other, and the order of sums, and so the
+# bits of a run, depend on their number.
+torch.set_num_threads(1)
 
 
 @pytest.fixture

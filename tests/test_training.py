@@ -42,15 +42,6 @@ EVERYTHING = TINY.replace(
 )
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As in the study: the order of sums, and so the bits, depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def without_time(history):
     return [{key: value for key, value in row.items() if key != "seconds"} for row in history]
 

@@ -10,11 +10,16 @@ from matplotlib.patches import Rectangle
 
 from ipslib.data.megapixel_mnist import MegapixelMNIST
 from ipslib.model.ips import IPSNet
-from ipslib.study.maps import BOX_COLOUR, AttentionMap, thicken_strokes
+from ipslib.study.maps import (
+    BOX_COLOUR,
+    LARGEST_SIDE,
+    ROW_WIDTH,
+    AttentionMap,
+    thicken_strokes,
+)
 from ipslib.training import attend
 
 _DISPLAY_PIXELS = 500
-_ROW_WIDTH, _LARGEST_SIDE = 10.5, 4.2  # inches
 
 
 def image_row(
@@ -30,7 +35,7 @@ def image_row(
     """
     columns = columns or len(images)
     rows = -(-len(images) // columns)
-    side = min(_ROW_WIDTH / columns, _LARGEST_SIDE)
+    side = min(ROW_WIDTH / columns, LARGEST_SIDE)
     size = (side * columns, (side + 0.3) * rows)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     boxes = boxes or [None] * len(images)

@@ -30,7 +30,7 @@ ATTENTION_COLOURS = ListedColormap(plt.get_cmap("plasma")(np.linspace(0.2, 1, 25
 BOX_COLOUR = "#4df3ff"
 _HALO = [withStroke(linewidth=2, foreground="#00000070")]  # sets lines off from a photograph
 _STROKE_KEEPS = 0.8  # share of the tint that a white pixel is spared
-_ROW_WIDTH, _LARGEST_SIDE = 10.5, 4.2  # inches
+ROW_WIDTH, LARGEST_SIDE = 10.5, 4.2  # inches
 
 
 class AttentionMap(NamedTuple):
@@ -136,7 +136,7 @@ def attention_figure(
     if not maps:
         raise IpslibError("no attention map to draw.")
     norm = _common_norm([attention_values(each.weights, scale) for each in maps], scale)
-    side = min(_ROW_WIDTH / len(maps), _LARGEST_SIDE)
+    side = min(ROW_WIDTH / len(maps), LARGEST_SIDE)
     tallest = max(each.image.shape[0] / each.image.shape[1] for each in maps)
     size = (side * len(maps) + 0.9, side * tallest + 0.75)
     figure, row = plt.subplots(1, len(maps), figsize=size, squeeze=False, layout="constrained")

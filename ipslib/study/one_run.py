@@ -4,7 +4,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -13,13 +13,13 @@ from filelock import Timeout
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.naming import run_name
+from ipslib.study.events import Report
 from ipslib.study.memory import peak_memory_mb, reset_peak_memory
 from ipslib.study.provenance import make_failure, make_record
 from ipslib.study.records import RecordStore
 from ipslib.training import DivergenceError, SnapshotError, TrainingState, train
 
 CHECKPOINT_VARIABLE, CHECKPOINT_SECONDS = "IPSLIB_CHECKPOINT_SECONDS", 60.0
-Report = Callable[[dict], None]
 
 
 class RunFailed(IpslibError):

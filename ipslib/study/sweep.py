@@ -23,7 +23,6 @@ import yaml
 from tabulate import tabulate
 
 from ipslib.config import RunConfig
-from ipslib.data.digits import load_digits
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.naming import run_name
 from ipslib.paths import project_root
@@ -115,8 +114,6 @@ def run_sweep(
         from ipslib.study.cluster import cluster_way
 
         return _swept(configs, run_outcomes(configs, store, cluster_way(scheduler)))
-    for digits in {config.data.digits for config in configs if not store.find(config)}:
-        load_digits(digits, "train")  # what is missing is said once, not by every run
     return _swept(configs, run_outcomes(configs, store, local_way(jobs)))
 
 

@@ -23,15 +23,6 @@ N_THEIR_IMAGES = 48
 CANVAS, PATCH = (1500, 1500), 50
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Where cores are shared, two threads wait for each other: six times as long was seen."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture
 def path(shared):
     return shared / "checkpoints" / "original_84px_400noise_1500.pth"

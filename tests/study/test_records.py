@@ -17,25 +17,9 @@ from ipslib.study import records
 from ipslib.study.provenance import SCHEMA, make_failure, make_record, provenance
 from ipslib.study.records import RecordStore
 from ipslib.training import Trained, TrainingState, evaluate, train
+from tests import tiny
 
-TINY = RunConfig.from_flat(
-    {
-        "digits": "embedded",
-        "canvas": 84,
-        "patch_size": 28,
-        "n_noise": 1,
-        "n_train": 8,
-        "n_test": 8,
-        "width": 0.125,
-        "n_heads": 4,
-        "memory_size": 3,
-        "iter_size": 3,
-        "epochs": 3,
-        "eval_every": 2,
-        "batch_size": 4,
-        "warmup_epochs": 1,
-    }
-)
+TINY = tiny.TINY.replace(n_test=8, epochs=3, eval_every=2)
 TIMING = {"training_seconds": 1.5, "epoch_seconds": [0.5, 0.5, 0.5], "peak_memory_mb": 100.0}
 
 
