@@ -14,7 +14,8 @@ from torch import Tensor
 from ipslib.data.patches import PatchBatch
 from ipslib.errors import IpslibError
 
-_READ_VALUES = 200_000  # pixels encoded together: more would fall out of the processor's caches
+_CHUNK_VALUES = 200_000  # pixels encoded together: more would fall out of the processor's caches
+_READ_CHUNKS = 4  # chunks read together, so that those with ink make full chunks
 _WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the iterations
 
 Embed = Callable[[Tensor], Tensor]
@@ -95,7 +96,7 @@ class _LogitReader:
         first = torch.zeros(1, dtype=torch.long)
         self._blank = torch.zeros_like(batch.read(first, first))
         self._blank_embedding: Tensor | None = None
-        self.read_size = max(1, _READ_VALUES // self._blank.numel())
+        self.chunk_size = max(1, _CHUNK_VALUES // self._blank.numel())
 
     def blocks(
         self, order: Tensor, memory_size: int, iter_size: int
@@ -119,8 +120,8 @@ class _LogitReader:
             has_ink = not_blank(instances)
             if has_ink.any():
                 image, column = image[has_ink], column[has_ink]
-                scores = self.score(self._embed_inked(instances[has_ink]), patches[column])
-                inked.append((image, column, scores))
+                embeddings = self._embed_inked(instances[has_ink])
+                inked.append((image, column, self.score(embeddings, patches[column])))
         if self._blank_embedding is None:
             self._blank_embedding = self.embed(self._blank)
         blank = self._blank_embedding.expand(len(patches), -1)
@@ -130,19 +131,23 @@ class _LogitReader:
         return logits
 
     def _embed_inked(self, instances: Tensor) -> Tensor:
-        """Embed patches; the blank one goes along with the first, which costs a call less."""
-        if self._blank_embedding is not None:
-            return self.embed(instances)
-        embeddings = self.embed(torch.cat([self._blank, instances]))
-        self._blank_embedding = embeddings[:1]
-        return embeddings[1:]
+        """Embed patches (n, ...) to (n, D) in chunks of one size; the blank one goes along with
+        the first, which costs a call less."""
+        if self._blank_embedding is None:
+            instances = torch.cat([self._blank, instances])
+        chunks = instances.tensor_split(-(-len(instances) // self.chunk_size))
+        embeddings = torch.cat([self.embed(chunk) for chunk in chunks])
+        if self._blank_embedding is None:
+            self._blank_embedding, embeddings = embeddings[:1], embeddings[1:]
+        return embeddings
 
     def _unread(self, patches: Tensor) -> zip:
-        """Pairs (image, column of `patches`) not known to be blank, in chunks."""
+        """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
         batch = self.batch
         if batch.blank is None:
             unread = torch.ones(batch.batch_size, len(patches), dtype=torch.bool)
         else:
             unread = ~batch.blank[:, patches]
         image, column = unread.nonzero(as_tuple=True)
-        return zip(image.split(self.read_size), column.split(self.read_size), strict=True)
+        n_together = _READ_CHUNKS * self.chunk_size
+        return zip(image.split(n_together), column.split(n_together), strict=True)

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig, TrainingConfig
 from ipslib.data.megapixel_mnist import N_CLASSES, MegapixelMNIST, SceneBatch
 from ipslib.data.patches import PatchBatch
@@ -123,6 +124,7 @@ def train(
         SnapshotError: when the snapshot does not fit.
     """
     settings = config.training
+    keep_freed_memory()
     state = TrainingState(config, device=device)
     if snapshot is not None:
         state.restore(snapshot)

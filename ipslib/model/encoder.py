@@ -1,17 +1,35 @@
 """Patch encoders: the first stages of a ResNet, and a frozen ResNet-50 with a projection."""
 
+from pathlib import Path
+from typing import NamedTuple
+
 from torch import Tensor, nn
+from torch.hub import get_dir
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18, resnet50
 from torchvision.models.resnet import BasicBlock
 
 from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
+from ipslib.model.repeats import RepeatBatchNorm2d
 
 _WEIGHTS = {
     ("resnet18", "imagenet_v1"): ResNet18_Weights.IMAGENET1K_V1,
     ("resnet50", "imagenet_v1"): ResNet50_Weights.IMAGENET1K_V1,
     ("resnet50", "imagenet_v2"): ResNet50_Weights.IMAGENET1K_V2,
 }
+
+
+class WeightsFile(NamedTuple):
+    """A file of pretrained weights: where torchvision keeps it, there or not, and its source."""
+
+    path: Path
+    url: str
+
+
+def weights_file(encoder: str, weights: str) -> WeightsFile | None:
+    """The file that a pretrained encoder needs; None for weights that it does not have."""
+    known = _WEIGHTS.get((encoder, weights))
+    return known and WeightsFile(Path(get_dir(), "checkpoints", Path(known.url).name), known.url)
 
 
 def build_encoder(config: ModelConfig, in_channels: int) -> nn.Sequential:
@@ -44,14 +62,12 @@ def _torchvision_resnet(config: ModelConfig) -> nn.Module:
     build = {"resnet18": resnet18, "resnet50": resnet50}[config.encoder]
     weights = _WEIGHTS.get((config.encoder, config.weights))
     try:
-        return build(weights=weights)
+        return build(weights=weights, norm_layer=RepeatBatchNorm2d)
     except OSError as error:  # urllib's errors are OSErrors
-        from torch.hub import get_dir
-
+        file = weights_file(config.encoder, config.weights).path
         raise IpslibError(
             f"The {weights} weights of {config.encoder} could not be downloaded ({error}); put "
-            f"{weights.url.rsplit('/', 1)[1]} from torchvision's model zoo into "
-            f"{get_dir()}/checkpoints, or use weights: none."
+            f"{file.name} from torchvision's model zoo into {file.parent}, or use weights: none."
         ) from error
 
 
@@ -65,7 +81,7 @@ def _narrow_resnet18(channels: int) -> list[nn.Module]:
     """ResNet-18 of another width: torchvision's layers and initialisation."""
     layers = [
         _stem(3, channels),
-        nn.BatchNorm2d(channels),
+        RepeatBatchNorm2d(channels),
         nn.ReLU(inplace=True),
         nn.MaxPool2d(3, stride=2, padding=1),
     ]
@@ -75,10 +91,11 @@ def _narrow_resnet18(channels: int) -> list[nn.Module]:
         shortcut = None
         if stage:
             shortcut = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), nn.BatchNorm2d(n_out)
+                nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), RepeatBatchNorm2d(n_out)
             )
-        first = BasicBlock(n_in, n_out, stride, shortcut)
-        layers.append(nn.Sequential(first, BasicBlock(n_out, n_out)))
+        first = BasicBlock(n_in, n_out, stride, shortcut, norm_layer=RepeatBatchNorm2d)
+        second = BasicBlock(n_out, n_out, norm_layer=RepeatBatchNorm2d)
+        layers.append(nn.Sequential(first, second))
         n_in = n_out
     for module in nn.Sequential(*layers).modules():
         if isinstance(module, nn.Conv2d):

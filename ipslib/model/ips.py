@@ -12,8 +12,12 @@ from ipslib.config import ModelConfig
 from ipslib.data.patches import PatchBatch
 from ipslib.masking import mask_logits, mask_scores
 from ipslib.model.encoder import as_encoder_input, build_encoder, keep_frozen_statistics
+from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
+from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 from ipslib.selection import Selection, attention_scores, not_blank, select_patches
+
+_SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves
 
 
 class IPSOutput(NamedTuple):
@@ -51,9 +55,8 @@ class IPSNet(nn.Module):
         )
         self.heads = nn.ModuleDict({task: nn.Linear(dim, n) for task, n in n_classes.items()})
         self.precision = torch.float32
-        # All that selection runs and that knows a mode; to flip every module costs a step 2 ms.
-        norms = (m for m in self.encoder.modules() if isinstance(m, nn.BatchNorm2d))
-        self._mode_dependent = tuple(norms)
+        self._selecting = FoldedEncoder(self.encoder)
+        self._norms = [m for m in self.encoder.modules() if isinstance(m, RepeatBatchNorm2d)]
         keep_frozen_statistics(self.encoder)
 
     @property
@@ -73,24 +76,24 @@ class IPSNet(nn.Module):
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             return self.encoder(inputs).float()
 
+    @torch.no_grad()
     def select(self, batch: PatchBatch, *, generator: torch.Generator) -> Selection:
         """Run the selection, in evaluation mode and without gradient."""
         config = self.config
         order = None
         if config.shuffle:
             order = torch.randperm(batch.n_patches, generator=generator)
-        score_set = self._score_set(generator)
-        with evaluating(self._mode_dependent), torch.no_grad():
-            score_map = self.pool.score_map()
-            return select_patches(
-                batch,
-                self.embed,
-                lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
-                memory_size=config.memory_size,
-                iter_size=config.iter_size,
-                order=order,
-                score_set=score_set,
-            )
+        self._selecting.refresh(self.precision)
+        score_map = self.pool.score_map()
+        return select_patches(
+            batch,
+            lambda patches: self._selecting(as_encoder_input(patches.to(self.device))),
+            lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
+            memory_size=config.memory_size,
+            iter_size=config.iter_size,
+            order=order,
+            score_set=self._score_set(generator),
+        )
 
     def forward(self, batch: PatchBatch, *, generator: torch.Generator) -> IPSOutput:
         """Select, then encode and classify the kept patches.
@@ -115,12 +118,15 @@ class IPSNet(nn.Module):
         )
 
     def _embed_kept(self, patches: Tensor) -> Tensor:
-        """Embed the kept patches (B M, ...): in evaluation, all-zero ones share one embedding."""
-        if self.training:
-            return self.embed(patches)
+        """Embed the kept patches (B M, ...): all-zero ones are encoded once, and counted as many
+        times as they are in the statistics of batch norms."""
         has_ink = not_blank(patches)
+        n_blank = int((~has_ink).sum())
+        if n_blank < _SHARED_FROM * len(patches):
+            return self.embed(patches)
         distinct = torch.cat([torch.zeros_like(patches[:1]), patches[has_ink]])
-        return self.embed(distinct)[has_ink.cumsum(0) * has_ink]
+        with repeated(self._norms, n_blank):
+            return self.embed(distinct)[has_ink.cumsum(0) * has_ink]
 
     def _at_position(self, embeddings: Tensor, index: Tensor) -> Tensor:
         if not self.config.position_encoding:

@@ -11,6 +11,7 @@ from ipslib.errors import IpslibError
 from ipslib.losses import combined_losses
 from ipslib.model.encoder import _narrow_resnet18, as_encoder_input, build_encoder
 from ipslib.model.ips import IPSNet
+from ipslib.model.repeats import RepeatBatchNorm2d
 
 
 @pytest.mark.parametrize(
@@ -44,7 +45,7 @@ def shapes(layers):
 
 
 def test_the_narrow_network_is_torchvisions_but_for_its_width():
-    theirs, ours = list(resnet18().children())[:8], _narrow_resnet18(64)
+    theirs, ours = list(resnet18(norm_layer=RepeatBatchNorm2d).children())[:8], _narrow_resnet18(64)
     assert shapes(ours) == shapes(theirs)
     assert [str(layer) for layer in ours] == [str(layer) for layer in theirs]
     full, quarter = build_encoder(ModelConfig(), 1), build_encoder(ModelConfig(width=0.25), 1)

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from ipslib.config import ModelConfig
+from ipslib.model.encoder import build_encoder
+from ipslib.model.repeats import RepeatBatchNorm2d, repeated
+
+
+def norms_of(module):
+    return [part for part in module.modules() if isinstance(part, RepeatBatchNorm2d)]
+
+
+@given(n_others=st.integers(1, 6), repeats=st.integers(2, 40), seed=st.integers(0, 2**31))
+def test_one_sample_counted_k_times_is_a_batch_that_holds_it_k_times(n_others, repeats, seed):
+    torch.manual_seed(seed)
+    plain, ours = nn.BatchNorm2d(3).double(), RepeatBatchNorm2d(3).double()
+    for norm in (plain, ours):
+        norm.weight.data = torch.tensor([0.5, -1.0, 2.0]).double()
+        norm.bias.data = torch.tensor([0.1, 0.0, -3.0]).double()
+    first, others = (
+        torch.randn(1, 3, 2, 2).double(),
+        3 + 2 * torch.randn(n_others, 3, 2, 2).double(),
+    )
+    distinct = torch.cat([first, others]).requires_grad_()
+    whole = torch.cat([first.expand(repeats, -1, -1, -1), others]).requires_grad_()
+    expand = torch.tensor([0] * repeats + list(range(1, n_others + 1)))
+    weights = torch.randn(repeats + n_others, 3, 2, 2).double()  # of a loss, unlike per copy
+
+    expected = plain(whole)
+    (expected * weights).sum().backward()
+    with repeated([ours], repeats):
+        got = ours(distinct)
+    (got[expand] * weights).sum().backward()
+
+    close = {"rtol": 1e-6, "atol": 1e-6}
+    torch.testing.assert_close(got[expand], expected, **close)
+    torch.testing.assert_close(distinct.grad[:1], whole.grad[:repeats].sum(0, True), **close)
+    torch.testing.assert_close(distinct.grad[1:], whole.grad[repeats:], **close)
+    torch.testing.assert_close(ours.weight.grad, plain.weight.grad, **close)
+    torch.testing.assert_close(ours.bias.grad, plain.bias.grad, **close)
+    for name, value in plain.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, **close)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_whole_encoder_gives_outputs_statistics_and_gradients_of_the_repeated_batch(
+    channels_last,
+):
+    torch.manual_seed(0)
+    plain = build_encoder(ModelConfig(width=0.25, n_heads=4), 1)
+    ours = build_encoder(ModelConfig(width=0.25, n_heads=4), 1)
+    ours.load_state_dict(plain.state_dict())
+    patches = torch.cat([torch.zeros(1, 1, 24, 24), torch.rand(5, 1, 24, 24)])
+    expand = torch.tensor([0] * 35 + [1, 2, 3, 4, 5])
+    if channels_last:
+        ours.to(memory_format=torch.channels_last)
+    weights = torch.randn(len(expand), 32)
+
+    (plain(patches[expand]) * weights).sum().backward()
+    with repeated(norms_of(ours), 35):
+        embeddings = ours(patches)
+    (embeddings[expand] * weights).sum().backward()
+
+    for (name, a), b in zip(plain.named_parameters(), ours.parameters(), strict=True):
+        error = (a.grad - b.grad).norm() / a.grad.norm()
+        assert error < 1e-4, (name, error)
+    for (name, a), b in zip(plain.named_buffers(), ours.buffers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_evaluation_and_single_samples_are_plain_batch_norm():
+    torch.manual_seed(0)
+    x = torch.randn(4, 3, 2, 2)
+    plain, ours = nn.BatchNorm2d(3), RepeatBatchNorm2d(3)
+    with repeated([ours], 1):
+        assert torch.equal(ours(x), plain(x))
+    with repeated([ours], 9):
+        assert torch.equal(ours.eval()(x), plain.eval()(x))
+
+
+def test_the_count_ends_with_its_block_after_an_error_too():
+    norm = RepeatBatchNorm2d(3)
+    with pytest.raises(RuntimeError), repeated([norm], 9):
+        raise RuntimeError
+    assert norm.repeats == 1
+    assert set(norm.state_dict()) == set(nn.BatchNorm2d(3).state_dict())
