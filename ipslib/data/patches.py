@@ -48,17 +48,27 @@ class PatchGrid:
         Returns:
             Patch and box of every touching pair, sorted by patch, boxes in their given order.
         """
+        row, col, box = self.touching(boxes)
+        patch = row * self.shape[1] + col
+        order = np.argsort(patch, kind="stable")
+        return patch[order], box[order]
+
+    def touching(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The pairs of `incidence` as row and column of the patch, and the box, sorted by box."""
         start, extent = boxes[:, :2], boxes[:, 2:]
         first = np.maximum((start - self.patch_size) // self.patch_stride + 1, 0)
         last = np.minimum((start + extent - 1) // self.patch_stride, np.array(self.shape) - 1)
-        n_rows, n_cols = np.maximum(last - first + 1, 0).T
-        n_pairs = n_rows * n_cols
-        box = np.repeat(np.arange(len(boxes)), n_pairs)
-        nth = np.arange(len(box)) - np.repeat(np.cumsum(n_pairs) - n_pairs, n_pairs)
-        row, col = np.divmod(nth, n_cols[box])
-        patch = (first[box, 0] + row) * self.shape[1] + first[box, 1] + col
-        order = np.argsort(patch, kind="stable")
-        return patch[order], box[order]
+        count = np.maximum(last - first + 1, 0)
+        box, row = ranges(first[:, 0], count[:, 0])
+        nth, col = ranges(first[box, 1], count[box, 1])
+        return row[nth], col, box[nth]
+
+
+def ranges(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranges of whole numbers, one behind the other: each number's range, and the number."""
+    index = np.repeat(np.arange(len(count)), count)
+    before = np.cumsum(count) - count
+    return index, np.arange(len(index)) + (first - before)[index]
 
 
 class PatchBatch(Protocol):

@@ -103,6 +103,14 @@ def test_labels_follow_from_what_lies_in_the_boxes(small_data, split):
         assert labels["multi"].tolist() == [float(c in classes) for c in range(10)]
 
 
+def test_labels_of_a_batch_are_those_of_its_images(small_data):
+    dataset = MegapixelMNIST(small_data(), "train")
+    labels = dataset.batch([3, 0, 3]).labels
+    for row, index in enumerate([3, 0, 3]):
+        for task, label in dataset.image(index).labels.items():
+            assert torch.equal(labels[task][row], label)
+
+
 def test_only_the_tasks_asked_for_are_labelled(small_data):
     dataset = MegapixelMNIST(small_data(tasks=("top", "max")), "train")
     assert list(dataset.batch([0]).labels) == ["top", "max"]

@@ -69,3 +69,9 @@ def test_free_corners_are_uniform_up_to_the_margin():
     assert np.flatnonzero(rows).tolist() == list(range(3, 14))  # 3 + 11 corners + 4 + 3 = 20 + 1
     assert np.flatnonzero(cols).tolist() == list(range(3, 8))
     assert chisquare(rows[3:14]).pvalue > 1e-3 and chisquare(cols[3:8]).pvalue > 1e-3
+
+
+def test_square_canvases_draw_what_any_canvas_would():
+    random, n = stream(3), 50
+    expected = random.randint(0, [17, 17], size=(n, 2))  # a bound for each axis
+    assert np.array_equal(place_freely(stream(3), n, 4, (20, 20)), expected)
