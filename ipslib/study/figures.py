@@ -26,7 +26,7 @@ from ipslib.study.tables import beside_published, chance_level, long_form, summa
 
 INK, GREY, PUBLISHED = "#222222", "#6b6b6b", "#c8430a"
 _LEVELS = "blend:#9ad5c2,#2c8fa6,#2a3f86"
-_DIAMOND = {"ls": "", "marker": "D", "ms": 6.5, "mfc": "none", "mec": PUBLISHED, "mew": 1.8} | {
+DIAMOND = {"ls": "", "marker": "D", "ms": 6.5, "mfc": "none", "mec": PUBLISHED, "mew": 1.8} | {
     "path_effects": [withStroke(linewidth=3.4, foreground="white")]
 }
 _TRAINING = {"linewidth": 1.2, "linestyle": (0, (4, 2))}
@@ -44,6 +44,7 @@ _AXIS_LABELS = {
     "memory_size": "kept patches, M",
 }
 _TICKS = {"color": GREY, "labelcolor": INK, "major.width": 0.8, "major.size": 4}
+CHANCE_LINE = {"color": GREY, "linestyle": (0, (1, 1.5)), "linewidth": 1.1, "zorder": 2.5}
 _TASK_TITLES = {"multi": "multi (exact match)"}
 
 
@@ -77,6 +78,11 @@ def use_style() -> None:
 def axis_label(name: str) -> str:
     """What a column is, with its unit."""
     return _AXIS_LABELS.get(name, name.replace("_", " "))
+
+
+def task_title(task: str) -> str:
+    """What a panel of one task is called."""
+    return _TASK_TITLES.get(task, task)
 
 
 def grouped_bars(
@@ -148,7 +154,7 @@ def learning_curves(records: Iterable[Mapping], *, by: str = "n_train") -> Figur
     keys = [Line2D([], [], color=c, label=_level_text(v)) for v, c in colours.items()]
     keys.append(Line2D([], [], color=INK, label="test"))
     keys.append(Line2D([], [], color=INK, label="training", **_TRAINING))
-    _legend(figure, keys, axis_label(by))
+    row_legend(figure, keys, axis_label(by))
     return figure
 
 
@@ -170,9 +176,9 @@ def task_panels(
         is_lowest = i + n_columns >= len(tasks)
         ax.set(ylabel="" if i % n_columns else y_label, xlabel=x_label if is_lowest else "")
         ax.tick_params(labelbottom=is_lowest)
-        ax.set(title=_TASK_TITLES.get(task, task), ylim=(0, 102), yticks=range(0, 101, 20))
+        ax.set(title=task_title(task), ylim=(0, 102), yticks=range(0, 101, 20))
         chance = 100 * chance_level(task)
-        ax.axhline(chance, color=GREY, linestyle=(0, (1, 1.5)), linewidth=1.1, zorder=2.5)
+        ax.axhline(chance, **CHANCE_LINE)
         beside = {"xycoords": ("axes fraction", "data"), "va": "bottom" if chance < 5 else "center"}
         ax.annotate(f"chance\n{chance:.2g} %", (1.01, chance), fontsize=9, color=GREY, **beside)
     return figure, panels
@@ -198,7 +204,7 @@ def _draw_bars(ax: Axes, rows: pd.DataFrame, at: list[float], width: float, colo
     for part in (*caps, *stems):
         part.set(zorder=4, path_effects=[withStroke(linewidth=2, foreground="#ffffffb0")])
     if "published" in rows:
-        ax.plot(at, 100 * rows["published"], zorder=4.5, **_DIAMOND)
+        ax.plot(at, 100 * rows["published"], zorder=4.5, **DIAMOND)
 
 
 def _fan_out(places: pd.Series, width: float) -> np.ndarray:
@@ -243,13 +249,15 @@ def _bar_legend(figure: Figure, bars: str | None, colours: dict, has_published: 
     keys.append(Line2D([], [], marker="o", markersize=4, label="one run", **dot))
     keys.append(Line2D([], [], marker="|", markersize=12, label="95 % interval", **dot))
     if has_published:
-        keys.append(Line2D([], [], label="published", **_DIAMOND))
-    _legend(figure, keys, axis_label(bars) if bars else "")
+        keys.append(Line2D([], [], label="published", **DIAMOND))
+    row_legend(figure, keys, axis_label(bars) if bars else "")
 
 
-def _legend(figure: Figure, keys: list, title: str) -> None:
-    """One row above the panels, its title in front."""
+def row_legend(
+    figure: Figure, keys: list, title: str = "", *, n_columns: int | None = None
+) -> None:
+    """Rows above the panels, one if `n_columns` is None, their title in front."""
     if title:
         keys = [Line2D([], [], linestyle="", label=f"{title}:"), *keys]
     spacing = {"columnspacing": 1.2, "handlelength": 1.4, "handletextpad": 0.5}
-    figure.legend(handles=keys, loc="outside upper left", ncols=len(keys), **spacing)
+    figure.legend(handles=keys, loc="outside upper left", ncols=n_columns or len(keys), **spacing)

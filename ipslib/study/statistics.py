@@ -15,12 +15,25 @@ from scipy import special, stats
 from ipslib.errors import IpslibError
 
 CONFIDENCE = 0.95
+SEEDS_WITH_OWN_SPREAD = 5  # with fewer, settings share their spread
 _RESAMPLES = 9999
+_LEAST_SPREAD = 1e-12  # where no spread was seen, scipy's bounds would be nan
 
 
 class Interval(NamedTuple):
     low: float
     high: float
+
+
+class Spread(NamedTuple):
+    """Values of one setting over seeds; `interval` says how the bounds of the mean were made."""
+
+    n: int
+    mean: float
+    sd: float
+    low: float
+    high: float
+    interval: str
 
 
 class PairedDifference(NamedTuple):
@@ -58,6 +71,36 @@ def wilson_interval(accuracy: float, n: int, *, confidence: float = CONFIDENCE) 
     n_right = round(accuracy * n)
     proportion = stats.binomtest(n_right, n).proportion_ci(confidence, method="wilson")
     return Interval(float(proportion.low), float(proportion.high))
+
+
+def spread_over_seeds(values: Sequence[float], *, n_test: int | None = None) -> Spread:
+    """Mean, standard deviation and 95 % interval of shares in 0..1, one a seed, blanks left out.
+
+    The interval is Student's t over seeds. One value has Wilson's on its `n_test` images, and none
+    where that is no count. It is cut to 0..1.
+    """
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    n, low, high, interval = len(values), np.nan, np.nan, ""
+    if n > 1:
+        (low, high), interval = t_interval(values), f"t, {n} seeds"
+    elif n == 1 and n_test:
+        (low, high), interval = wilson_interval(values[0], n_test), f"Wilson, {n_test} images"
+    mean, sd = values.mean() if n else np.nan, values.std(ddof=1) if n > 1 else np.nan
+    return Spread(n, mean, sd, max(low, 0.0), min(high, 1.0), interval)
+
+
+def pooled_intervals(n: pd.Series, mean: pd.Series, sd: pd.Series) -> pd.DataFrame:
+    """95 % t intervals, columns `low` and `high`, of means that share one spread.
+
+    The spread within settings is pooled over all of them: two seeds tell none of their own. It
+    takes the settings to vary alike from seed to seed. A setting is a row of two values or more.
+    """
+    freedom = n - 1
+    spread = np.sqrt((freedom * sd**2).sum() / freedom.sum())
+    error = np.maximum(spread, _LEAST_SPREAD) / np.sqrt(n)
+    low, high = stats.t.interval(CONFIDENCE, freedom.sum(), loc=mean, scale=error)
+    return pd.DataFrame({"low": low, "high": high}, index=n.index)
 
 
 def bootstrap_interval(

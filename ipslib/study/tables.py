@@ -1,17 +1,16 @@
 """From run records to the study's tables: one row per run and task, means over seeds, and the
 published numbers beside them."""
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.layout import write_atomically
-from ipslib.study.statistics import CONFIDENCE, t_interval, wilson_interval
+from ipslib.study.statistics import SEEDS_WITH_OWN_SPREAD, pooled_intervals, spread_over_seeds
 
 ATTENTION = (
     "roi_recall",
@@ -21,7 +20,7 @@ ATTENTION = (
     "entropy",
 )
 _MEASURES = ("accuracy", "train_accuracy", "best_accuracy")
-_HEADINGS = {
+_SHARES = {
     "accuracy": "accuracy (%)",
     "train_accuracy": "train accuracy (%)",
     "best_accuracy": "best accuracy (%)",
@@ -31,17 +30,27 @@ _HEADINGS = {
     "low": "low (%)",
     "high": "high (%)",
     "published": "published (%)",
-    "difference": "difference (points)",
-    "o2i_ratio": "O2I (%)",
+    "ceiling": "ceiling (%)",
     "roi_recall": "digits kept (%)",
     "roi_recall_random": "digits kept at random (%)",
     "attention_on_digits": "attention on digits (%)",
     "attention_on_digits_random": "same at random (%)",
     "entropy": "entropy (% of uniform)",
 }
+_SIGNED = {
+    "difference": "difference (points)",
+    "effect": "effect (points)",
+    "effect_low": "effect's low (points)",
+    "effect_high": "effect's high (points)",
+    "published_effect": "published effect (points)",
+}
+_HEADINGS = _SHARES | _SIGNED | {"o2i_ratio": "O2I (%)", "effect_interval": "effect's interval"}
+_BOUNDS = {  # two columns that are shown as one
+    ("low", "high"): "95 % interval (%)",
+    ("effect_low", "effect_high"): "its 95 % interval (points)",
+}
 _BLANK = "–"
 _SEEDS = ("seed", "data_seed")
-_SEEDS_WITH_OWN_SPREAD = 5
 
 
 def chance_level(task: str, *, n_classes: int = 10) -> float:
@@ -79,7 +88,7 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
         run = {"id": record["id"], "name": record["name"]}
         run |= {name: _cell(name, value) for name, value in config.items()}
         run["digit_source"] = record["provenance"].get("digit_source")
-        run["o2i_ratio"] = config["digit_size"] ** 2 / np.prod(config["canvas"])
+        run["o2i_ratio"] = config["digit_size"] ** 2 / math.prod(config["canvas"])
         attention = result.get("attention") or {}
         for task, accuracy in result["accuracy"].items():
             rows.append(
@@ -125,12 +134,14 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy"
     rows = []
     for setting, group in frame.groupby(keys, sort=False, dropna=False):
         _refuse_mixed(group, keys)
-        row = dict(zip(keys, setting, strict=True)) | _spread(group, value)
+        n_test = int(group["n_test"].iloc[0]) if value == "accuracy" else None
+        spread = spread_over_seeds(group[value], n_test=n_test)
+        row = dict(zip(keys, setting, strict=True)) | spread._asdict()
         if "chance" in frame:
             row["chance"] = group["chance"].iloc[0]
         rows.append(row)
     table = pd.DataFrame(rows)
-    if 2 <= table["n"].max() < _SEEDS_WITH_OWN_SPREAD:
+    if 2 <= table["n"].max() < SEEDS_WITH_OWN_SPREAD:
         per_task = table.groupby("task") if "task" in table else [("", table)]
         for _, rows_of_task in per_task:
             _pool_spread(table, rows_of_task)
@@ -195,10 +206,11 @@ def _printed(table: pd.DataFrame) -> pd.DataFrame:
         for name in table
     }
     printed = pd.DataFrame(cells, dtype=object)
-    if {"low", "high"} <= set(table):
-        low, high = printed[_HEADINGS["low"]], printed.pop(_HEADINGS["high"])
-        printed[_HEADINGS["low"]] = (low + " to " + high).mask(low == _BLANK, _BLANK)
-        printed = printed.rename(columns={_HEADINGS["low"]: "95 % interval (%)"})
+    for (low, high), heading in _BOUNDS.items():
+        if low in table and high in table:
+            first, last = printed[_HEADINGS[low]], printed.pop(_HEADINGS[high])
+            printed[_HEADINGS[low]] = (first + " to " + last).mask(first == _BLANK, _BLANK)
+            printed = printed.rename(columns={_HEADINGS[low]: heading})
     if "task" in table:
         keys = list(printed.columns[: list(table).index("task")])
         repeated = (printed[keys] == printed[keys].shift()).all(axis=1)
@@ -209,12 +221,14 @@ def _printed(table: pd.DataFrame) -> pd.DataFrame:
 def _text(name: str, value: object) -> str:
     if pd.isna(value):
         return _BLANK
-    if name == "difference":
+    if name in _SIGNED:
         return f"{100 * value:+.1f}".replace("-", "−")
     if name == "o2i_ratio":
         return f"{100 * value:.2g}"
-    if name in _HEADINGS:
+    if name in _SHARES:
         return f"{100 * value:.1f}"
+    if name == "times_random":
+        return f"{value:.1f}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -226,36 +240,13 @@ def _cell(name: str, value: object) -> object:
     return " ".join(map(str, value))
 
 
-def _spread(group: pd.DataFrame, value: str) -> dict[str, object]:
-    values = group[value].dropna().to_numpy()
-    low = high = np.nan
-    interval = ""
-    if len(values) > 1:
-        (low, high), interval = t_interval(values), f"t, {len(values)} seeds"
-    elif len(values) == 1 and value == "accuracy":
-        n_test = int(group["n_test"].iloc[0])
-        (low, high), interval = wilson_interval(values[0], n_test), f"Wilson, {n_test} images"
-    return {
-        "n": len(values),
-        "mean": values.mean() if len(values) else np.nan,
-        "sd": values.std(ddof=1) if len(values) > 1 else np.nan,
-        "low": max(low, 0.0),
-        "high": min(high, 1.0),
-        "interval": interval,
-    }
-
-
 def _pool_spread(table: pd.DataFrame, rows: pd.DataFrame) -> None:
     """Replace the t intervals of settings with few seeds by those of their common spread."""
     rows = rows[rows["n"] > 1]
     if len(rows) < 2:
         return
-    freedom = rows["n"] - 1
-    spread = np.sqrt((freedom * rows["sd"] ** 2).sum() / freedom.sum())
-    error = np.maximum(spread, 1e-12) / np.sqrt(rows["n"])
-    low, high = stats.t.interval(CONFIDENCE, freedom.sum(), loc=rows["mean"], scale=error)
-    table.loc[rows.index, "low"] = np.clip(low, 0, 1)
-    table.loc[rows.index, "high"] = np.clip(high, 0, 1)
+    bounds = pooled_intervals(rows["n"], rows["mean"], rows["sd"]).clip(0, 1)
+    table.loc[rows.index, ["low", "high"]] = bounds
     table.loc[rows.index, "interval"] = [f"pooled t, {n} seeds" for n in rows["n"]]
 
 

@@ -1,0 +1,163 @@
+"""Figures of a study's arms: every arm beside the reference, and attention beside accuracy."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.study.arms import arm_table
+from ipslib.study.figures import (
+    CHANCE_LINE,
+    DIAMOND,
+    GREY,
+    INK,
+    level_colours,
+    row_legend,
+    task_panels,
+    task_title,
+)
+from ipslib.study.tables import chance_level
+
+_REFERENCE_LINE = {"color": "#9fc3d9", "linewidth": 1.4, "zorder": 1.5}
+_MEAN = "#2c6f9c"
+_LEGEND_WIDTH = 2.2  # inches
+_SAME = 0.5  # points: levels nearer than this have one tick
+_RED = 3  # in the colour-blind palette, too near to the colour of published numbers
+_OWN_SCALE = "published, at its own scale"
+
+
+def arm_dots(
+    frame: pd.DataFrame,
+    *,
+    published: pd.DataFrame | None = None,
+    tasks: Sequence[str] | None = None,
+    same_scale: bool = False,
+) -> Figure:
+    """Draw every arm's accuracy in one panel a task, the reference on top.
+
+    Args:
+        frame: of `run_arms`; dots are runs, marks the mean with its 95 % interval.
+        published: of `published_arms`; open diamonds, their mean where there are several.
+        tasks: all if None.
+        same_scale: the published runs have our settings; the legend says so where not.
+    """
+    tasks = _known_tasks(frame, tasks)
+    table = arm_table(frame, published=published)
+    arms = list(table["arm"].unique())
+    figure, panels = _panels_of_arms(tasks, arms)
+    for task, ax in panels.items():
+        rows = table[table["task"] == task].set_index("arm").loc[arms]
+        ax.axvline(100 * rows["mean"].iloc[0], **_REFERENCE_LINE)
+        _draw_means(ax, rows)
+        runs = frame[frame["task"] == task]
+        at = runs["arm"].map(arms.index) + 0.24
+        ax.scatter(100 * runs["accuracy"], at, s=14, color=INK, alpha=0.75, linewidth=0, zorder=5)
+        if published is not None:
+            ax.plot(100 * rows["published"], range(len(arms)), zorder=4.5, **DIAMOND)
+    keys = [
+        Line2D([], [], marker="o", ms=6, color=_MEAN, label="mean with 95 % interval"),
+        Line2D([], [], marker="o", ms=3.5, ls="", color=INK, label="one run"),
+        Line2D([], [], label=f"mean of {arms[0]}", **_REFERENCE_LINE),
+    ]
+    if published is not None:
+        keys.append(Line2D([], [], label="published" if same_scale else _OWN_SCALE, **DIAMOND))
+    row_legend(figure, keys, n_columns=2 if len(tasks) == 1 else None)
+    return figure
+
+
+def attention_against_accuracy(
+    frame: pd.DataFrame, *, tasks: Sequence[str] | None = ("majority",)
+) -> Figure:
+    """Draw accuracy against the share of digits kept, a dot a run, coloured by arm.
+
+    On the left, near the tick of random patches, runs failed to find; low on the right, they
+    found and failed to read.
+
+    Args:
+        frame: of `run_arms`.
+        tasks: all if None.
+    """
+    tasks = _known_tasks(frame, tasks)
+    frame = frame.dropna(subset=["roi_recall"])
+    if frame.empty:
+        raise IpslibError("no attention to draw: no record has measured what its patches touch.")
+    arms = list(frame["arm"].unique())
+    colours = dict(zip(arms, arm_colours(len(arms)), strict=True))
+    random = 100 * frame.groupby("arm", sort=False)["roi_recall_random"].mean()
+    if np.ptp(random) < _SAME:
+        random = random.iloc[:1]
+    label = "digits touched by a kept patch (%)"
+    figure, panels = task_panels(tasks, x_label=label, y_label="test accuracy (%)")
+    for task, ax in panels.items():
+        for arm, runs in frame[frame["task"] == task].groupby("arm", sort=False):
+            dots = {"s": 42, "color": colours[arm], "edgecolor": "white", "linewidth": 0.6}
+            ax.scatter(100 * runs["roi_recall"], 100 * runs["accuracy"], zorder=4, **dots)
+        for arm, level in random.items():
+            colour = colours[arm] if len(random) > 1 else GREY
+            ax.plot([level, level], [0, 6], color=colour, linewidth=2.2, zorder=3)
+        ax.set(xlim=(0, 102), xticks=range(0, 101, 20))
+    keys = [_dot(colour, arm) for arm, colour in colours.items()]
+    keys.append(
+        Line2D([], [], ls="", marker="|", ms=9, mew=2.2, color=GREY, label="random patches")
+    )
+    figure.legend(handles=keys, loc="outside right upper", handletextpad=0.3)
+    figure.set_figwidth(figure.get_figwidth() + _LEGEND_WIDTH)
+    return figure
+
+
+def arm_colours(n: int) -> list:
+    """n colours, the first dark for the reference; a light-to-dark scale where arms are many."""
+    distinct = sns.color_palette("colorblind")
+    del distinct[_RED]
+    others = distinct[: n - 1] if n - 1 <= len(distinct) else level_colours(n - 1)
+    return [INK, *others][:n]
+
+
+def _draw_means(ax: Axes, rows: pd.DataFrame) -> None:
+    mean, places = 100 * rows["mean"], range(len(rows))
+    ends = np.array([mean - 100 * rows["low"], 100 * rows["high"] - mean]).clip(min=0)
+    style = {"fmt": "o", "ms": 6, "color": _MEAN, "elinewidth": 1.6, "capsize": 2.5, "zorder": 4}
+    ax.errorbar(mean, places, xerr=ends, **style)
+
+
+def _panels_of_arms(tasks: Sequence[str], arms: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
+    """One panel a task, two a row: accuracy along x, arms down y, the chance line upright."""
+    n_columns = min(2, len(tasks))
+    n_rows = -(-len(tasks) // n_columns)
+    size = (4 * n_columns + 1.5, 0.9 + n_rows * (0.75 + 0.33 * len(arms)))
+    common = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, **common)
+    for spare in grid.flat[len(tasks) :]:
+        spare.remove()
+    panels = dict(zip(tasks, grid.flat, strict=False))
+    for i, (task, ax) in enumerate(panels.items()):
+        is_lowest = i + n_columns >= len(tasks)
+        ax.set(xlim=(0, 102), xticks=range(0, 101, 20), ylim=(len(arms) - 0.4, -0.6))
+        ax.set(yticks=range(len(arms)), yticklabels=arms)
+        ax.set_title(task_title(task))
+        ax.set_xlabel("test accuracy (%)" if is_lowest else "")
+        ax.tick_params(labelbottom=is_lowest)
+        ax.grid(axis="x")
+        chance = 100 * chance_level(task)
+        ax.axvline(chance, **CHANCE_LINE)
+        ax.set_title(f"chance {chance:.2g} %", loc="right", size=9, weight="normal", color=GREY)
+    return figure, panels
+
+
+def _known_tasks(frame: pd.DataFrame, tasks: Sequence[str] | None) -> list[str]:
+    known = list(frame["task"].unique())
+    tasks = known if tasks is None else list(tasks)
+    for task in tasks:
+        if task not in known:
+            raise IpslibError(f"the runs have no task {task!r}{did_you_mean(task, known)}.")
+    return tasks
+
+
+def _dot(colour, label: str) -> Line2D:
+    return Line2D([], [], ls="", marker="o", ms=6.5, color=colour, mec="white", label=label)

@@ -1,0 +1,216 @@
+"""Time and memory against image side: measurements made one at a time, each in a fresh process,
+and kept, so that a second execution reuses them."""
+
+import hashlib
+import itertools
+import json
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import attrs
+import numpy as np
+import pandas as pd
+import torch
+
+from ipslib.config import RunConfig
+from ipslib.errors import IpslibError
+from ipslib.study import efficiency_step
+from ipslib.study.efficiency_step import (
+    DONE,
+    ERROR,
+    OUT_OF_TIME,
+    STEPS,
+    WAYS,
+    Measurement,
+    send_rate,
+    work,
+)
+from ipslib.study.layout import write_atomically
+from ipslib.study.provenance import provenance
+
+SCHEMA = 1
+NOT_TRIED = "not tried"
+
+
+class Efficiency(NamedTuple):
+    """What was measured.
+
+    `frame` has a row for each way, step (of STEPS) and side: way, step, side, n_patches,
+    batch_size, outcome, n_timed; an image's `seconds`, `operations` and `roofline_seconds`; a
+    batch's `peak_mb` (of the process) and `step_mb` (beyond what it held before). Numbers are
+    blank where the outcome is not DONE.
+    """
+
+    frame: pd.DataFrame
+    rates: dict[str, float]  # {matmul, conv: operations a second}
+    provenance: dict  # of this execution
+    commits: list[str]  # of the code that measured
+
+    @property
+    def rate_kind(self) -> str:
+        """The faster kind of matrix work: the roofline is drawn with its rate."""
+        return max(self.rates, key=self.rates.get)
+
+
+def measure_sides(
+    base: RunConfig,
+    sides: Sequence[int],
+    folder: Path,
+    *,
+    memory_limit_mb: int,
+    seconds_limit: int,
+    n_steps: int,
+    ways: Iterable[str] = WAYS,
+) -> Efficiency:
+    """Measure each way at growing sides, on the GPU where there is one.
+
+    What fails at one side is not tried at larger ones, which need more.
+
+    Args:
+        base: network, batch size and density of objects.
+        sides: of square images in pixels.
+        folder: where measurements are looked up and written.
+        memory_limit_mb, seconds_limit, n_steps: as in `Measurement`.
+        ways: some of WAYS.
+
+    Raises:
+        IpslibError: a step failed for another reason than its limits.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # As the study's runs on a CPU: two threads would wait for each other where a core is taken.
+    threads = 1 if device == "cpu" else torch.get_num_threads()
+    store = _Measurements(folder, provenance(base, device) | {"threads": threads})
+    limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
+    limits |= {"n_steps": n_steps, "threads": threads, "device": device}
+    rows, commits = [], set()
+    for way, step in itertools.product(ways, STEPS):
+        result = None
+        for side in sorted(sides):
+            measurement = Measurement(way=way, step=step, config=at_side(base, side), **limits)
+            if result is None or result["outcome"] == DONE:
+                record = store.of(measurement)
+                result = record["result"]
+                commits.add(str(record["provenance"]["commit"]))
+            else:
+                result = {"outcome": NOT_TRIED}
+            rows.append(_row(measurement, result))
+    frame = pd.DataFrame(rows)
+    rates = store.rates(base.training.precision, threads, device)
+    frame["roofline_seconds"] = frame["operations"] / max(rates.values())
+    return Efficiency(frame, rates, store.provenance, sorted(commits))
+
+
+def at_side(base: RunConfig, side: int) -> RunConfig:
+    """The base on a square canvas of another side, noise objects in proportion to its area."""
+    height, width = base.data.canvas
+    n_noise = round(base.data.n_noise * side**2 / (height * width))
+    return base.replace(canvas=side, n_noise=n_noise, n_patterns=base.data.n_patterns)
+
+
+def measure_apart(measurement: Measurement) -> dict:
+    """What `work` sends from a fresh process, or the `outcome` that its end tells.
+
+    Raises:
+        IpslibError: a step failed for another reason than its limits.
+    """
+    results, code = _apart(work, measurement)
+    if not results:
+        return {"outcome": _end(code)}
+    if results[0]["outcome"] == ERROR:
+        side = measurement.config.data.canvas[0]
+        raise IpslibError(
+            f"{measurement.way} at {side} px: {measurement.step} failed, though neither memory "
+            f"nor time ran out ({results[0]['said']})."
+        )
+    return results[0]
+
+
+@attrs.frozen
+class _Measurements:
+    """Measurements in a folder, under a hash of their settings and of the device's name."""
+
+    folder: Path
+    provenance: dict
+
+    def of(self, measurement: Measurement) -> dict:
+        settings = attrs.asdict(measurement, recurse=False)
+        settings["config"] = measurement.config.changed()
+        return self._kept(settings, lambda: {"result": measure_apart(measurement)})
+
+    def rates(self, precision: str, threads: int, device: str) -> dict[str, float]:
+        def make() -> dict:
+            said, code = _apart(send_rate, precision, threads, device)
+            if not said:
+                raise IpslibError(f"the matrix rate could not be measured: {_end(code)}.")
+            return {"rates": said[0]}
+
+        settings = {"rate": precision, "threads": threads, "device": device}
+        return self._kept(settings, make)["rates"]
+
+    def _kept(self, settings: dict, make: Callable[[], dict]) -> dict:
+        """The record of some settings, made where none is there that can be read."""
+        settings = settings | {"device": self.provenance["device"]}
+        canonical = json.dumps(settings, sort_keys=True)
+        identity = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        path = self.folder / f"{identity}.json"
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            record = json.loads(path.read_text())
+            if (record["schema"], record["id"]) == (SCHEMA, identity):
+                return record
+        record = {"schema": SCHEMA, "id": identity, "settings": settings} | make()
+        record["provenance"] = self.provenance
+        write_atomically(path, json.dumps(record, indent=1) + "\n")
+        return record
+
+
+def _apart(target: Callable, *arguments: object) -> tuple[list, int]:
+    """All that `target` sends from a process of its own, and that process's exit status.
+
+    Processes are forked from a server that has loaded the program and done nothing else: each
+    begins the same, and the program is loaded once.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([efficiency_step.__name__])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=target, args=(*arguments, sender), daemon=True)
+    process.start()
+    sender.close()  # so that the pipe ends when the process does
+    said = []
+    try:
+        with suppress(EOFError):
+            while True:
+                said.append(receiver.recv())
+        process.join()
+    finally:
+        process.kill()
+        receiver.close()
+    return said, process.exitcode
+
+
+def _end(code: int) -> str:
+    """What the exit status of a process says of a step that it did not end."""
+    if code == -signal.SIGALRM:
+        return OUT_OF_TIME
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+
+
+def _row(measurement: Measurement, result: dict) -> dict:
+    config = measurement.config
+    size = config.training.batch_size
+    return {
+        "way": measurement.way,
+        "step": measurement.step,
+        "side": config.data.canvas[0],
+        "n_patches": config.data.grid.n_patches,
+        "batch_size": size,
+        "outcome": result["outcome"],
+        "n_timed": result.get("n_timed", 0),
+        "seconds": result.get("seconds", np.nan) / size,
+        "operations": result.get("operations", np.nan) / size,
+        "peak_mb": result.get("peak_mb", np.nan),
+        "step_mb": result.get("step_mb", np.nan),
+    }

@@ -1,0 +1,198 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ipslib.config import TASKS, RunConfig
+from ipslib.errors import IpslibError
+from ipslib.study.arms import arm_table, headline, published_arms, run_arms
+from ipslib.study.statistics import paired_difference, t_interval
+from ipslib.study.tables import show
+
+ARMS = {"reference": {}, "less noise": {"n_noise": 400}, "least noise": {"n_noise": 100}}
+
+
+def make_record(config: RunConfig, accuracy: float) -> dict:
+    values = {task: accuracy - i / 100 for i, task in enumerate(TASKS)}
+    share = config.data.n_noise / 1000
+    measures = {"roi_recall": share, "roi_recall_random": share / 4, "entropy": 0.7}
+    return {
+        "id": config.id,
+        "name": "a run",
+        "config": config.flat(),
+        "provenance": {},
+        "history": [],
+        "result": dict.fromkeys(("accuracy", "train_accuracy", "best_accuracy"), values)
+        | {"n_test": 200, "attention": measures},
+    }
+
+
+def make_study(accuracy_of) -> SimpleNamespace:
+    """Stands in for a Study: what it is asked to run has the accuracy of a function."""
+    asked = []
+
+    def run(configs):
+        asked.extend(configs)
+        return [make_record(config, accuracy_of(config)) for config in configs]
+
+    return SimpleNamespace(config=RunConfig().replace, run=run, asked=asked)
+
+
+def scattered(config: RunConfig) -> float:
+    """Accuracies that differ by noise count and seed, and not by the same for each."""
+    seed, n_noise = config.training.seed, config.data.n_noise
+    return 0.8 - n_noise / 2000 + seed / 50 + 0.01 * np.sin(7 * seed + n_noise)
+
+
+def rows_of(table: pd.DataFrame, task: str = "majority") -> pd.DataFrame:
+    return table[table["task"] == task].set_index("arm")
+
+
+def test_arms_are_run_on_their_seeds_and_shared_runs_stand_under_both():
+    arms = ARMS | {"same as reference": {"n_noise": 800}}
+    study = make_study(scattered)
+    records, frame = run_arms(study, arms, [0, 1])
+    assert len(study.asked) == 8 and len(records) == 6
+    assert frame.columns[0] == "arm" and frame["arm"].unique().tolist() == list(arms)
+    assert (frame.groupby("arm")["id"].nunique() == 2).all()
+    shared = frame.groupby("arm")["id"].agg(set)
+    assert shared["same as reference"] == shared["reference"]
+    own_seeds = {"reference": [0, 1, 2], "less noise": [2], "least noise": [5]}
+    frame = run_arms(make_study(scattered), ARMS, own_seeds).frame
+    assert frame.groupby("arm")["seed"].agg(lambda s: sorted(set(s))).to_dict() == own_seeds
+
+
+@pytest.mark.parametrize("arms, seeds", [({}, [0]), (ARMS, {"reference": [0]})])
+def test_no_arms_and_seeds_of_other_arms_are_refused(arms, seeds):
+    with pytest.raises(IpslibError, match="wanted a list for each of the arms"):
+        run_arms(make_study(scattered), arms, seeds)
+
+
+def test_effects_of_many_seeds_are_the_arms_own_paired_differences():
+    frame = run_arms(make_study(scattered), ARMS, range(6)).frame
+    table = arm_table(frame)
+    assert table["arm"].tolist() == [arm for arm in ARMS for _ in TASKS]
+    runs = frame[frame["task"] == "top"].pivot(index="seed", columns="arm", values="accuracy")
+    expected = paired_difference(runs["less noise"], runs["reference"])
+    row = rows_of(table, "top").loc["less noise"]
+    assert row[["effect", "effect_low", "effect_high", "p"]].tolist() == pytest.approx(
+        [expected.mean, expected.low, expected.high, expected.p]
+    )
+    assert row["effect_interval"] == "paired t, 6 seeds"
+    reference = rows_of(table).loc["reference"]
+    assert reference[["effect", "effect_low", "p"]].isna().all()
+
+
+def test_two_arms_of_few_seeds_have_the_paired_t_interval():
+    """The pooled model of one comparison is the paired t test."""
+    two = dict(list(ARMS.items())[:2])
+    frame = run_arms(make_study(scattered), two, range(3)).frame
+    runs = frame[frame["task"] == "max"].pivot(index="seed", columns="arm", values="accuracy")
+    difference = runs["less noise"] - runs["reference"]
+    row = rows_of(arm_table(frame), "max").loc["less noise"]
+    assert row["effect"] == pytest.approx(difference.mean())
+    assert (row["effect_low"], row["effect_high"]) == pytest.approx(t_interval(difference))
+    assert row["p"] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
+    assert row["effect_interval"] == "pooled paired t, 3 seeds"
+
+
+def test_pooled_intervals_cover_the_true_effect_as_often_as_they_say():
+    random = np.random.default_rng(0)
+    covered = []
+    for _ in range(60):
+        study = make_study(lambda c: 0.5 + c.training.seed / 10 + random.normal(0, 0.03))
+        frame = run_arms(study, ARMS, [0, 1]).frame.query("task == 'majority'")
+        rows = rows_of(arm_table(frame)).drop("reference")
+        covered += ((rows["effect_low"] < 0) & (rows["effect_high"] > 0)).tolist()
+    assert 0.88 <= np.mean(covered) <= 1
+    widths = rows["effect_high"] - rows["effect_low"]
+    assert widths.nunique() == 1  # one spread for all
+
+
+def test_one_seed_has_an_effect_and_no_interval():
+    row = rows_of(arm_table(run_arms(make_study(scattered), ARMS, [1]).frame)).loc["less noise"]
+    assert row["effect"] != 0 and row["n"] == 1
+    assert row[["effect_low", "effect_high", "p"]].isna().all() and row["effect_interval"] == ""
+
+
+def test_pairs_are_the_seeds_that_both_arms_have():
+    seeds = {"reference": [0, 1], "less noise": [1, 2, 3], "least noise": [7]}
+    frame = run_arms(make_study(scattered), ARMS, seeds).frame
+    rows = rows_of(arm_table(frame))
+    runs = frame[frame["task"] == "majority"].set_index(["arm", "seed"])["accuracy"]
+    assert rows.at["less noise", "effect"] == pytest.approx(
+        runs["less noise", 1] - runs["reference", 1]
+    )
+    assert rows.at["less noise", "n"] == 3 and np.isnan(rows.at["less noise", "effect_low"])
+    assert np.isnan(rows.at["least noise", "effect"])
+
+
+def test_the_same_runs_under_two_names_feign_no_spread():
+    def bounds(arms):
+        rows = rows_of(arm_table(run_arms(make_study(scattered), arms, [0, 1]).frame))
+        return rows.loc["least noise", ["low", "high", "effect_low", "effect_high"]].tolist()
+
+    again = {f"again {i}": {"n_noise": 800} for i in range(5)}
+    assert bounds(ARMS | again) == pytest.approx(bounds(ARMS))
+    rows = rows_of(arm_table(run_arms(make_study(scattered), ARMS | again, [0, 1]).frame))
+    assert rows.at["again 4", "mean"] == rows.at["reference", "mean"]
+
+
+def test_attention_stands_beside_accuracy():
+    rows = rows_of(arm_table(run_arms(make_study(scattered), ARMS, [0, 1]).frame))
+    assert rows.at["less noise", "roi_recall"] == pytest.approx(0.4)
+    assert rows["times_random"].tolist() == pytest.approx([4, 4, 4])
+    assert "roi_recall_random" not in rows
+
+
+def published() -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "n_noise": [800, 400, 400, 300],
+            "stroke_width": [np.nan, 1.4, 1.6, np.nan],
+            "task": "majority",
+            "accuracy": [0.9, 0.7, 0.8, 0.1],
+        }
+    )
+
+
+def test_published_effects_are_to_the_published_reference():
+    theirs = published_arms(
+        published(), {"reference": {"n_noise": 800}, "less noise": {"n_noise": 400}}
+    )
+    frame = run_arms(make_study(scattered), ARMS, [0, 1]).frame
+    rows = rows_of(arm_table(frame, published=theirs))
+    assert rows["published"].tolist()[:2] == pytest.approx([0.9, 0.75])
+    assert rows["n_published"].tolist() == [1, 2, 0]
+    assert rows.at["less noise", "published_effect"] == pytest.approx(-0.15)
+    assert np.isnan(rows.at["reference", "published_effect"])
+    assert "difference" not in rows
+    same = rows_of(arm_table(frame, published=theirs, same_scale=True))
+    assert same.at["reference", "difference"] == pytest.approx(same.at["reference", "mean"] - 0.9)
+
+
+def test_published_rows_are_picked_by_value_list_and_blank():
+    picked = published_arms(
+        published(),
+        {"a": {"n_noise": [300, 400], "stroke_width": None}, "b": {"stroke_width": [1.4, 1.6]}},
+    )
+    assert picked.columns[0] == "arm"
+    assert picked.groupby("arm")["accuracy"].agg(list).to_dict() == {"a": [0.1], "b": [0.7, 0.8]}
+    with pytest.raises(IpslibError, match="arm 'a': no published run has {'n_noise': 5}"):
+        published_arms(published(), {"a": {"n_noise": 5}})
+    with pytest.raises(IpslibError, match="did you mean 'n_noise'"):
+        published_arms(published(), {"a": {"n_nose": 5}})
+
+
+def test_the_headline_shows_one_task_with_effects_in_signed_points():
+    theirs = published_arms(published(), {"reference": {"n_noise": 800}})
+    table = arm_table(run_arms(make_study(scattered), ARMS, [0, 1]).frame, published=theirs)
+    cells = show(headline(table)).cells
+    assert cells["arm"].tolist() == list(ARMS)
+    assert cells["effect (points)"].str.match(r"^(–|[+−]\d+\.\d)$").all()
+    assert " to " in cells["its 95 % interval (points)"].iloc[1]
+    assert cells["times random"].tolist() == ["4.0"] * 3
+    with pytest.raises(IpslibError, match="did you mean 'majority'"):
+        headline(table, "majorty")

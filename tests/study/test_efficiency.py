@@ -1,0 +1,117 @@
+"""Measurements over sides: kept and reused, told apart, and stopped where a way fails."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pytest
+
+from ipslib.errors import IpslibError
+from ipslib.study import efficiency
+from ipslib.study.efficiency import NOT_TRIED, at_side, measure_sides
+from ipslib.study.efficiency_step import DONE, OUT_OF_MEMORY, OUT_OF_TIME
+from tests.tiny import TINY
+
+LIMITS = {"memory_limit_mb": 500, "seconds_limit": 60, "n_steps": 1}
+RATES = {"matmul": 2e9, "conv": 5e9}
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What is measured, in place of measuring: whole images fail at 168 px."""
+    asked = []
+
+    def fake(target, *arguments):
+        if target is efficiency.send_rate:
+            return [RATES], 0
+        [measurement] = arguments
+        side = measurement.config.data.canvas[0]
+        asked.append((measurement.way, measurement.step, side))
+        if measurement.way == "whole" and side >= 168:
+            return [{"outcome": OUT_OF_MEMORY, "said": "no"}], 0
+        numbers = {"seconds": 2.0, "n_timed": 1, "operations": 40 * side, "peak_mb": 9.0}
+        return [{"outcome": DONE, "step_mb": side / 2} | numbers], 0
+
+    monkeypatch.setattr(efficiency, "_apart", fake)
+    return asked
+
+
+def test_objects_keep_their_density_and_noise_its_patterns():
+    base = TINY.replace(canvas=(84, 168), n_noise=6, n_patterns=11)
+    large = at_side(base, 168)
+    assert (large.data.canvas, large.data.n_noise, large.data.n_patterns) == ((168, 168), 12, 11)
+    assert large.model == base.model
+
+
+def test_each_way_is_measured_up_to_where_it_fails(asked, tmp_path):
+    measured = measure_sides(TINY, [336, 84, 168], tmp_path, **LIMITS)
+    for step in ("classify", "train"):
+        assert [side for way, of, side in asked if (way, of) == ("ips", step)] == [84, 168, 336]
+        assert [side for way, of, side in asked if (way, of) == ("whole", step)] == [84, 168]
+    rows = measured.frame.set_index(["way", "step", "side"]).sort_index()
+    outcomes = rows.loc[("whole", "train"), "outcome"]
+    assert outcomes.to_dict() == {84: DONE, 168: OUT_OF_MEMORY, 336: NOT_TRIED}
+    assert rows.loc[("whole", "train", 168), ["seconds", "step_mb"]].isna().all()
+    assert rows["n_patches"].loc[("all", "classify")].to_dict() == {84: 9, 168: 36, 336: 144}
+
+
+def test_times_and_operations_are_an_images_and_the_roofline_is_at_the_faster_rate(asked, tmp_path):
+    measured = measure_sides(TINY, [84], tmp_path, **LIMITS)
+    row = measured.frame.iloc[0]
+    assert (row["seconds"], row["operations"]) == (2.0 / 4, 40 * 84 / 4)  # batches of 4
+    assert row["roofline_seconds"] == row["operations"] / 5e9
+    assert measured.rates == RATES
+
+
+def test_what_was_measured_is_reused_and_what_differs_is_measured(asked, tmp_path):
+    first = measure_sides(TINY, [84], tmp_path, **LIMITS)
+    n_measured = len(asked)
+    assert n_measured == 6
+    again = measure_sides(TINY, [84], tmp_path, **LIMITS)
+    assert len(asked) == n_measured and again.frame.equals(first.frame)
+    measure_sides(TINY, [84], tmp_path, **LIMITS | {"memory_limit_mb": 400})
+    measure_sides(TINY.replace(memory_size=4), [84], tmp_path, **LIMITS)
+    assert len(asked) == 3 * n_measured
+
+
+def test_another_device_has_measurements_of_its_own(asked, tmp_path, monkeypatch):
+    measure_sides(TINY, [84], tmp_path, **LIMITS, ways=["ips"])
+    real = efficiency.provenance
+    monkeypatch.setattr(efficiency, "provenance", lambda *of: real(*of) | {"device": "another"})
+    measure_sides(TINY, [84], tmp_path, **LIMITS, ways=["ips"])
+    assert asked == 2 * [("ips", "classify", 84), ("ips", "train", 84)]
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema": 0, "id": "x"}'])
+def test_a_record_that_cannot_be_read_is_measured_again(asked, tmp_path, content):
+    first = measure_sides(TINY, [84], tmp_path, **LIMITS, ways=["ips"])
+    for path in tmp_path.glob("*.json"):
+        path.write_text(content)
+    again = measure_sides(TINY, [84], tmp_path, **LIMITS, ways=["ips"])
+    assert len(asked) == 4 and again.frame.equals(first.frame)
+    assert all(json.loads(path.read_text())["schema"] for path in tmp_path.glob("*.json"))
+
+
+def test_a_process_that_ends_without_a_word_is_told_by_its_status(monkeypatch, tmp_path):
+    for code, outcome in (
+        (-14, OUT_OF_TIME),
+        (-11, "ended by SIGSEGV"),
+        (1, "ended with status 1"),
+    ):
+        monkeypatch.setattr(efficiency, "_apart", lambda *_, code=code: ([], code))
+        measurement = efficiency.Measurement(config=TINY)
+        assert efficiency.measure_apart(measurement) == {"outcome": outcome}
+    with pytest.raises(IpslibError, match="matrix rate could not be measured: ended with status 1"):
+        measure_sides(TINY, [84], tmp_path, **LIMITS)
+
+
+def test_a_real_measurement_in_processes_of_its_own(tmp_path):
+    measured = measure_sides(TINY, [84], tmp_path, **LIMITS)
+    frame = measured.frame.set_index(["way", "step"])
+    assert set(frame.index) == set(product(("ips", "all", "whole"), ("classify", "train")))
+    assert (frame["outcome"] == DONE).all() and np.isfinite(frame["seconds"]).all()
+    # Backward costs about twice what forward does, and IPS encodes for both all and the kept.
+    train, classify = (frame["operations"].xs(step, level="step") for step in ("train", "classify"))
+    assert train["whole"] > 2 * classify["whole"] and train["all"] > 2 * classify["all"]
+    assert (frame["step_mb"] < frame["peak_mb"]).all()
+    assert (frame["roofline_seconds"] < frame["seconds"]).all()
