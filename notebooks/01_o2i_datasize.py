@@ -27,7 +27,7 @@
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 digit_sizes = [12, 16, 20, 28]  # px; noise objects have the same size
 noise_counts = [9, 8, 7, 4]  # noise objects on a canvas, one number a digit size
-train_sizes = [300, 1800]  # images
+train_sizes = [300, 1500]  # images
 seeds = [0, 1]  # of training: initial weights, order of images, order of patches
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 

@@ -27,7 +27,7 @@
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 digit_sizes = [12, 16, 20, 28]  # px; noise objects have the same size
 noise_counts = [9, 8, 7, 4]  # noise objects on a canvas, one number a digit size
-n_train = 1800  # images
+n_train = 1500  # images
 seed = 0  # of training
 image = 0  # which test image is shown
 scale = "rank"  # colours by attention: rank, linear (times uniform) or log
