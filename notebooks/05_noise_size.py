@@ -138,9 +138,15 @@ their_few, their_many = their_means.index.min(), their_means.index.max()
 fell, theirs_fell = means[many] < means[few], their_means[their_many] < their_means[their_few]
 effects = "; ".join(f"*{arm}* {effect_in_words(table, arm)}" for arm in list(arms)[1:])
 random_part = majority.groupby("n_noise")["roi_recall"].mean()
-p_here = trends.set_index("runs")["p"].get("here")
-luck = "" if p_here is None or p_here >= 0.05 else f" (p = {p_here:.2g})"
-told = bool(luck)
+p_here = trends.set_index("runs")["p"].get("here", 1.0)
+luck = f" (p = {p_here:.2g})" if p_here < 0.05 else ""
+doubt = "" if luck else " With so few runs the trend test cannot tell this from luck."
+if not fell:
+    verdict = "Here accuracy does not fall, against the claim"
+elif theirs_fell:
+    verdict = "Here as there accuracy falls"
+else:
+    verdict = "Here accuracy falls, published it does not"
 
 # %%
 Markdown(f"""
@@ -148,10 +154,7 @@ Markdown(f"""
    {100 * means[many]:.0f} % ({points(means[many] - means[few])}). Published, from {their_few} to
    {their_many}: {100 * their_means[their_few]:.0f} to {100 * their_means[their_many]:.0f} %
    ({points(their_means[their_many] - their_means[their_few])}).
-2. {"Here as there accuracy falls" if fell and theirs_fell else
-    "Here accuracy does not fall, against the claim" if not fell else
-    "Here accuracy falls, published it does not"}{luck}.
-   {"" if told else "With so few runs the trend test cannot tell it from luck."}
+2. {verdict}{luck}.{doubt}
 3. Against the reference of {noise_counts[0]}: {effects}.
 4. Finding, not reading: {found_in_words(majority)}. Digits kept on average:
    {", ".join(f"{100 * recall:.0f} % among {n}" for n, recall in random_part.items())}.
@@ -159,8 +162,8 @@ Markdown(f"""
 
 # %% [markdown]
 # ## Limits
-# - Noise objects overlap each other but not digits, which are drawn last: more noise hides no digit,
-#   it only competes for attention and for the kept patches.
+# - Digits are drawn last: more noise hides no digit, it only competes for attention and for the
+#   kept patches.
 # - The pool of noise patterns grows with their number as published; in `quick` it has one size.
 # - More noise also leaves fewer blank patches. Where noise is scarce, attention can settle on blank
 #   ones, which lowers accuracy for a reason that published canvases do not have.

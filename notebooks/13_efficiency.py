@@ -29,7 +29,7 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-sides = [384, 768, 1536, 3072, 6144]  # px of the square images
+sides = [384, 768, 1536, 3072, 6144, 12288]  # px of the square images
 batch_size = 4  # images a step
 memory_limit_mb = 2000  # that a step may ask for, beyond program, digits and network
 seconds_limit = 60  # that a step may take
@@ -58,8 +58,8 @@ of {batch_size}.
 
 # %% [markdown]
 # ## The images
-# Objects per area stay the same at every side. *Blank* patches meet no object: this code encodes
-# them once for all, which a network over the whole image cannot do.
+# Objects per area stay the same at every side. *Blank* patches meet no object. This code encodes
+# them once for all, for IPS and for all patches alike; a network over the whole image cannot.
 
 # %%
 images = []
@@ -175,7 +175,7 @@ Markdown(f"""
   some tens of percent say nothing, and a second execution shows the first one's numbers.
 - {blank.min():.0f} to {blank.max():.0f} % of the patches are blank, and nearly free for IPS and
   for all patches. Photographs have no blank patches: selecting from them takes longer, and all
-  patches need more memory than here; the memory of IPS stays.
+  patches then cost about what the whole image costs here; the memory of IPS stays.
 - The roofline counts matrix work only, at the rate of large matrices. Drawing patches, batch
   normalisation and narrow layers are outside it, so that a narrow network stays far above it.
 - The plain network has no attention, and nothing says that it would learn the task: it is here

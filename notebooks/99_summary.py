@@ -50,8 +50,8 @@ study
 
 # %% [markdown]
 # ## All findings
-# Effects on accuracy in the task majority, in points; those of another unit say so. *Published* is
-# the same effect in the published runs, at their own scale.
+# Effects are on accuracy in the task majority, in points, unless they say otherwise. Published
+# effects are those of the published runs at their own scale.
 
 # %%
 questions = {path.stem: title_of(read_source(path))[5:] for path in list_notebooks()}

@@ -108,8 +108,8 @@ class SourceBatch:
             if _size(source) != _size(first):
                 raise IpslibError(
                     f"{source.name} (sources[{i}]): wanted {_size(first)} as in {first.name}, got "
-                    f"{_size(source)}; crop or resize the images to one size, or batch those of "
-                    "equal size."
+                    f"{_size(source)}; bring the images to one size and type, or batch those "
+                    "that are alike."
                 )
         self.batch_size, self.n_patches = len(self.sources), first.n_patches
         for task, label in self.labels.items():

@@ -28,7 +28,7 @@ def accuracy_against_cost(
         task: whose accuracy.
     """
     rows = table[table["task"] == task].merge(costs, on="arm")
-    size = {"figsize": (10.5, 3.7), "sharey": True, "layout": "constrained"}
+    size = {"figsize": (10, 4), "sharey": True, "layout": "constrained"}
     figure, panels = plt.subplots(1, len(_COSTS), **size)
     colours = arm_colours(len(rows))
     for ax, (cost, label) in zip(panels, _COSTS.items(), strict=True):
@@ -40,7 +40,7 @@ def accuracy_against_cost(
         ax.set_xscale("log")
         ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
         ax.xaxis.set_major_formatter(EngFormatter(sep="") if cost == "trained" else "{x:g}")
-        ax.margins(x=0.15)
+        ax.set_xlim(rows[cost].min() / 3, rows[cost].max() * 3)
         ax.set(xlabel=label, ylim=(0, 102), yticks=range(0, 101, 20))
         ax.axhline(100 * chance_level(task), **CHANCE_LINE)
     panels[0].set(ylabel="test accuracy (%)", title=task)
@@ -51,5 +51,5 @@ def accuracy_against_cost(
         Line2D([], [], color=colour, label=arm, **style)
         for arm, colour in zip(rows["arm"], colours, strict=True)
     ]
-    figure.legend(handles=keys, loc="outside right upper", handletextpad=0.3)
+    figure.legend(handles=keys, loc="outside upper left", ncols=2, handletextpad=0.3)
     return figure

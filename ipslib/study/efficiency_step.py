@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig
 from ipslib.data.megapixel_mnist import N_CLASSES, MegapixelMNIST
 from ipslib.fields import choice, integer
@@ -126,6 +127,7 @@ def work(measurement: Measurement, sender: Connection) -> None:
     the process by SIGALRM.
     """
     torch.set_num_threads(measurement.threads)
+    keep_freed_memory()  # as training does
     signal.setitimer(signal.ITIMER_REAL, measurement.seconds_limit)
     try:
         _wake(measurement.device)

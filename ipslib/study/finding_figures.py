@@ -20,9 +20,9 @@ _COLOURS_KEPT = 64
 
 
 def effects_figure(findings: Sequence[Finding]) -> Figure:
-    """Draw every effect on accuracy with its 95 % interval, and the published ones as diamonds.
+    """Draw every effect in points with its 95 % interval, and the published ones as diamonds.
 
-    Effects in another unit than points are left out.
+    Those in another unit are left out.
     """
     shown = [finding for finding in findings if finding.effect.unit == "points"]
     height = 1.2 + 0.42 * len(shown)
@@ -32,11 +32,11 @@ def effects_figure(findings: Sequence[Finding]) -> Figure:
         style = {"color": _COLOURS[effect.verdict], "lw": 2, "solid_capstyle": "butt"}
         ax.plot([100 * effect.low, 100 * effect.high], [y, y], **style)
         ax.plot(100 * effect.effect, y, "o", ms=6, color=style["color"])
-        ax.plot(100 * effect.published, y, **DIAMOND)
+        ax.plot(100 * effect.published, y + 0.25, **DIAMOND)
     ax.axvline(0, color=GREY, lw=1)
     names = [f"{each.notebook.split('_')[0]}  {each.effect.compared}" for each in shown]
     ax.set_yticks(range(len(shown)), names)
-    ax.set(ylim=(len(shown) - 0.5, -0.5), xlabel="effect on accuracy, majority (points)")
+    ax.set(ylim=(len(shown) - 0.5, -0.5), xlabel="effect (points)")
     keys = [Line2D([], [], color=c, marker="o", lw=2, label=name) for name, c in _COLOURS.items()]
     keys.append(Line2D([], [], label="published, own scale", **DIAMOND))
     figure.legend(handles=keys, loc="outside upper right", ncols=4, labelcolor=INK)

@@ -19,8 +19,8 @@ class Effect(NamedTuple):
         effect: as a share of accuracy, or of what `unit` says.
         low, high: its 95 % interval; blank where it has none.
         published: the same of the published runs; blank where no number was published.
-        direction: the sign that the published work gives it, 0 for a claim of no effect; that of
-            `published` if None.
+        direction: the sign that the claim gives it, 0 for a claim of no effect, where the verdict
+            is on the claim; if None it is on the published effect.
         note: a further sentence.
         unit: `points`, or `exponent` of a power law.
     """
@@ -79,12 +79,17 @@ def in_words(effect: Effect) -> str:
     if pd.notna(effect.low):
         bounds = in_unit(effect, effect.low, effect.high).removesuffix(" points")
         said += f" (95 % interval {bounds})"
-    ways = {-1: "no number; below zero", 0: "no effect", 1: "no number; above zero"}
-    theirs = in_unit(effect, effect.published)
-    theirs = ways[effect.direction or 0] if pd.isna(effect.published) else theirs
+    ways = {
+        -1: "; below zero is claimed",
+        0: "; no effect is claimed",
+        1: "; above zero is claimed",
+    }
+    theirs = "no number" if pd.isna(effect.published) else in_unit(effect, effect.published)
+    theirs += ways.get(effect.direction, "")
+    other = "published effect" if effect.direction is None else "claim"
     reasons = {
-        AGREES: "**Agrees** in direction.",
-        DISAGREES: "**Disagrees** in direction.",
+        AGREES: f"**Agrees** with the {other} in direction.",
+        DISAGREES: f"**Disagrees** with the {other} in direction.",
         OPEN: "**Cannot be told**: "
         + ("there is no interval." if pd.isna(effect.low) else "the interval holds zero."),
     }
@@ -112,7 +117,7 @@ def findings_in_view(findings: Iterable[Finding]) -> pd.DataFrame:
             "compared": f.effect.compared,
             "ours": in_unit(f.effect, f.effect.effect),
             "95 % interval": in_unit(f.effect, f.effect.low, f.effect.high),
-            "published": in_unit(f.effect, f.effect.published),
+            "published effect": in_unit(f.effect, f.effect.published),
             "verdict": f.effect.verdict,
         }
         for f in findings

@@ -31,20 +31,22 @@ class Interaction(NamedTuple):
     both_high: float
     p: float
     n_runs: int
-    clustered_by: str
+    errors: str
 
 
 def interaction_test(runs: pd.DataFrame) -> Interaction:
     """Test the interaction of training-set size and object-to-image ratio in one task's runs.
 
-    Standard errors are robust to clusters: answers within a run are right or wrong together, and
-    runs of one seed share their initial weights. Clusters are seeds where there are five or more,
-    else runs. Half a right and half a wrong answer are added to each run, so that a run without
-    either has odds. The logit has no floor at chance: near chance it sees less than there is.
+    Answers of one run are right or wrong together, so that a binomial's own errors are too small.
+    With five seeds or more, errors are clustered by seed (t with one degree of freedom fewer than
+    seeds). With fewer, they are widened by the runs' own over-dispersion (Pearson's, at least 1),
+    which knows nothing of what runs of one seed share. Half a right and half a wrong answer are
+    added to each run, so that a run without either has odds. The logit has no floor at chance:
+    near chance it sees less than there is.
 
     Args:
-        runs: columns n_train, o2i_ratio, accuracy, n_test and id or log, a row a run; seed where
-            there are several.
+        runs: columns n_train, o2i_ratio, accuracy, n_test, and seed where it is known, a row a
+            run.
 
     Raises:
         IpslibError: fewer than two sizes or ratios, or no more runs than terms.
@@ -61,13 +63,20 @@ def interaction_test(runs: pd.DataFrame) -> Interaction:
     terms = sm.add_constant(np.column_stack([n, o2i, n * o2i]))
     right = runs["accuracy"] * runs["n_test"]
     counts = np.column_stack([right + 0.5, runs["n_test"] - right + 0.5])
-    by_seed = "seed" in runs and runs["seed"].nunique() >= _ENOUGH_SEEDS
-    clusters = pd.factorize(runs["seed"])[0] if by_seed else np.arange(len(runs))
     model = sm.GLM(counts, terms, family=sm.families.Binomial())
-    fit = model.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    by_seed = "seed" in runs and runs["seed"].nunique() >= _ENOUGH_SEEDS
+    if by_seed:
+        clusters = {"groups": pd.factorize(runs["seed"])[0]}
+        fit = model.fit(cov_type="cluster", cov_kwds=clusters, use_t=True)
+    else:
+        fit = model.fit()
+        dispersion = max(1.0, fit.pearson_chi2 / fit.df_resid)
+        fit = model.fit(scale=dispersion, use_t=True)
     low, high = fit.conf_int(1 - CONFIDENCE)[3]
     numbers = map(float, (*fit.params[1:], low, high, fit.pvalues[3]))
-    return Interaction(*numbers, len(runs), "seed" if by_seed else "run")
+    return Interaction(
+        *numbers, len(runs), "clustered by seed" if by_seed else "over-dispersed runs"
+    )
 
 
 def interaction_table(frame: pd.DataFrame) -> pd.DataFrame:
@@ -81,8 +90,12 @@ def interaction_table(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["task", *Interaction._fields])
 
 
-def interaction_in_words(found: Interaction) -> str:
-    """Whether small objects catch up or fall behind as training sets grow, or neither is told."""
+def interaction_in_words(found: Interaction | pd.Series) -> str:
+    """Which digits more images help more, or that it cannot be told.
+
+    Args:
+        found: of `interaction_test`, or a row of `interaction_table`.
+    """
     who = "small" if found.per_both < 0 else "large"
     odds = f"{found.per_both:+.2f}".replace("-", "−")
     bounds = f"{found.both_low:+.2f} to {found.both_high:+.2f}".replace("-", "−")

@@ -48,7 +48,7 @@ def patch_table(arms: Mapping[str, RunConfig]) -> pd.DataFrame:
                 "iter_size": config.model.iter_size,
                 "kept_area": area,
                 "kept_share": 100 * area / np.prod(data.canvas),
-                "training_pixels": config.training.batch_size * area / 1000,
+                "training_pixels": round(config.training.batch_size * area / 1000),
             }
         )
     return pd.DataFrame(rows)

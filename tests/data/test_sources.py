@@ -164,7 +164,8 @@ def read_often(source) -> np.ndarray:
 )
 def test_images_of_a_batch_are_alike(folder, other, got):
     sources = [open_source(folder / "a.npy", patch_size=P), open_source(other, patch_size=P)]
-    with pytest.raises(IpslibError, match=rf"sources\[1\].* uint8 as in .*a\.npy, got {got}; crop"):
+    said = rf"sources\[1\].* uint8 as in .*a\.npy, got {got}; bring"
+    with pytest.raises(IpslibError, match=said):
         SourceBatch(sources)
 
 

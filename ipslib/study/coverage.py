@@ -1,0 +1,42 @@
+"""Digit sizes compared with the share of the canvas that noise covers held fixed."""
+
+from collections.abc import Mapping, Sequence
+
+from ipslib.errors import IpslibError
+
+
+def coverage_arms(
+    counts: Mapping[int, int], sizes: Sequence[int], *, like: int
+) -> dict[str, dict[str, int]]:
+    """Arms for `run_arms`: every size with its own noise count and with that of equal coverage.
+
+    Noise objects are as large as digits, so that n objects of side s cover n s^2 pixels of a
+    canvas, where they do not overlap. As published, larger digits have fewer objects, which yet
+    cover more: size, count and coverage vary together.
+
+    Args:
+        counts: noise objects by digit size in px, as designed.
+        sizes: digit sizes to compare; an arm whose two counts are the same stands once.
+        like: the digit size whose coverage is kept; it is the first arm.
+
+    Raises:
+        IpslibError: a size has no count.
+    """
+    for size in (like, *sizes):
+        if size not in counts:
+            raise IpslibError(
+                f"wanted digit sizes of this grid, {list(counts)}, to hold coverage fixed, got "
+                f"{size}; choose among them, or leave the list of sizes empty."
+            )
+    arms = {_label(like, counts[like], ""): {"digit_size": like, "n_noise": counts[like]}}
+    for size in sizes:
+        equal = max(1, round(counts[like] * like**2 / size**2))
+        designs = {counts[size]: ", as designed", equal: ", same coverage"}
+        for n_noise, design in designs.items():
+            if size != like:
+                arms[_label(size, n_noise, design)] = {"digit_size": size, "n_noise": n_noise}
+    return arms
+
+
+def _label(size: int, n_noise: int, design: str) -> str:
+    return f"{size} px, {n_noise} object{'s' if n_noise != 1 else ''}{design}"
