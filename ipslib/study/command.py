@@ -26,6 +26,8 @@ from ipslib.study.profiles import (
     resolve_notebooks,
 )
 
+SUMMARY = "99_summary"
+
 
 def run_study(
     profile: str,
@@ -118,11 +120,15 @@ def source_fingerprint(path: Path, profile: str, parameters: dict[str, Any], roo
 
 
 def results_fingerprint(path: Path, layout: Layout, root: Path) -> str:
-    """Hash the listing of the run records, of the notebook's own results and of the data found."""
+    """Hash the listing of the run records, of the notebook's own results and of the data found.
+
+    The summary's results are made of those of all notebooks.
+    """
     number = path.stem.split("_")[0]
-    own = ("tables/{}_*", "figures/{}_*", "notebooks/{}_*")
+    of = "*" if path.stem == SUMMARY else f"{number}_*"
+    own = (f"tables/{of}", f"figures/{of}", f"notebooks/{number}_*")
     patterns = {
-        layout.folder: ["records/**/*.json", *(pattern.format(number) for pattern in own)],
+        layout.folder: ["records/**/*.json", *own],
         Path(os.environ.get("IPSLIB_DATA") or root / "data"): ["*", "*/*", "*/*/*"],
     }
     listing = sorted(

@@ -77,6 +77,18 @@ def test_a_fingerprint_follows_text_parameters_base_records_results_and_data(pro
     assert len(set(seen)) == len(seen)
 
 
+def test_the_summary_is_out_of_date_when_another_notebook_saved_something_else(project):
+    path, root = project.add("99_summary", "1"), project.root
+    layout = Layout.of("quick", root=root).create()
+    (layout.tables / "03_loss.csv").write_text("1")
+    seen = [results_fingerprint(path, layout, root)]
+    (layout.tables / "03_loss.csv").write_text("1.5")
+    seen.append(results_fingerprint(path, layout, root))
+    (layout.figures / "03_phases.png").write_text("x")
+    seen.append(results_fingerprint(path, layout, root))
+    assert len(set(seen)) == len(seen)
+
+
 def test_paired_notebooks_have_a_kernel_and_keep_outputs_of_unchanged_cells(project):
     path = project.add("01_good", "size + 1")
     (paired,) = pair_notebooks(project.root)
