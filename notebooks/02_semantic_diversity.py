@@ -220,6 +220,13 @@ for size, each in tables.items():
         f"{len(harmed)}:"
     )
     lines[-1] += "".join(f"\n   - *{arm}* {effect_in_words(each, arm)}" for arm in others)
+    kept, times_random = 100 * rows["roi_recall"], rows["times_random"]
+    fewest = kept.idxmin()
+    lines.append(
+        f"Digits of {size} px kept: {kept[reference]:.0f} % without extra loss. Fewest with "
+        f"*{fewest}*: {kept[fewest]:.0f} %, {times_random[fewest]:.1f} times as many as random "
+        f"patches; {'it fails to find' if times_random[fewest] < 2 else 'it still finds'} them."
+    )
 
 # %% [markdown]
 # Alone and together; then the largest weight that was run both ways, on attention and on outputs.

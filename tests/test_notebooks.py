@@ -1,14 +1,23 @@
 """Every notebook: well-formed, its defaults those of `quick`, and executed in `smoke`."""
 
+import importlib
+import inspect
 import json
+import pkgutil
+import re
 
 import pytest
+from matplotlib.figure import Figure
 
+import ipslib.study
 from ipslib.config import RunConfig
 from ipslib.paths import project_root
+from ipslib.study import backbones
 from ipslib.study.command import run_study
 from ipslib.study.notebooks import read_source
 from ipslib.study.profiles import PROFILES, list_notebooks, load_base, load_parameters
+from ipslib.study.published_configs import published_runs
+from ipslib.study.session import Study
 
 NOTEBOOKS = list_notebooks()
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -51,6 +60,71 @@ def test_every_params_file_belongs_to_a_notebook():
     stems = {path.stem for path in NOTEBOOKS} | {"base"}
     for profile in PROFILES:
         assert {p.stem for p in (project_root() / "params" / profile).glob("*.yaml")} == stems
+
+
+@pytest.fixture
+def asked(monkeypatch, tmp_path, mnist_root):
+    """Collects the runs that notebooks ask for; none is trained and no figure is drawn."""
+    configs = []
+
+    def run(_, wanted):
+        wanted = list(wanted)
+        configs.extend(wanted)
+        return [record_of(config) for config in wanted]
+
+    monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path))
+    monkeypatch.setattr(Study, "run", run)
+    monkeypatch.setattr(Study, "save_figure", lambda *_: None)
+    monkeypatch.setattr(backbones, "_obtain", lambda *_: True)  # no weights are downloaded
+    for found in pkgutil.iter_modules(ipslib.study.__path__):
+        module = importlib.import_module(f"ipslib.study.{found.name}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if inspect.signature(function).return_annotation is Figure:
+                monkeypatch.setattr(module, name, lambda *_, **__: None)
+    return configs
+
+
+def record_of(config: RunConfig) -> dict:
+    """A made-up record, of chance in every task."""
+    accuracy = dict.fromkeys(config.data.tasks, 0.1)
+    measures = {"roi_recall": 0.5, "roi_recall_random": 0.1, "entropy": 0.9}
+    result = dict.fromkeys(("accuracy", "train_accuracy", "best_accuracy"), accuracy)
+    return {
+        "id": config.id,
+        "name": "made up",
+        "config": config.flat(),
+        "provenance": {"digit_source": "mnist", "commit": "none"},
+        "history": [],
+        "result": result | {"n_test": config.data.n_test, "attention": measures},
+    }
+
+
+def ask(path, asked) -> None:
+    """Execute a notebook in `paper` up to the last cell that asks for runs."""
+    cells = [cell for cell in read_source(path).cells if cell.cell_type == "code"]
+    asks = re.compile(r"\b(run_arms|run_comparisons|study\.run)\(")
+    last = max((i for i, cell in enumerate(cells) if asks.search(cell.source)), default=-1)
+    parameters = load_parameters("paper", path)
+    if "n_measured" in parameters:
+        parameters["n_measured"] = 10  # of the images whose strokes are measured: slow
+    names, n_before = {"display": lambda *_: None}, len(asked)
+    for cell in cells[: last + 1]:
+        try:
+            exec(cell.source, names)
+        except Exception:
+            if len(asked) == n_before:
+                raise
+            # Made-up runs have no weights and no histories: what shows those is passed over.
+        if "parameters" in cell.metadata.get("tags", []):
+            names.update(parameters)
+
+
+def test_the_notebooks_ask_for_every_published_run(asked):
+    """In `paper`, all together, with the very configurations of the queue."""
+    for path in NOTEBOOKS:
+        ask(path, asked)
+    ids = {config.id for config in asked}
+    assert [run.name for run in published_runs() if run.config.id not in ids] == []
 
 
 def test_every_notebook_executes_in_smoke(tmp_path, monkeypatch, capsys):

@@ -122,13 +122,13 @@ class MegapixelMNIST:
         """Several images as one PatchBatch; its `boxes` are the digits'."""
         placements = [self.placement(int(index)) for index in indices]
         stacked = Placement(*(np.stack(parts) for parts in zip(*placements, strict=True)))
-        shape = stacked.digits.shape
-        digits = Sheet(self._digit_images(stacked.digits.ravel()), self.config.patch_size)
+        digits = np.arange(stacked.digits.size).reshape(stacked.digits.shape)
         layers = [
-            Layer(self._noise_sheet, stacked.patterns, stacked.noise_corners),
-            Layer(digits, np.arange(stacked.digits.size).reshape(shape), stacked.digit_corners),
+            Layer(self._noise_pool, stacked.patterns, stacked.noise_corners),
+            Layer(self._digit_images(stacked.digits.ravel()), digits, stacked.digit_corners),
         ]
-        return SceneBatch(self.grid, layers, self.labels(stacked))
+        labels = self.labels(stacked)
+        return SceneBatch(self.grid, layers, sheet=self._noise_sheet, labels=labels)
 
     def canvas(self, index: int) -> np.ndarray:
         """One whole image (H, W) uint8, for figures."""

@@ -1,8 +1,8 @@
 """Drawing scenes: square objects pasted over each other, as whole images or patch by patch.
 
-Most patches that hold ink meet one object only. Such a patch is one window of a sheet on which
-the objects lie on blank ground, so a whole read is one gather; only what lies on top of other
-objects is pasted piece by piece.
+Most patches that hold ink meet one object only. Such a patch is a window of a sheet on which each
+kind of object lies on blank ground, and all windows of a read are gathered at once; only what
+lies over another object is pasted piece by piece.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from ipslib.data.patches import PatchGrid, ranges
+
+_SHEET_BYTES = 8_000_000  # a large pool of kinds shall not cost memory: the rest is pasted
 
 
 class Scene(NamedTuple):
@@ -29,40 +31,46 @@ class Scene(NamedTuple):
         return image
 
 
-class Sheet:
-    """Objects on blank ground so wide that a patch with one object on it is a window of the sheet.
-
-    The sheet is one run of bytes: the ground right of an object is also left of its next row.
-    Window w is the patch that begins at byte w.
-
-    Args:
-        objects: (n, S, S) uint8.
-        patch_size: side of a patch in pixels.
-    """
-
-    def __init__(self, objects: np.ndarray, patch_size: int):
-        n, self.size = objects.shape[:2]
-        self.pitch = pitch = self.size + patch_size  # bytes from one row to the next
-        ground = np.zeros((n + 1, pitch, pitch), np.uint8)
-        ground[:n, patch_size:, : self.size] = objects
-        self.first = np.arange(n) * pitch**2 + patch_size * pitch  # each object's own corner
-        self.blank = n * pitch**2
-        self.windows = np.lib.stride_tricks.as_strided(
-            ground, (self.blank + 1, patch_size, patch_size), (1, pitch, 1), writeable=False
-        )
-
-
 class Layer(NamedTuple):
-    """Objects of one sheet on B images, pasted in order."""
+    """Square objects of one size on B images, pasted in order."""
 
-    sheet: Sheet
-    objects: np.ndarray  # (B, n) indices into the sheet
+    kinds: np.ndarray  # (k, S, S) uint8
+    objects: np.ndarray  # (B, n) indices into the kinds
     corners: np.ndarray  # (B, n, 2) rows and columns in pixels
 
     @property
     def boxes(self) -> np.ndarray:
         """(B, n, 4) of top, left, height, width in pixels."""
-        return np.concatenate([self.corners, np.full_like(self.corners, self.sheet.size)], axis=2)
+        size = self.kinds.shape[1]
+        return np.concatenate([self.corners, np.full_like(self.corners, size)], axis=2)
+
+
+class Sheet:
+    """Objects on blank ground so wide that a patch with one object on it is a window of the sheet.
+
+    The sheet is one run of bytes: the ground right of an object is also left of its next row.
+    Window w is the patch that begins at byte w; window `blank` has nothing on it.
+
+    Args:
+        kinds: (k, S, S) uint8; the first `n_kinds` of them, as many as fit, are on the sheet.
+        patch_size: side of a patch in pixels.
+        limit: of the sheet's size in bytes.
+    """
+
+    def __init__(self, kinds: np.ndarray, patch_size: int, *, limit: int = _SHEET_BYTES):
+        size = kinds.shape[1]
+        self.patch_size, self.pitch = patch_size, size + patch_size  # bytes from row to row
+        self.n_kinds = min(len(kinds), limit // self.pitch**2)
+        self.blank = self.n_kinds * self.pitch**2
+        ground = np.zeros((self.n_kinds + 1, self.pitch, self.pitch), np.uint8)
+        ground[:-1, patch_size:, :size] = kinds[: self.n_kinds]
+        self.windows = np.lib.stride_tricks.as_strided(
+            ground, (self.blank + 1, patch_size, patch_size), (1, self.pitch, 1), writeable=False
+        )
+
+    def window(self, kind: np.ndarray, row: np.ndarray, col: np.ndarray) -> np.ndarray:
+        """Which window shows a kind of object at this row and column of the patch."""
+        return (kind * self.pitch + self.patch_size - row) * self.pitch - col
 
 
 class SceneBatch:
@@ -71,30 +79,36 @@ class SceneBatch:
     Args:
         grid: of every image.
         layers: what is pasted, the lowest first.
+        sheet: of the lowest layer's kinds.
         labels: {task: (B,) or (B, C)}.
 
     Attributes:
         boxes: (B, n, 4) of top, left, height, width in pixels, of the highest layer.
     """
 
-    def __init__(self, grid: PatchGrid, layers: Sequence[Layer], labels: Mapping[str, Tensor]):
+    def __init__(
+        self,
+        grid: PatchGrid,
+        layers: Sequence[Layer],
+        *,
+        sheet: Sheet,
+        labels: Mapping[str, Tensor],
+    ):
         self.grid, self.labels, self.n_patches = grid, labels, grid.n_patches
         boxes = [layer.boxes for layer in layers]
         self.batch_size, self.boxes = len(boxes[-1]), torch.from_numpy(boxes[-1])
-        self._windows = [layer.sheet.windows for layer in layers]
-        self._index_pastes(layers, np.concatenate(boxes, axis=1))
+        self._windows, self._kinds = sheet.windows, [layer.kinds for layer in layers]
+        self._index_pastes(layers, sheet, np.concatenate(boxes, axis=1))
         blank = torch.from_numpy(self._slot == 0)
         self.blank = blank.view(self.batch_size, self.n_patches)
 
-    def _index_pastes(self, layers: Sequence[Layer], boxes: np.ndarray) -> None:
+    def _index_pastes(self, layers: Sequence[Layer], sheet: Sheet, boxes: np.ndarray) -> None:
         """Sort out what every patch shows. Patch p of image i is number i N + p; those that meet
         an object have a slot 1, 2, ... of the tables, all others share slot 0."""
         number, box, row, col = self._meetings(boxes)
+        kind = np.concatenate([layer.objects for layer in layers], axis=1).ravel()[box]
         counts = [layer.objects.shape[1] for layer in layers]
         layer = np.repeat(np.arange(len(layers)), counts)[box % boxes.shape[1]]
-        own = np.concatenate([each.sheet.first[each.objects] for each in layers], axis=1).ravel()
-        pitch = np.array([each.sheet.pitch for each in layers])[layer]
-        window = own[box] - row * pitch - col
 
         is_first = np.diff(number, prepend=-1) > 0
         slot = np.cumsum(is_first)
@@ -102,15 +116,17 @@ class SceneBatch:
         self._slot = np.zeros(self.batch_size * self.n_patches, np.int32)
         self._slot[number] = slot
         # The first object comes with its ground; whatever else a patch meets is pasted over it.
-        gathered = is_first & (layer == 0)
-        self._ground = np.full(n_slots + 1, layers[0].sheet.blank)
-        self._ground[slot[gathered]] = window[gathered]
+        gathered = is_first & (layer == 0) & (kind < sheet.n_kinds)
+        self._ground = np.full(n_slots + 1, sheet.blank)
+        self._ground[slot[gathered]] = sheet.window(*(x[gathered] for x in (kind, row, col)))
         over = np.flatnonzero(~gathered)
-        row, col, height, width = row[over], col[over], *boxes.reshape(-1, 4)[box[over], 2:].T
-        spans = [np.maximum(row, 0), row + height, np.maximum(col, 0), col + width]
-        self._pastes = np.stack([layer[over], window[over], *spans])
         self._n_pastes = np.bincount(slot[over], minlength=n_slots + 1)
         self._first_paste = np.cumsum(self._n_pastes) - self._n_pastes
+        row, col, height, width = row[over], col[over], *boxes.reshape(-1, 4)[box[over], 2:].T
+        top, left, size = np.maximum(row, 0), np.maximum(col, 0), self.grid.patch_size
+        in_patch = top, row + height, left, col + width
+        in_object = top - row, size - row, left - col, size - col
+        self._pastes = np.stack([layer[over], kind[over], *in_patch, *in_object])
 
     def _meetings(self, boxes: np.ndarray) -> tuple[np.ndarray, ...]:
         """Pairs of a patch and a box that meet, by patch and then in drawing order: the patch's
@@ -128,10 +144,10 @@ class SceneBatch:
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """(n, 1, P, P) uint8."""
         slot = self._slot[image.numpy() * self.n_patches + patch.numpy()]
-        out, windows = self._windows[0][self._ground[slot]], self._windows
+        out, kinds = self._windows[self._ground[slot]], self._kinds
         nth, paste = ranges(self._first_paste[slot], self._n_pastes[slot])
-        for n, layer, window, r0, r1, c0, c1 in zip(
+        for n, layer, kind, r0, r1, c0, c1, s0, s1, t0, t1 in zip(
             nth.tolist(), *self._pastes[:, paste].tolist(), strict=True
         ):
-            out[n, r0:r1, c0:c1] = windows[layer][window, r0:r1, c0:c1]
+            out[n, r0:r1, c0:c1] = kinds[layer][kind, s0:s1, t0:t1]
         return torch.from_numpy(out[:, None])

@@ -116,7 +116,7 @@ def _noise_count(runs: pd.DataFrame) -> Effect | None:
     published = published_accuracy("Noise_Size")
     within = ("canvas", "digit_size", "n_train")
     compared = "per doubling of the noise objects"
-    effect = _slope_effect(runs, published, "n_noise", compared, within=within, direction=-1)
+    effect = _slope_effect(runs, published, "n_noise", compared, within=within, direction=0)
     theirs = 100 * published.loc[published["task"] == _TASK, "accuracy"]
     note = f"All published runs reach {theirs.min():.1f} to {theirs.max():.1f} %, few or many."
     return effect and effect._replace(note=note)

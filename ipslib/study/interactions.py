@@ -8,11 +8,13 @@ Both logarithms are centred, so that b and c hold in the middle of the grid. d <
 training set helps small objects more, so that they catch up; d > 0: it helps large ones more.
 """
 
+import warnings
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
+from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from ipslib.errors import IpslibError
 from ipslib.study.statistics import CONFIDENCE
@@ -63,20 +65,23 @@ def interaction_test(runs: pd.DataFrame) -> Interaction:
     terms = sm.add_constant(np.column_stack([n, o2i, n * o2i]))
     right = runs["accuracy"] * runs["n_test"]
     counts = np.column_stack([right + 0.5, runs["n_test"] - right + 0.5])
-    model = sm.GLM(counts, terms, family=sm.families.Binomial())
     by_seed = "seed" in runs and runs["seed"].nunique() >= _ENOUGH_SEEDS
-    if by_seed:
-        clusters = {"groups": pd.factorize(runs["seed"])[0]}
-        fit = model.fit(cov_type="cluster", cov_kwds=clusters, use_t=True)
-    else:
-        fit = model.fit()
-        dispersion = max(1.0, fit.pearson_chi2 / fit.df_resid)
-        fit = model.fit(scale=dispersion, use_t=True)
+    with warnings.catch_warnings():  # runs that agree exactly are no cause for alarm
+        warnings.simplefilter("ignore", PerfectSeparationWarning)
+        fit = _fit(counts, terms, pd.factorize(runs["seed"])[0] if by_seed else None)
     low, high = fit.conf_int(1 - CONFIDENCE)[3]
     numbers = map(float, (*fit.params[1:], low, high, fit.pvalues[3]))
     return Interaction(
         *numbers, len(runs), "clustered by seed" if by_seed else "over-dispersed runs"
     )
+
+
+def _fit(counts: np.ndarray, terms: np.ndarray, clusters: np.ndarray | None):
+    model = sm.GLM(counts, terms, family=sm.families.Binomial())
+    if clusters is not None:
+        return model.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
+    fit = model.fit()
+    return model.fit(scale=max(1.0, fit.pearson_chi2 / fit.df_resid), use_t=True)
 
 
 def interaction_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -5,15 +5,17 @@
 First table: the same images, one way after the other in every round, medians over rounds.
 
 - `as asked for`: laid out, and every patch with ink read, as many at a time as selection reads.
-- `dense`: drawn whole, object by object, and cut into all its patches.
-- `stored`: the positions and values of the pixels with ink, compressed, one file an image;
-  read back into a whole canvas and cut. The files come from the system's cache, not from a disk.
-  `to store` adds drawing and compressing.
+- `dense`: drawn whole, object by object, turned to float32 of 0..1 as published, and cut into all
+  its patches; `dense, uint8` stays with bytes.
+- `stored`: the positions and values of the pixels with ink, compressed, one file an image; read
+  back into a whole float32 canvas and cut. The files come from the system's cache, not from a
+  disk. `to store` is drawing, compressing and writing.
 
-Second table: steps of a small network (the quick study's), each on a batch of its own, while
-16 images of 3000 px are laid out and read for each of them: after the step, or in a background
-thread during it (`prefetched`). `waited` is what the step stood still for its next batch;
-`alone` is the step without any preparation beside it.
+Second table: steps of a small network (the quick study's), with a preparation for each that weighs
+as much as that of 16 images of 3000 px: their layout, which is what training prepares, or also
+reading all their patches with ink. It runs between the steps (`in turn`) or in a background thread
+during them (`prefetched`). `waited` is what a step stood still for its batch, `over alone` what it
+took longer in all than with batches that lie ready.
 """
 
 import argparse
@@ -57,9 +59,7 @@ def main() -> None:
     )
     for setting in SETTINGS:
         time_drawing(MegapixelMNIST(config({**setting, "digits": digits}).data), arguments.rounds)
-    print(
-        f"\n{'threads':>7} {'batches':<12} {'ms/step':>8} {'waited, ms':>11} {'over alone, ms':>15}"
-    )
+    print(f"\n{'threads':>7} {'preparation':<20} {'ms/step':>8} {'waited':>8} {'over alone':>11}")
     for threads in arguments.threads:
         time_hiding(digits, threads=threads, rounds=arguments.rounds)
 
@@ -74,7 +74,8 @@ def time_drawing(dataset: MegapixelMNIST, rounds: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         ways = {
             "as asked for": partial(read_inked, dataset),
-            "dense": partial(draw_dense, dataset),
+            "dense": partial(draw_dense, dataset, dtype=np.float32),
+            "dense, uint8": partial(draw_dense, dataset, dtype=np.uint8),
             "stored": partial(load_stored, dataset, Path(folder)),
         }
         seconds: dict[str, list[float]] = {way: [] for way in ("to store", *ways)}
@@ -107,9 +108,10 @@ def read_inked(dataset: MegapixelMNIST, indices: Iterable[int]) -> SceneBatch:
     return batch
 
 
-def draw_dense(dataset: MegapixelMNIST, indices: Iterable[int]) -> None:
+def draw_dense(dataset: MegapixelMNIST, indices: Iterable[int], *, dtype: type) -> None:
     for index in indices:
-        cut_image(dataset.canvas(index), dataset.grid)
+        canvas = dataset.canvas(index)
+        cut_image(canvas if dtype is np.uint8 else canvas.astype(dtype) / 255, dataset.grid)
 
 
 def store_images(dataset: MegapixelMNIST, folder: Path, indices: Iterable[int]) -> None:
@@ -121,31 +123,30 @@ def store_images(dataset: MegapixelMNIST, folder: Path, indices: Iterable[int]) 
 
 def load_stored(dataset: MegapixelMNIST, folder: Path, indices: Iterable[int]) -> None:
     for index in indices:
-        canvas = np.zeros(dataset.config.canvas, np.uint8)
+        canvas = np.zeros(dataset.config.canvas, np.float32)
         with np.load(folder / f"{index}.npz") as stored:
-            canvas.ravel()[stored["position"]] = stored["value"]
+            canvas.ravel()[stored["position"]] = stored["value"] / np.float32(255)
         cut_image(canvas, dataset.grid)
 
 
 def time_hiding(digits: str, *, threads: int, rounds: int) -> None:
-    """Print a row for each way to come by batches."""
+    """Print a row for each preparation and each way to come by it."""
     torch.set_num_threads(threads)
     run = config({**SMALL, "digits": digits})
     large = MegapixelMNIST(config({**SETTINGS[1], "digits": digits}).data)
     small, state = MegapixelMNIST(run.data), TrainingState(run)
 
-    def prepare(start: int) -> SceneBatch:
-        read_inked(large, range(start, start + BATCH_SIZE))
+    def small_batch(start: int) -> SceneBatch:
         return small.batch(range(start, start + run.training.batch_size))
 
-    def alone(starts: Iterable[int]) -> Iterator[SceneBatch]:
-        return iter([small.batch(range(n, n + run.training.batch_size)) for n in starts])
+    def after(prepare: Callable, start: int) -> SceneBatch:
+        prepare(range(start, start + BATCH_SIZE))
+        return small_batch(start)
 
-    ways = {
-        "alone": alone,
-        "in turn": partial(map, prepare),
-        "prefetched": partial(prefetched, prepare),
-    }
+    ways = {"nothing, alone": lambda starts: iter([small_batch(start) for start in starts])}
+    for name, prepare in {"layout": large.batch, "all": partial(read_inked, large)}.items():
+        ways[f"{name}, in turn"] = partial(map, partial(after, prepare))
+        ways[f"{name}, prefetched"] = partial(prefetched, partial(after, prepare))
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
     images = (STEPS + 1) * BATCH_SIZE  # a round
     for start in range(0, (rounds + 1) * images, images):
@@ -154,8 +155,8 @@ def time_hiding(digits: str, *, threads: int, rounds: int) -> None:
             found[way].append(train_on(source, state, run))
     medians = {way: 1e3 * np.median(each[1:], axis=0) for way, each in found.items()}
     for way, (step, waited) in medians.items():
-        over = step - medians["alone"][0]
-        print(f"{threads:>7} {way:<12} {step:>8.1f} {waited:>11.2f} {over:>15.1f}")
+        over = step - medians["nothing, alone"][0]
+        print(f"{threads:>7} {way:<20} {step:>8.1f} {waited:>8.2f} {over:>11.1f}")
 
 
 def train_on(

@@ -19,8 +19,7 @@ def test_every_window_is_the_patch_that_one_object_leaves(size, patch_size):
                 top, left = size + patch_size - row, size + patch_size - col  # of the patch
                 around[size + patch_size :, size + patch_size :][:size, :size] = each
                 expected = around[top : top + patch_size, left : left + patch_size]
-                window = sheet.first[k] - row * sheet.pitch - col
-                assert np.array_equal(sheet.windows[window], expected)
+                assert np.array_equal(sheet.windows[sheet.window(k, row, col)], expected)
     assert not sheet.windows[sheet.blank].any()
 
 
@@ -35,30 +34,42 @@ def test_nothing_is_written_to_a_sheet():
         sheet.windows[0, 0, 0] = 1
 
 
+@pytest.mark.parametrize(("limit", "n_kinds"), [(0, 0), (48, 0), (49, 1), (10**6, 5)])
+def test_a_sheet_holds_what_its_limit_allows(limit, n_kinds):
+    sheet = Sheet(np.full((5, 4, 4), 9, np.uint8), 3, limit=limit)
+    assert sheet.n_kinds == n_kinds
+    assert all(sheet.windows[sheet.window(k, 0, 0)].all() for k in range(n_kinds))
+    assert not sheet.windows[sheet.blank].any()
+
+
 @st.composite
-def crowded(draw) -> tuple[PatchGrid, list[Layer], list[Scene]]:
+def crowded(draw) -> tuple[SceneBatch, list[Layer], list[Scene]]:
     """Two images of up to three layers, most of whose patches meet several objects."""
     patch_size = draw(st.integers(2, 9))
     canvas = draw(st.tuples(st.integers(14, 30), st.integers(14, 30)))
     grid = PatchGrid(canvas, patch_size, draw(st.integers(1, patch_size)))
     random = np.random.RandomState(draw(st.integers(0, 2**32 - 1)))
-    layers, objects = [], ([], [])
+    layers, pasted = [], ([], [])
     for _ in range(draw(st.integers(1, 3))):
         size, n_kinds, n = draw(st.tuples(st.integers(1, 14), st.integers(1, 4), st.integers(0, 7)))
         kinds = random.randint(0, 256, (n_kinds, size, size)).astype(np.uint8)
-        corners = random.randint(0, np.array(canvas) - size + 1, (2, n, 2))
-        layers.append(Layer(Sheet(kinds, patch_size), random.randint(0, n_kinds, (2, n)), corners))
+        objects = random.randint(0, n_kinds, (2, n))
+        layers.append(
+            Layer(kinds, objects, random.randint(0, np.array(canvas) - size + 1, (2, n, 2)))
+        )
         for image in range(2):
-            objects[image].extend(kinds[layers[-1].objects[image]])
+            pasted[image].extend(kinds[objects[image]])
     boxes = np.concatenate([layer.boxes for layer in layers], axis=1)
-    return grid, layers, [Scene(*scene) for scene in zip(boxes, objects, strict=True)]
+    sheet = Sheet(layers[0].kinds, patch_size, limit=draw(st.sampled_from([0, 500, 10**6])))
+    batch = SceneBatch(grid, layers, sheet=sheet, labels={})
+    return batch, layers, [Scene(*scene) for scene in zip(boxes, pasted, strict=True)]
 
 
 @settings(max_examples=150, deadline=None)
 @given(crowded())
 def test_patches_read_in_any_order_are_the_cut_whole_image(drawn):
-    grid, layers, scenes = drawn
-    batch = SceneBatch(grid, layers, {})
+    batch, layers, scenes = drawn
+    grid = batch.grid
     whole = torch.stack([cut_image(scene.draw(grid.canvas), grid) for scene in scenes])
     image, patch = torch.cartesian_prod(torch.arange(2), torch.arange(grid.n_patches)).T
     order = torch.randperm(len(image), generator=torch.Generator().manual_seed(0))
@@ -70,6 +81,7 @@ def test_patches_read_in_any_order_are_the_cut_whole_image(drawn):
 
 def test_blank_are_the_patches_that_no_box_meets():
     corners = np.array([[[0, 0], [4, 7]], [[9, 2], [9, 2]]])
-    layer = Layer(Sheet(np.zeros((1, 2, 2), np.uint8), 5), np.zeros((2, 2), np.int64), corners)
-    blank = SceneBatch(PatchGrid((12, 10), 5, 5), [layer], {}).blank
-    assert (~blank).nonzero().tolist() == [[0, 0], [0, 1], [0, 3], [1, 2], [1, 4]]
+    kinds = np.zeros((1, 2, 2), np.uint8)
+    layer = Layer(kinds, np.zeros((2, 2), np.int64), corners)
+    batch = SceneBatch(PatchGrid((12, 10), 5, 5), [layer], sheet=Sheet(kinds, 5), labels={})
+    assert (~batch.blank).nonzero().tolist() == [[0, 0], [0, 1], [0, 3], [1, 2], [1, 4]]

@@ -66,6 +66,7 @@ def test_runs_without_a_right_answer_keep_finite_odds(recwarn):
     runs = make_runs(0.1)
     runs["accuracy"] = np.where(runs["n_train"] == 500, 0.0, 1.0)
     assert np.isfinite(interaction_test(runs)[:4]).all()
+    assert interaction_test(runs.assign(accuracy=0.0)).per_both == pytest.approx(0, abs=1e-6)
     assert not recwarn.list
 
 
