@@ -43,6 +43,8 @@ _SIGNED = {
     "effect_low": "effect's low (points)",
     "effect_high": "effect's high (points)",
     "published_effect": "published effect (points)",
+    "per_doubling": "gained per doubling (points)",
+    "lost_per_doubling": "lost per doubling (points)",
 }
 _HEADINGS = _SHARES | _SIGNED | {"o2i_ratio": "O2I (%)", "effect_interval": "effect's interval"}
 _BOUNDS = {  # two columns that are shown as one
