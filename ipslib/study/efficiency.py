@@ -24,11 +24,11 @@ from ipslib.study.efficiency_step import (
     ERROR,
     OUT_OF_TIME,
     STEPS,
-    WAYS,
     Measurement,
     send_rate,
     work,
 )
+from ipslib.study.efficiency_ways import WAYS
 from ipslib.study.layout import write_atomically
 from ipslib.study.provenance import provenance
 
