@@ -43,7 +43,7 @@ from IPython.display import Markdown
 from ipslib.data.megapixel_mnist import MegapixelMNIST
 from ipslib.study.arm_figures import arm_dots
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
-from ipslib.study.coverage import coverage_arms
+from ipslib.study.coverage import coverage_arms, coverage_in_words
 from ipslib.study.figures import grouped_bars, learning_curves
 from ipslib.study.gallery import example_row
 from ipslib.study.interactions import interaction_in_words, interaction_table
@@ -233,6 +233,7 @@ best_size, best_n = means.stack().idxmax()
 tested = interactions[interactions["task"] == "majority"].set_index("runs")
 whose = ", ".join(f"{runs}: {interaction_in_words(row)}" for runs, row in tested.iterrows())
 held = "; ".join(f"*{arm}* {effect_in_words(effects, arm)}" for arm in list(arms)[1:])
+told = coverage_in_words(effects, arms) if arms else ""
 
 # %%
 Markdown(f"""
@@ -248,8 +249,7 @@ Markdown(f"""
    {100 * found["roi_recall"].max():.0f} % of the digits, {found["times_random"].min():.1f} to
    {found["times_random"].max():.1f} times what random patches would.
 5. The interaction on majority: {whose}.
-6. Against {next(iter(arms), "nothing")}: {held or "no arm with the coverage held fixed"}. Where the
-   two arms of one size differ, part of what looks like size is noise.
+6. Size and noise told apart, against *{next(iter(arms), "nothing")}*: {held or "no arm"}. {told}
 7. {luck}
 """)
 

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
+import pandas as pd
+
 from ipslib.errors import IpslibError
 
 
@@ -36,6 +38,27 @@ def coverage_arms(
             if size != like:
                 arms[_label(size, n_noise, design)] = {"digit_size": size, "n_noise": n_noise}
     return arms
+
+
+def coverage_in_words(effects: pd.DataFrame, arms: Mapping[str, Mapping[str, int]]) -> str:
+    """Whether the gap between sizes (majority) is smaller once noise covers as much at each.
+
+    Args:
+        effects: of `arm_table`, of the runs of `arms`.
+        arms: of `coverage_arms`.
+    """
+    gaps = effects[effects["task"] == "majority"].set_index("arm")["effect"].abs()
+    sizes = pd.Series({arm: fields["digit_size"] for arm, fields in arms.items()})
+    pairs = [gaps[own.index] for _, own in sizes.groupby(sizes, sort=False) if len(own) == 2]
+    if not pairs:
+        return "No size was run with both noise counts."
+    n_less = sum(same_coverage < designed for designed, same_coverage in pairs)
+    told = f"With the same coverage the gap is smaller at {n_less} of {len(pairs)} sizes: "
+    if n_less == len(pairs):
+        return told + "part of what looks like size is the noise that comes with it."
+    if n_less == 0:
+        return told + "the noise that comes with size does not make its effect."
+    return told + "what part of the effect of size is that of noise cannot be told."
 
 
 def _label(size: int, n_noise: int, design: str) -> str:

@@ -28,9 +28,9 @@ _CLEAR = 2.0  # spreads about the curve by which its end must leave chance
 class ThresholdFit(NamedTuple):
     """A fitted curve.
 
-    `n_half` is nan where the runs do not show the half-way point, and `why` says so. `n_low` is
-    0, or `n_high` infinite, where its 95 % interval is open. `curve` has the columns n, accuracy,
-    low and high: the fit with its pointwise 95 % band.
+    `n_half` and `ceiling` are nan where the runs do not show the half-way point, and `why` says
+    so. `n_low` is 0, or `n_high` infinite, where the 95 % interval of `n_half` is open. `curve` has
+    the columns n, accuracy, low and high: the fit with its pointwise 95 % band.
     """
 
     n_half: float
@@ -75,7 +75,7 @@ def fit_threshold(runs: pd.DataFrame, *, chance: float, seed: int = 0) -> Thresh
         n_half=np.nan if why else float(np.exp(fitted[0])),
         n_low=low,
         n_high=high,
-        ceiling=float(chance + (1 - chance) * expit(fitted[2])),
+        ceiling=np.nan if why else float(chance + (1 - chance) * expit(fitted[2])),
         slope=float(np.exp(fitted[1])),
         n_runs=n_runs,
         why=why,

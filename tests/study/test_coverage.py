@@ -1,7 +1,8 @@
+import pandas as pd
 import pytest
 
 from ipslib.errors import IpslibError
-from ipslib.study.coverage import coverage_arms
+from ipslib.study.coverage import coverage_arms, coverage_in_words
 
 COUNTS = {28: 800, 56: 600, 84: 400, 112: 200}
 
@@ -33,3 +34,21 @@ def test_equal_counts_stand_once_and_no_canvas_is_left_without_noise():
 def test_a_size_without_a_count_is_refused(sizes, like):
     with pytest.raises(IpslibError, match=r"got 40; choose among them"):
         coverage_arms(COUNTS, sizes, like=like)
+
+
+@pytest.mark.parametrize(
+    "same_coverage, words",
+    [
+        ((0.05, 0.1), "smaller at 2 of 2 sizes: part of what looks like size"),
+        ((0.3, 0.1), "smaller at 1 of 2 sizes: what part"),
+        ((-0.3, 0.3), "smaller at 0 of 2 sizes: the noise that comes with size does not"),
+    ],
+)
+def test_gaps_of_both_designs_are_compared_size_by_size(same_coverage, words):
+    arms = coverage_arms(COUNTS, [56, 112], like=28)
+    effect = [None, 0.2, same_coverage[0], 0.25, same_coverage[1]]
+    effects = pd.DataFrame({"arm": list(arms), "task": "majority", "effect": effect}, dtype=object)
+    effects["effect"] = effects["effect"].astype(float)
+    assert words in coverage_in_words(effects, arms)
+    alone = coverage_arms(COUNTS, [], like=28)
+    assert "No size" in coverage_in_words(effects.iloc[:1], alone)
