@@ -44,6 +44,7 @@ from ipslib.study.session import Study
 from ipslib.study.size_figures import threshold_curves
 from ipslib.study.tables import show
 from ipslib.study.thresholds import fit_thresholds, threshold_in_words, threshold_table
+from ipslib.study.wording import points
 
 study = Study("04_dataset_size", profile, overrides=overrides)
 study
@@ -148,7 +149,7 @@ n_falls = int((their_means.diff() < 0).sum())
 fit, their_fit = fits["majority"], published_fits["majority"]
 roi = 100 * majority.groupby("n_train")["roi_recall"].mean()
 if fit.why:
-    verdict = f"Our runs show no threshold: {fit.why}."
+    verdict = "So ours cannot be compared."
 elif fit.n_low > 0 and fit.n_high < float("inf"):
     verdict = "Both have one; they are of different scale, so that no more can be compared."
 else:
@@ -164,13 +165,13 @@ Markdown(f"""
    {their_means.iloc[0]:.0f} to {their_means.iloc[-1]:.0f} %.
 2. The threshold on majority: here {threshold_in_words(fit)}; published
    {threshold_in_words(their_fit)}. {verdict}
-3. On {few} images training accuracy is {100 * gap["here", few]:+.0f} points from test accuracy, on
-   {many} {100 * gap["here", many]:+.0f}; published {100 * gap["published", their_sizes[0]]:+.0f} on
-   {their_sizes[0]} and {100 * gap["published", their_sizes[-1]]:+.0f} on {their_sizes[-1]}.
+3. Training accuracy stands {points(gap["here", few])} from test accuracy on {few} images and
+   {points(gap["here", many])} on {many}; published {points(gap["published", their_sizes[0]])} on
+   {their_sizes[0]} and {points(gap["published", their_sizes[-1]])} on {their_sizes[-1]}.
 4. Finding, not reading: {found_in_words(majority)}. Digits kept on average:
    {", ".join(f"{recall:.0f} % with {n}" for n, recall in roi.items())}.
-5. Of the {len(their_sizes) - 1} steps to the next larger size, {n_falls} of the published ones go
-   down: one run a size, so that single points are partly luck.
+5. Published accuracy goes down at {n_falls} of the {len(their_sizes) - 1} steps to the next larger
+   training set: with one run a size, single points are partly luck.
 """)
 
 # %% [markdown]

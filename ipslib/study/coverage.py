@@ -47,14 +47,17 @@ def coverage_in_words(effects: pd.DataFrame, arms: Mapping[str, Mapping[str, int
         effects: of `arm_table`, of the runs of `arms`.
         arms: of `coverage_arms`.
     """
-    gaps = effects[effects["task"] == "majority"].set_index("arm")["effect"].abs()
+    rows = effects[effects["task"] == "majority"].set_index("arm")
     sizes = pd.Series({arm: fields["digit_size"] for arm, fields in arms.items()})
-    pairs = [gaps[own.index] for _, own in sizes.groupby(sizes, sort=False) if len(own) == 2]
+    pairs = [rows.loc[own.index] for _, own in sizes.groupby(sizes, sort=False) if len(own) == 2]
     if not pairs:
         return "No size was run with both noise counts."
-    n_less = sum(same_coverage < designed for designed, same_coverage in pairs)
-    told = f"With the same coverage the gap is smaller at {n_less} of {len(pairs)} sizes: "
-    if n_less == len(pairs):
+    if not any((pair["effect_low"] * pair["effect_high"]).iloc[0] > 0 for pair in pairs):
+        return "No effect of size is clear in these runs, so none can be divided."
+    gaps = [pair["effect"].abs() for pair in pairs]
+    n_less = sum(same_coverage < designed for designed, same_coverage in gaps)
+    told = f"With the same coverage the gap is smaller at {n_less} of {len(gaps)} other sizes: "
+    if n_less == len(gaps):
         return told + "part of what looks like size is the noise that comes with it."
     if n_less == 0:
         return told + "the noise that comes with size does not make its effect."

@@ -17,6 +17,7 @@ from ipslib.study.tables import chance_level
 from ipslib.study.thresholds import ThresholdFit
 
 _OURS = "#2c6f9c"
+_TICKS_APART = 1 / 9  # of the axis
 _MAP = "blend:#f1f6f4,#9ad5c2,#2c8fa6,#2a3f86"
 
 
@@ -109,9 +110,10 @@ def _log_axis(ax: Axes, sizes: list[int]) -> None:
     """Ticks at sizes that were run, as many as have room."""
     ax.set_xscale("log")
     ax.set_xlim(sizes[0] / 1.15, sizes[-1] * 1.15)
+    apart = (sizes[-1] / sizes[0]) ** _TICKS_APART
     shown = [sizes[0]]
     for size in sizes[1:]:
-        if size >= 1.45 * shown[-1]:
+        if size >= apart * shown[-1]:
             shown.append(size)
     ax.set_xticks(shown, [f"{size:g}" for size in shown])
     ax.xaxis.set_minor_locator(NullLocator())

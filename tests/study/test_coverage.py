@@ -39,16 +39,18 @@ def test_a_size_without_a_count_is_refused(sizes, like):
 @pytest.mark.parametrize(
     "same_coverage, words",
     [
-        ((0.05, 0.1), "smaller at 2 of 2 sizes: part of what looks like size"),
-        ((0.3, 0.1), "smaller at 1 of 2 sizes: what part"),
-        ((-0.3, 0.3), "smaller at 0 of 2 sizes: the noise that comes with size does not"),
+        ((0.05, 0.1), "smaller at 2 of 2 other sizes: part of what looks like size"),
+        ((0.3, 0.1), "smaller at 1 of 2 other sizes: what part"),
+        ((-0.3, 0.3), "smaller at 0 of 2 other sizes: the noise that comes with size does not"),
     ],
 )
 def test_gaps_of_both_designs_are_compared_size_by_size(same_coverage, words):
     arms = coverage_arms(COUNTS, [56, 112], like=28)
-    effect = [None, 0.2, same_coverage[0], 0.25, same_coverage[1]]
-    effects = pd.DataFrame({"arm": list(arms), "task": "majority", "effect": effect}, dtype=object)
-    effects["effect"] = effects["effect"].astype(float)
-    assert words in coverage_in_words(effects, arms)
+    effect = [float("nan"), 0.2, same_coverage[0], 0.25, same_coverage[1]]
+    effects = pd.DataFrame({"arm": list(arms), "task": "majority", "effect": effect})
+    bounds = {"effect_low": effects["effect"] - 0.1, "effect_high": effects["effect"] + 0.1}
+    assert words in coverage_in_words(effects.assign(**bounds), arms)
+    wide = effects.assign(effect_low=-0.5, effect_high=0.5)
+    assert "No effect of size is clear" in coverage_in_words(wide, arms)
     alone = coverage_arms(COUNTS, [], like=28)
-    assert "No size" in coverage_in_words(effects.iloc[:1], alone)
+    assert "No size" in coverage_in_words(wide.iloc[:1], alone)
