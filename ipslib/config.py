@@ -10,6 +10,7 @@ with a default that keeps today's behaviour, leaves every earlier identity as it
 import hashlib
 import json
 from collections.abc import Mapping
+from typing import Protocol
 
 import attrs
 
@@ -19,7 +20,7 @@ from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, choices, flag, integer, number, side_lengths
 
 TASKS = ("majority", "max", "top", "multi")
-N_DIGITS = 5
+N_DIGITS, N_CLASSES = 5, 10
 
 
 @attrs.frozen(kw_only=True)
@@ -83,6 +84,15 @@ class DataConfig:
         return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
 
     @property
+    def n_classes(self) -> dict[str, int]:
+        """Outputs by task."""
+        return dict.fromkeys(self.tasks, N_CLASSES)
+
+    @property
+    def in_channels(self) -> int:
+        return 1
+
+    @property
     def o2i_ratio(self) -> float:
         """Object-to-image ratio: the area of one digit over that of the canvas."""
         return self.digit_size**2 / (self.canvas[0] * self.canvas[1])
@@ -92,7 +102,7 @@ class DataConfig:
 class ModelConfig:
     """Encoder, cross-attention pooling and patch selection."""
 
-    encoder: str = choice("resnet18", ("resnet18", "resnet50"))
+    encoder: str = choice("resnet18", ("resnet18", "resnet50", "features"))
     weights: str = choice("none", ("none", "imagenet_v1", "imagenet_v2"))
     frozen: bool = flag(False)  # all but the first convolution and the projection
     n_stages: int = integer(lambda self: 2 if self.encoder == "resnet18" else 4, at_most=4)
@@ -115,6 +125,11 @@ class ModelConfig:
                 f"mask_k: wanted at most memory_size + iter_size = "
                 f"{self.memory_size + self.iter_size} patches, got {self.mask_k}."
             )
+        if self.encoder == "features" and (self.weights != "none" or self.frozen):
+            raise IpslibError(
+                "weights: the encoder of feature bags is trained from the start; use weights none "
+                "and frozen false."
+            )
         if self.weights == "imagenet_v2" and self.encoder != "resnet50":
             raise IpslibError(
                 "weights: imagenet_v2 exists for resnet50 only; "
@@ -132,9 +147,12 @@ class ModelConfig:
 
     @property
     def embedding_dim(self) -> int:
-        """D: channels of the last ResNet-18 stage used; 128 behind ResNet-50's projection."""
+        """D: channels of the last ResNet-18 stage used; 128 behind ResNet-50's projection, and
+        512 (times the width) behind that of feature bags."""
         if self.encoder == "resnet50":
             return 128
+        if self.encoder == "features":
+            return round(512 * self.width)
         return round(64 * self.width) * 2 ** (self.n_stages - 1)
 
 
@@ -156,18 +174,38 @@ class TrainingConfig:
     precision: str = choice("fp32", ("fp32", "bf16"))
 
 
+class DatasetConfig(Protocol):
+    """What every kind of data says of itself; each is an attrs class of checked fields."""
+
+    n_classes: Mapping[str, int]  # outputs by task
+    in_channels: int  # of a patch, or the length of a feature row
+    grid: PatchGrid | None  # of every image; None where images differ
+
+
 @attrs.frozen(kw_only=True)
 class RunConfig:
-    """One training run: its data, model and training, read from and written to one flat mapping."""
+    """One training run: its data, model and training, read from and written to one flat mapping.
 
-    data: DataConfig = attrs.Factory(DataConfig)
+    The flat mapping names its kind of data in `dataset`, where it is not Megapixel MNIST.
+    """
+
+    data: DatasetConfig = attrs.Factory(DataConfig)
     model: ModelConfig = attrs.Factory(ModelConfig)
     training: TrainingConfig = attrs.Factory(TrainingConfig)
 
     def __attrs_post_init__(self) -> None:
-        smallest_batch = self.data.n_train % self.training.batch_size or self.training.batch_size
-        n_kept = min(self.model.memory_size, self.data.grid.n_patches)
-        side = -(-self.data.patch_size // 2 ** (self.model.n_stages + 1))  # of the last feature map
+        if (self.model.encoder == "features") != (self.dataset in _OF_FEATURES):
+            raise IpslibError(
+                f"encoder: {self.model.encoder} does not read {self.dataset}; images need resnet18 "
+                "or resnet50, feature bags need features."
+            )
+        if self.data.grid and isinstance(self.data, DataConfig):
+            self._check_batch_norm(self.data)
+
+    def _check_batch_norm(self, data: DataConfig) -> None:
+        smallest_batch = data.n_train % self.training.batch_size or self.training.batch_size
+        n_kept = min(self.model.memory_size, data.grid.n_patches)
+        side = -(-data.patch_size // 2 ** (self.model.n_stages + 1))  # of the last feature map
         if smallest_batch * n_kept * side**2 < 2:
             raise IpslibError(
                 f"memory_size: a batch of {smallest_batch} image with {n_kept} kept patch leaves "
@@ -178,21 +216,35 @@ class RunConfig:
     @classmethod
     def from_flat(cls, values: Mapping[str, object]) -> "RunConfig":
         """Build from `{field: value}`; raise IpslibError for an unknown field or a bad value."""
-        unknown = [name for name in values if name not in _SECTION_OF]
+        values = dict(values)
+        kind = values.pop("dataset", MEGAPIXEL_MNIST)
+        if kind not in DATASETS:
+            raise IpslibError(
+                f"dataset: wanted one of {', '.join(DATASETS)}, got {kind!r}"
+                f"{did_you_mean(str(kind), DATASETS)}."
+            )
+        sections = {"data": DATASETS[kind], "model": ModelConfig, "training": TrainingConfig}
+        section_of = {f.name: name for name, of in sections.items() for f in attrs.fields(of)}
+        unknown = [name for name in values if name not in section_of]
         if unknown:
-            hint = did_you_mean(unknown[0], _SECTION_OF)
+            hint = did_you_mean(unknown[0], section_of)
             raise IpslibError(f"{unknown[0]!r} is no field of a run{hint}.")
-        sections = {
-            section: {n: v for n, v in values.items() if _SECTION_OF[n] == section}
-            for section in _SECTIONS
+        fields = {
+            section: {n: v for n, v in values.items() if section_of[n] == section}
+            for section in sections
         }
-        return cls(**{name: _SECTIONS[name](**fields) for name, fields in sections.items()})
+        return cls(**{name: of(**fields[name]) for name, of in sections.items()})
+
+    @property
+    def dataset(self) -> str:
+        """The kind of data by name."""
+        return next(name for name, kind in DATASETS.items() if type(self.data) is kind)
 
     def flat(self) -> dict[str, object]:
         """Every field by name, in the order of definition, as JSON can hold it."""
-        values = {}
-        for section in _SECTIONS:
-            for name, value in attrs.asdict(getattr(self, section)).items():
+        values = {} if self.dataset == MEGAPIXEL_MNIST else {"dataset": self.dataset}
+        for section in (self.data, self.model, self.training):
+            for name, value in attrs.asdict(section).items():
                 values[name] = list(value) if isinstance(value, tuple) else value
         return values
 
@@ -203,13 +255,12 @@ class RunConfig:
     def changed(self) -> dict[str, object]:
         """The fields that differ from the published defaults."""
         values = self.flat()
-        for section, cls in _SECTIONS.items():
-            instance = getattr(self, section)
-            for field in attrs.fields(cls):
+        for section in (self.data, self.model, self.training):
+            for field in attrs.fields(type(section)):
                 default = field.default
                 if isinstance(default, attrs.Factory):
-                    default = default.factory(instance)
-                if getattr(instance, field.name) == default:
+                    default = default.factory(section)
+                if getattr(section, field.name) == default:
                     del values[field.name]
         return values
 
@@ -220,5 +271,8 @@ class RunConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-_SECTIONS = {"data": DataConfig, "model": ModelConfig, "training": TrainingConfig}
-_SECTION_OF = {f.name: name for name, cls in _SECTIONS.items() for f in attrs.fields(cls)}
+MEGAPIXEL_MNIST = "megapixel_mnist"
+DATASETS: dict[str, type] = {
+    MEGAPIXEL_MNIST: DataConfig,
+}
+_OF_FEATURES: set[str] = set()  # those of DATASETS that are feature bags

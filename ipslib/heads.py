@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.data.datasets import Dataset
 from ipslib.losses import diversity_loss
 from ipslib.model.ips import IPSNet, evaluating
 from ipslib.tally import n_correct
@@ -29,7 +29,7 @@ class HeadMeasures(NamedTuple):
 
 
 @torch.no_grad()
-def measure_heads(network: IPSNet, dataset: MegapixelMNIST, batch_size: int) -> HeadMeasures:
+def measure_heads(network: IPSNet, dataset: Dataset, batch_size: int) -> HeadMeasures:
     """Measure a trained network's heads over a data set, in evaluation mode.
 
     `alone` goes through the map that only the semantic loss trains: without that loss a head is
@@ -37,7 +37,7 @@ def measure_heads(network: IPSNet, dataset: MegapixelMNIST, batch_size: int) -> 
     """
     generator = torch.Generator().manual_seed(_ORDER_SEED)
     attention = outputs = 0.0
-    correct = dict.fromkeys(dataset.config.tasks, 0.0)
+    correct = dict.fromkeys(network.heads, 0.0)
     with evaluating(network.modules()):
         for batch in batches(dataset, batch_size):
             output = network(batch, generator=generator)

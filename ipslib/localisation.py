@@ -39,22 +39,29 @@ def touches(grid: PatchGrid, patches: Tensor, boxes: Tensor) -> Tensor:
     return meets.all(dim=-1)
 
 
+def has_object(boxes: Tensor) -> Tensor:
+    """Which rows of boxes (..., 4) hold one: a box without area only fills a row up."""
+    return (boxes[..., 2:] > 0).all(dim=-1)
+
+
 def localise(grid: PatchGrid, patches: Tensor, attn_weights: Tensor, boxes: Tensor) -> Localisation:
-    """Measure a batch.
+    """Measure a batch; images without an object are left out, and one must have some.
 
     Args:
         patches: (B, M) kept patches.
         attn_weights: (B, H, T, M), each head's and query's attention over them.
-        boxes: (B, R, 4) true boxes.
+        boxes: (B, R, 4) true boxes; those without area are none.
     """
-    n_kept = patches.shape[1]
+    images = has_object(boxes).any(dim=-1)
+    patches, attn_weights, boxes = patches[images], attn_weights[images], boxes[images]
+    real, n_kept = has_object(boxes), patches.shape[1]
     hit = touches(grid, patches, boxes)  # (B, R, M)
     weights = attn_weights.mean(dim=(1, 2))  # (B, M)
     entropy = torch.special.entr(attn_weights).sum(dim=-1).mean() / max(np.log(n_kept), 1e-12)
     n_touching, share_touching = _patches_on_boxes(grid, boxes.numpy())
-    missed = hypergeom.pmf(0, grid.n_patches, n_touching, n_kept)
+    missed = hypergeom.pmf(0, grid.n_patches, n_touching[real.flatten().numpy()], n_kept)
     return Localisation(
-        roi_recall=hit.any(dim=-1).double().mean().item(),
+        roi_recall=hit.any(dim=-1)[real].double().mean().item(),
         roi_recall_random=float(1 - missed.mean()),
         attention_on_digits=(weights * hit.any(dim=1)).sum(dim=1).mean().item(),
         attention_on_digits_random=float(share_touching.mean()),

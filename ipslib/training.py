@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -10,10 +10,11 @@ from torch import Tensor
 
 from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig, TrainingConfig
-from ipslib.data.megapixel_mnist import N_CLASSES, MegapixelMNIST, SceneBatch
+from ipslib.data.datasets import Dataset, LabelledBatch, open_dataset
 from ipslib.data.patches import PatchBatch
+from ipslib.data.prefetch import prefetched
 from ipslib.errors import IpslibError
-from ipslib.localisation import Localisation, localise, mean_localisation
+from ipslib.localisation import Localisation, has_object, localise, mean_localisation
 from ipslib.losses import Losses, combined_losses
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 from ipslib.tally import Tally
@@ -41,13 +42,14 @@ class Evaluation(NamedTuple):
 
     loss: float
     accuracy: dict[str, float]
-    localisation: Localisation
+    localisation: Localisation | None  # None where no object's place is known
 
 
 def build_network(config: RunConfig, *, device: str = "cpu") -> IPSNet:
     """An untrained network of a configuration; its initial weights follow the training seed."""
     torch.manual_seed(config.training.seed)
-    network = IPSNet(config.model, dict.fromkeys(config.data.tasks, N_CLASSES)).to(device)
+    data = config.data
+    network = IPSNet(config.model, data.n_classes, in_channels=data.in_channels).to(device)
     network.precision = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     return network
 
@@ -128,7 +130,7 @@ def train(
     state = TrainingState(config, device=device)
     if snapshot is not None:
         state.restore(snapshot)
-    train_set, test_set = MegapixelMNIST(config.data, "train"), MegapixelMNIST(config.data, "test")
+    train_set, test_set = (open_dataset(config.data, split) for split in ("train", "test"))
     for epoch in range(len(state.history) + 1, settings.epochs + 1):
         start = time.perf_counter()
         means = _train_epoch(state, train_set, settings, epoch)
@@ -140,7 +142,7 @@ def train(
             row["test"] = {
                 "loss": test.loss,
                 "accuracy": test.accuracy,
-                "attention": test.localisation._asdict(),
+                "attention": test.localisation and test.localisation._asdict(),
             }
         state.history.append(row)
         if on_epoch:
@@ -149,27 +151,38 @@ def train(
 
 
 def _train_epoch(
-    state: TrainingState, train_set: MegapixelMNIST, settings: TrainingConfig, epoch: int
+    state: TrainingState, train_set: Dataset, settings: TrainingConfig, epoch: int
 ) -> dict:
     """One pass over the training set in a new order; the means of losses and accuracies."""
     network, optimiser = state.network.train(), state.optimiser
+    train_set = train_set.augmented(seed=settings.seed, epoch=epoch)
     tally = Tally()
     order = torch.randperm(len(train_set), generator=state.generator)
-    steps_per_epoch = math.ceil(len(train_set) / settings.batch_size)
-    for step, indices in enumerate(order.split(settings.batch_size)):
-        rate = learning_rate((epoch - 1) * steps_per_epoch + step, steps_per_epoch, settings)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        batch = train_set.batch(indices.tolist())
+    steps = order.split(settings.batch_size)
+    parts = [
+        (step, part) for step, images in enumerate(steps) for part in _parts(train_set, images)
+    ]
+    loaded = prefetched(train_set.batch, (part.tolist() for _, part in parts))
+    for (step, part), batch in zip(parts, loaded, strict=True):
+        share = len(part) / len(steps[step])
         output, losses, labels = forward_step(network, batch, settings, state.generator)
-        optimiser.zero_grad()
-        losses.total.backward()
-        optimiser.step()
+        (losses.total * share if share < 1 else losses.total).backward()
         tally.add(output.logits, labels, losses)
+        if part[-1] == steps[step][-1]:
+            rate = learning_rate((epoch - 1) * len(steps) + step, len(steps), settings)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            optimiser.step()
+            optimiser.zero_grad()
     means = tally.means()
-    where = f"in epoch {epoch}, step {tally.first_not_finite()} of {steps_per_epoch}"
+    where = f"in epoch {epoch}, step {tally.first_not_finite()} of {len(parts)}"
     _check_finite(means["loss"], settings, where)
     return means
+
+
+def _parts(dataset: Dataset, images: Tensor) -> Sequence[Tensor]:
+    """What is forwarded together: a batch, or one image where images differ in size."""
+    return images.split(1 if dataset.grid is None else len(images))
 
 
 def _check_finite(loss: float, settings: TrainingConfig, where: str) -> None:
@@ -181,7 +194,7 @@ def _check_finite(loss: float, settings: TrainingConfig, where: str) -> None:
 
 
 def forward_step(
-    network: IPSNet, batch: SceneBatch, settings: TrainingConfig, generator: torch.Generator
+    network: IPSNet, batch: LabelledBatch, settings: TrainingConfig, generator: torch.Generator
 ) -> tuple[IPSOutput, Losses, Mapping[str, Tensor]]:
     """The forward pass that training and evaluation share."""
     labels = {task: label.to(network.device) for task, label in batch.labels.items()}
@@ -199,7 +212,7 @@ def forward_step(
 @torch.no_grad()
 def evaluate(
     network: IPSNet,
-    dataset: MegapixelMNIST,
+    dataset: Dataset,
     batch_size: int,
     *,
     settings: TrainingConfig | None = None,
@@ -212,11 +225,13 @@ def evaluate(
         for batch in batches(dataset, batch_size):
             output, losses, labels = forward_step(network, batch, settings, generator)
             tally.add(output.logits, labels, losses)
-            kept, weights = output.selection.indices, output.attn_weights.cpu()
-            parts.append(localise(dataset.grid, kept, weights, batch.boxes))
-            sizes.append(batch.batch_size)
-    means = tally.means()
-    return Evaluation(means["loss"], means["accuracy"], mean_localisation(parts, sizes))
+            n_located = 0 if batch.boxes is None else int(has_object(batch.boxes).any(dim=1).sum())
+            if n_located:
+                kept, weights = output.selection.indices, output.attn_weights.cpu()
+                parts.append(localise(dataset.grid, kept, weights, batch.boxes))
+                sizes.append(n_located)
+    means, located = tally.means(), mean_localisation(parts, sizes) if parts else None
+    return Evaluation(means["loss"], means["accuracy"], located)
 
 
 @torch.no_grad()
@@ -231,10 +246,11 @@ def attend(network: IPSNet, batch: PatchBatch) -> tuple[Tensor, Tensor]:
     return output.selection.indices, output.attn_weights.cpu()
 
 
-def batches(dataset: MegapixelMNIST, batch_size: int) -> Iterator[SceneBatch]:
+def batches(dataset: Dataset, batch_size: int) -> Iterator[LabelledBatch]:
     """All images in order."""
-    for start in range(0, len(dataset), batch_size):
-        yield dataset.batch(range(start, min(start + batch_size, len(dataset))))
+    images = torch.arange(len(dataset))
+    together = (part for each in images.split(batch_size) for part in _parts(dataset, each))
+    yield from prefetched(dataset.batch, (part.tolist() for part in together))
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainingConfig) -> float:

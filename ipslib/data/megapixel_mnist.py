@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipslib.config import N_DIGITS, DataConfig
+from ipslib.config import N_CLASSES, N_DIGITS, DataConfig
 from ipslib.data.digits import DigitSet, load_digits
 from ipslib.data.noise import BOX, noise_pool
 from ipslib.data.patches import PatchGrid
@@ -27,7 +27,6 @@ from ipslib.fields import choice
 
 _POOL_KEY, _IMAGE_KEY = 0, 1
 _REMEMBERED_OBJECTS = 1_000_000  # of all images together; a larger set is placed anew each time
-N_CLASSES = 10
 
 
 class Placement(NamedTuple):
@@ -117,6 +116,10 @@ class MegapixelMNIST:
         """Image `index`, to be drawn whole."""
         placement = self.placement(index)
         return LaidOut(self.scene(placement), self.labels(placement))
+
+    def augmented(self, *, seed: int, epoch: int) -> "MegapixelMNIST":
+        """The set itself: its images are never augmented."""
+        return self
 
     def batch(self, indices: Sequence[int]) -> SceneBatch:
         """Several images as one PatchBatch; its `boxes` are the digits'."""

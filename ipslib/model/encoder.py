@@ -1,8 +1,10 @@
-"""Patch encoders: the first stages of a ResNet, and a frozen ResNet-50 with a projection."""
+"""Patch encoders: the first stages of a ResNet, a frozen ResNet-50 with a projection, and that of
+features which another network made."""
 
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 from torch.hub import get_dir
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18, resnet50
@@ -33,15 +35,24 @@ def weights_file(encoder: str, weights: str) -> WeightsFile | None:
 
 
 def build_encoder(config: ModelConfig, in_channels: int) -> nn.Sequential:
-    """Build the encoder of a configuration: patches (n, C, P, P) to embeddings (n, D).
+    """Build the encoder of a configuration: patches (n, C, P, P) or features (n, C) to embeddings
+    (n, D).
 
-    The sequence is conv, batch norm, ReLU, max pool, stages, average pool, and the projection
-    2048 -> D behind ResNet-50. Frozen: every weight but the replaced first convolution and the
-    projection keeps its value.
+    Of images, the sequence is conv, batch norm, ReLU, max pool, stages, average pool, and the
+    projection 2048 -> D behind ResNet-50. Frozen: every weight but the replaced first convolution
+    and the projection keeps its value. Features are normalised each, projected, normalised over
+    the batch and rectified, as published for CAMELYON16.
 
     Raises:
         IpslibError: where pretrained weights are neither cached nor downloadable.
     """
+    if config.encoder == "features":
+        return nn.Sequential(
+            nn.LayerNorm(in_channels, elementwise_affine=False),
+            nn.Linear(in_channels, config.embedding_dim),
+            nn.BatchNorm1d(config.embedding_dim),
+            nn.ReLU(inplace=True),
+        )
     if config.encoder == "resnet18" and config.width != 1:
         trunk = _narrow_resnet18(round(64 * config.width))
     else:
@@ -113,3 +124,8 @@ def keep_frozen_statistics(encoder: nn.Module) -> None:
 def as_encoder_input(patches: Tensor) -> Tensor:
     """uint8 patches as float in 0..1; floats and features as they are."""
     return patches if patches.is_floating_point() else patches.float() / 255
+
+
+def layout_of(patches: Tensor) -> torch.memory_format:
+    """How an encoder wants its input in memory: channels last, where it is an image."""
+    return torch.channels_last if patches.ndim == 4 else torch.contiguous_format

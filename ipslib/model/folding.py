@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from ipslib.model.encoder import layout_of
+
 
 class FoldedEncoder:
     """A copy of an encoder in which each batch norm is part of the convolution before it.
@@ -61,6 +63,6 @@ class FoldedEncoder:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Encode patches (n, C, P, P) of any floating dtype to (n, D) float32."""
+        """Encode patches (n, C, P, P) or features (n, C) of floating dtype to (n, D) float32."""
         dtype = next(self._copy.parameters()).dtype
-        return self._copy(inputs.to(dtype, memory_format=torch.channels_last)).float()
+        return self._copy(inputs.to(dtype, memory_format=layout_of(inputs))).float()

@@ -11,13 +11,20 @@ from torch import Tensor, nn
 from ipslib.config import ModelConfig
 from ipslib.data.patches import PatchBatch
 from ipslib.masking import mask_logits, mask_scores
-from ipslib.model.encoder import as_encoder_input, build_encoder, keep_frozen_statistics
+from ipslib.model.encoder import (
+    as_encoder_input,
+    build_encoder,
+    keep_frozen_statistics,
+    layout_of,
+)
 from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 from ipslib.selection import Selection, attention_scores, not_blank, select_patches
 
 _SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves
+
+_SIZES = 16  # of what is encoded together: blocks of memory of few sizes are used again
 
 
 class IPSOutput(NamedTuple):
@@ -38,7 +45,7 @@ class IPSNet(nn.Module):
     Args:
         config: sizes and switches.
         n_classes: {task: number of outputs}, one query token each, in this order.
-        in_channels: channels of a patch.
+        in_channels: channels of a patch, or the length of a feature row.
     """
 
     def __init__(self, config: ModelConfig, n_classes: Mapping[str, int], *, in_channels: int = 1):
@@ -69,9 +76,10 @@ class IPSNet(nn.Module):
         return self
 
     def embed(self, patches: Tensor) -> Tensor:
-        """Encode patches (n, C, P, P), uint8 or float in 0..1, to (n, D) float32."""
+        """Encode patches (n, C, P, P), uint8 or float in 0..1, or features (n, C), to (n, D)
+        float32."""
         inputs = as_encoder_input(patches.to(self.device))
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+        inputs = inputs.contiguous(memory_format=layout_of(inputs))
         low = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             return self.encoder(inputs).float()
@@ -120,12 +128,18 @@ class IPSNet(nn.Module):
     def _embed_kept(self, patches: Tensor) -> Tensor:
         """Embed the kept patches (B M, ...): all-zero ones are encoded once, and counted as many
         times as they are in the statistics of batch norms."""
+        if not self._norms:
+            return self.embed(patches)
         has_ink = not_blank(patches)
         n_blank = int((~has_ink).sum())
         if n_blank < _SHARED_FROM * len(patches):
             return self.embed(patches)
-        distinct = torch.cat([torch.zeros_like(patches[:1]), patches[has_ink]])
-        with repeated(self._norms, n_blank):
+        n_inked = len(patches) - n_blank
+        step = max(1, len(patches) // _SIZES)
+        n_spare = min(-(1 + n_inked) % step, n_blank - 1)  # blanks that count by themselves
+        spare = torch.zeros_like(patches[:1]).expand(n_spare, *patches.shape[1:])
+        distinct = torch.cat([torch.zeros_like(patches[:1]), patches[has_ink], spare])
+        with repeated(self._norms, n_blank - n_spare):
             return self.embed(distinct)[has_ink.cumsum(0) * has_ink]
 
     def _at_position(self, embeddings: Tensor, index: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ import torch
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.study.one_run import Report, RunFailed
-from ipslib.study.pool import Ended, attempt, one_thread
+from ipslib.study.pool import Ended, attempt, threads_of
 from ipslib.study.records import RecordStore
 from ipslib.study.runs import Way
 
@@ -118,6 +118,6 @@ def _work(values: dict, folder: str, topic: str) -> dict | RunFailed:
     from distributed import get_worker
 
     worker, device = get_worker(), "cuda" if torch.cuda.is_available() else "cpu"
-    with _one_at_a_time, one_thread(device):
-        config, store = RunConfig.from_flat(values), RecordStore(Path(folder))
+    config, store = RunConfig.from_flat(values), RecordStore(Path(folder))
+    with _one_at_a_time, threads_of(config, device):
         return attempt(config, store, device, lambda event: worker.log_event(topic, event))

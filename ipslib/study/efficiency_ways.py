@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import RunConfig
-from ipslib.data.megapixel_mnist import N_CLASSES, MegapixelMNIST
+from ipslib.data.megapixel_mnist import MegapixelMNIST
 from ipslib.losses import task_loss
 from ipslib.model.encoder import as_encoder_input, build_encoder
 from ipslib.training import build_network, forward_step
@@ -36,7 +36,8 @@ class WholeImageNet(nn.Module):
         self.memory_format = torch.contiguous_format if narrow else torch.channels_last
         self.encoder = encoder.to(memory_format=self.memory_format)
         dim = config.model.embedding_dim
-        self.heads = nn.ModuleDict({task: nn.Linear(dim, N_CLASSES) for task in config.data.tasks})
+        n_classes = config.data.n_classes
+        self.heads = nn.ModuleDict({task: nn.Linear(dim, n) for task, n in n_classes.items()})
         self.low_precision = config.training.precision == "bf16"
 
     def forward(self, canvases: Tensor) -> dict[str, Tensor]:

@@ -1,9 +1,10 @@
 """Ways to have many runs done: one after the other here, or side by side in processes.
 
-Each yields (run, record or RunFailed) as runs end. Processes have one thread each: on narrow
-networks two of them finish sooner than one of two threads, and one thread keeps a run's bits the
-same whatever else is running. Every process talks to this one through a pipe of its own, so that
-one that is killed tears no other's talk, and what it was at is known.
+Each yields (run, record or RunFailed) as runs end. Processes have one thread each: two of them
+finish sooner than one of two threads. So has a narrow network that is trained alone, which gains
+little by more; alone, a network of full width has all cores. A CPU gives a run the same bits
+whenever it has as many threads. Every process talks to this one through a pipe of its own, so
+that one that is killed tears no other's talk, and what it was at is known.
 """
 
 import multiprocessing
@@ -29,7 +30,7 @@ Ended = Iterator[tuple[RunConfig, dict | RunFailed]]
 def here(configs: Sequence[RunConfig], store: RecordStore, device: str, report: Report) -> Ended:
     """One after the other, in this process."""
     for config in configs:
-        with one_thread(device):
+        with threads_of(config, device):
             ended = attempt(config, store, device, report)
         yield config, ended
 
@@ -119,10 +120,10 @@ def attempt(config: RunConfig, store: RecordStore, device: str, report: Report) 
 
 
 @contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """One torch thread for a while, on the CPU."""
+def threads_of(config: RunConfig, device: str) -> Iterator[None]:
+    """The torch threads that a run trained alone has on the CPU, for a while."""
     before = torch.get_num_threads()
-    if device == "cpu":
+    if device == "cpu" and config.model.width < 1:
         torch.set_num_threads(1)
     try:
         yield

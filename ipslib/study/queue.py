@@ -17,7 +17,7 @@ from ipslib.errors import IpslibError
 from ipslib.study.events import reporter
 from ipslib.study.layout import Layout
 from ipslib.study.one_run import OutOfTime, RunFailed, failure_record, train_and_record
-from ipslib.study.pool import one_thread
+from ipslib.study.pool import threads_of
 from ipslib.study.provenance import provenance
 from ipslib.study.published_configs import PublishedRun, published_runs
 from ipslib.study.records import RecordStore
@@ -121,7 +121,7 @@ def expected_seconds(config: RunConfig, times: Sequence[dict]) -> float | None:
 def _train(run: PublishedRun, store: RecordStore, device: str, deadline: float) -> dict:
     report = reporter([], [run.config])
     try:
-        with one_thread(device):
+        with threads_of(run.config, device):
             return train_and_record(
                 run.config, store, device=device, deadline=deadline, report=report
             )

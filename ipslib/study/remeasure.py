@@ -91,7 +91,7 @@ def _measured(run: TrainedRun, config: RunConfig) -> dict:
     result = {
         "accuracy": test.accuracy,
         "best_accuracy": {},
-        "attention": test.localisation._asdict(),
+        "attention": test.localisation and test.localisation._asdict(),
     }
     return {
         **run.record,

@@ -210,7 +210,7 @@ class TestFiles:
         def missing(*_, **__):
             raise FileNotFoundError(errno.ENOENT, "No such file", "digits")
 
-        monkeypatch.setattr(training, "MegapixelMNIST", missing)
+        monkeypatch.setattr(training, "open_dataset", missing)
         with pytest.raises(FileNotFoundError, match="digits"):
             train_and_record(TINY, store)
 

@@ -17,7 +17,7 @@ from ipslib.errors import IpslibError
 from ipslib.study import one_run, pool
 from ipslib.study.events import PROGRESS_VARIABLE
 from ipslib.study.one_run import RunFailed, train_and_record
-from ipslib.study.pool import here, in_processes, one_thread
+from ipslib.study.pool import here, in_processes, threads_of
 from ipslib.study.records import RecordStore
 from ipslib.study.runs import run_outcomes
 from tests.tiny import TINY
@@ -90,7 +90,7 @@ def test_a_killed_process_and_a_failing_run_cost_the_others_nothing(
     assert resumed[0] == (2, 1)  # from the checkpoint after the first epoch
     assert multiprocessing.active_children() == []
 
-    with one_thread("cpu"):
+    with threads_of(long, "cpu"):
         for config in (long, short):
             theirs, other = store.find(config), RecordStore(tmp_path / "here")
             assert outcomes[config.id].status == "made"
@@ -158,10 +158,12 @@ class TestHere:
         try:
             for _ in here([TINY], store, "cpu", lambda _: threads.append(torch.get_num_threads())):
                 threads.append(torch.get_num_threads())
-            with pytest.raises(KeyboardInterrupt), one_thread("cpu"):
+            with pytest.raises(KeyboardInterrupt), threads_of(TINY, "cpu"):
                 raise KeyboardInterrupt
             assert torch.get_num_threads() == 2
-            with one_thread("cuda"):
+            with threads_of(TINY, "cuda"):
+                assert torch.get_num_threads() == 2
+            with threads_of(TINY.replace(width=1.0), "cpu"):  # alone, a wide network has all cores
                 assert torch.get_num_threads() == 2
         finally:
             torch.set_num_threads(before)
