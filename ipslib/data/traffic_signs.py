@@ -30,48 +30,15 @@ from ipslib.data.traffic_signs_classes import (
     read_set,
     thinned,
 )
+from ipslib.data.traffic_signs_config import TrafficSignsConfig
 from ipslib.data.traffic_signs_image import SignImage
 from ipslib.data.traffic_signs_marker import is_standin
 from ipslib.data.traffic_signs_report import ReadReport
-from ipslib.errors import IpslibError
-from ipslib.fields import choice, flag, integer, number, side_lengths
+from ipslib.data.traffic_signs_standin import write_standin
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.fields import choice
 
-TASK = "sign"
-FOLDERS = {"real": "traffic_signs", "standin": "traffic_signs_standin"}
 _AUGMENT_KEY = 2
-_PUBLISHED_WIDTH, _PUBLISHED_SHIFT = 1600, 100
-
-
-@attrs.frozen(kw_only=True)
-class TrafficSignsConfig:
-    """The task at the published sizes, in pixels."""
-
-    signs: str = choice("real", tuple(FOLDERS))
-    canvas: tuple[int, int] = side_lengths((1200, 1600))  # what the photographs are brought to
-    patch_size: int = integer(100, at_least=4)
-    patch_stride: int = integer(lambda self: self.patch_size)
-    fraction: float = number(1.0, at_least=0.001, at_most=1.0)  # of each training class
-    thin_test: bool = flag(False)  # true, as published: the test set too
-    jitter: float = number(0.1, at_most=0.5)
-    translate: int = integer(
-        lambda self: round(self.canvas[1] * _PUBLISHED_SHIFT / _PUBLISHED_WIDTH), at_least=0
-    )
-
-    def __attrs_post_init__(self) -> None:
-        if self.patch_size > min(self.canvas):
-            raise IpslibError(
-                f"patch_size: {self.patch_size} px does not fit the canvas of {self.canvas[0]} x "
-                f"{self.canvas[1]} px; enlarge canvas or reduce patch_size."
-            )
-        if self.patch_stride > self.patch_size:
-            raise IpslibError(
-                f"patch_stride: {self.patch_stride} px leaves gaps between patches of "
-                f"{self.patch_size} px; reduce patch_stride or enlarge patch_size."
-            )
-
-    @property
-    def grid(self) -> PatchGrid:
-        return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
 
 
 class _Moment(NamedTuple):
@@ -89,6 +56,7 @@ class TrafficSigns:
         examples: the images in use, in the order of the annotations.
         report: what reading found, in the whole set.
         is_standin: True where the project drew the photographs: every output says so.
+        threads: that decode the images of a batch.
     """
 
     config: TrafficSignsConfig
@@ -96,6 +64,7 @@ class TrafficSigns:
     examples: tuple[Example, ...] = attrs.field(kw_only=True, repr=False)
     report: ReadReport = attrs.field(kw_only=True, repr=False)
     is_standin: bool = attrs.field(kw_only=True)
+    threads: int = attrs.field(factory=torch.get_num_threads, kw_only=True, eq=False)
     _moment: _Moment | None = attrs.field(default=None, kw_only=True)
 
     def __len__(self) -> int:
@@ -153,7 +122,7 @@ class TrafficSigns:
         shift = (0, 0) if augmentation is None else augmentation.shift
         return boxes_on_canvas(self.examples[index], self.config.canvas, shift)
 
-    def batch(self, indices: Sequence[int], *, threads: int = 1) -> SignBatch:
+    def batch(self, indices: Sequence[int]) -> SignBatch:
         """Several images as one PatchBatch with `labels`, `boxes` and `roi`, decoded.
 
         Raises:
@@ -165,7 +134,7 @@ class TrafficSigns:
             [self.source(index) for index in indices],
             [self.boxes(index) for index in indices],
             labels,
-            threads=threads,
+            threads=self.threads,
         )
 
     def canvas(self, index: int) -> np.ndarray:
@@ -173,15 +142,19 @@ class TrafficSigns:
         return self.source(index).pixels
 
 
-def signs_folder(signs: str) -> Path:
-    """Where the real photographs or the stand-in's lie: in $IPSLIB_DATA, or the project's data."""
-    return data_root() / FOLDERS[signs]
+def signs_folder(config: TrafficSignsConfig) -> Path:
+    """Where the photographs of a configuration lie: in $IPSLIB_DATA, or the project's data."""
+    if config.signs == "real":
+        return data_root() / "traffic_signs"
+    height, width = config.standin_size
+    name = f"{config.standin_train}_{config.standin_test}_{height}_{width}_{config.standin_shares}"
+    return data_root() / "traffic_signs_standin" / name
 
 
 def load_traffic_signs(
     config: TrafficSignsConfig, split: str, *, folder: str | Path | None = None
 ) -> TrafficSigns:
-    """Open a split; Set1 trains and Set2 tests.
+    """Open a split; Set1 trains and Set2 tests. A stand-in is drawn where it is not there yet.
 
     Args:
         config: sizes and variants.
@@ -189,28 +162,45 @@ def load_traffic_signs(
         folder: that holds `Set1` and `Set2`; `signs_folder` if None.
 
     Raises:
-        IpslibError: when the files are not there or none is sound, or when the folder holds the
-            real set where a stand-in was asked for, or the other way round.
+        IpslibError: when the photographs are not there or none is sound, or when the folder holds
+            the real ones where a stand-in was asked for, or the other way round.
     """
-    folder = signs_folder(config.signs) if folder is None else Path(folder)
-    drawn = is_standin(folder)
-    if not (folder / SET_OF["train"]).is_dir():
+    if split not in SET_OF:
+        raise IpslibError(f"split: unknown {split!r}{did_you_mean(split, SET_OF)}.")
+    if folder is None:
+        folder = signs_folder(config)
+        if config.signs == "standin":
+            write_standin(
+                folder,
+                config.standin_train,
+                config.standin_test,
+                size=config.standin_size,
+                shares=(1, 1, 1, 1) if config.standin_shares == "equal" else None,
+            )
+    folder = Path(folder)
+    _check_folder(folder, config)
+    whole = _read_set(folder / SET_OF[split], _stamp(folder / SET_OF[split]))
+    examples = whole.examples
+    if split == "train" or config.thin_test:
+        examples = thinned(examples, config.fraction)
+    return TrafficSigns(
+        config, split, examples=examples, report=whole.report, is_standin=is_standin(folder)
+    )
+
+
+def _check_folder(folder: Path, config: TrafficSignsConfig) -> None:
+    if not all((folder / name).is_dir() for name in SET_OF.values()):
         raise IpslibError(
             f"{folder}: wanted Set1 and Set2 of the Swedish traffic signs, found none; fetch them "
             f"(python -m ipslib.data.traffic_signs_download), put them there, set "
             f"{DATA_ROOT_VARIABLE} to a root that holds {folder.name}, or use signs: standin."
         )
+    drawn, kinds = is_standin(folder), ("the real photographs", "a stand-in that was drawn")
     if drawn != (config.signs == "standin"):
-        kinds = ("the real photographs", "a stand-in that was drawn")
         raise IpslibError(
-            f"{folder}: wanted {kinds[config.signs == 'standin']}, got {kinds[drawn]}; name the "
-            "other folder, or use signs: " + ("standin." if drawn else "real.")
+            f"{folder}: wanted {kinds[not drawn]}, got {kinds[drawn]}; name the other folder, or "
+            f"use signs: {'standin' if drawn else 'real'}."
         )
-    whole = _read_set(folder / SET_OF[split], _stamp(folder / SET_OF[split]))
-    examples = whole.examples
-    if split == "train" or config.thin_test:
-        examples = thinned(examples, config.fraction)
-    return TrafficSigns(config, split, examples=examples, report=whole.report, is_standin=drawn)
 
 
 @lru_cache(maxsize=4)

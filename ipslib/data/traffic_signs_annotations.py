@@ -16,6 +16,7 @@ from ipslib.errors import IpslibError, did_you_mean
 
 ANNOTATIONS = "annotations.txt"
 LIMITS = ("50_SIGN", "70_SIGN", "80_SIGN")
+CLASSES = ("EMPTY", *LIMITS)
 VISIBILITIES = ("VISIBLE", "BLURRED", "SIDE_ROAD", "OCCLUDED")  # the best first
 _N_FIELDS = 7
 _JPEG_NAME = re.compile(r"(?:[^,;]*?\.jpe?g)?", re.IGNORECASE)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from ipslib.data.traffic_signs_annotations import (
     ANNOTATIONS,
+    CLASSES,
     LIMITS,
     VISIBILITIES,
     Box,
@@ -21,7 +22,6 @@ from ipslib.data.traffic_signs_image import inspect_image
 from ipslib.data.traffic_signs_report import SKIPPED, Problem, ReadReport
 from ipslib.errors import IpslibError
 
-CLASSES = ("EMPTY", *LIMITS)
 SET_OF = {"train": "Set1", "test": "Set2"}
 OTHER_SIGNS, NOT_VISIBLE = "other signs only", "limit sign not VISIBLE"
 # Of Set1 and Set2 after the filter, by class: 747 and 684 images.

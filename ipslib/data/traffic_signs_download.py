@@ -20,6 +20,7 @@ from tqdm.auto import tqdm
 from ipslib.data.traffic_signs import signs_folder
 from ipslib.data.traffic_signs_annotations import ANNOTATIONS, read_annotations
 from ipslib.data.traffic_signs_classes import SET_OF
+from ipslib.data.traffic_signs_config import TrafficSignsConfig
 from ipslib.data.traffic_signs_fetch import Fetched, digest, fetch
 from ipslib.data.traffic_signs_marker import is_standin
 from ipslib.errors import IpslibError
@@ -36,7 +37,7 @@ def download_traffic_signs(folder: str | Path | None = None, *, base_url: str = 
     """Fetch what is missing of Set1 and Set2; what is there is left as it is.
 
     Args:
-        folder: for the two sets; `signs_folder("real")` if None.
+        folder: for the two sets; that of the data root if None.
         base_url: that holds `Set1/annotations.txt` and `Set1/Set1Part0.zip`, and so on.
 
     Returns:
@@ -46,7 +47,7 @@ def download_traffic_signs(folder: str | Path | None = None, *, base_url: str = 
         IpslibError: without a network, when a file is not what it should be, and for a stand-in's
             folder.
     """
-    folder = signs_folder("real") if folder is None else Path(folder)
+    folder = signs_folder(TrafficSignsConfig()) if folder is None else Path(folder)
     if is_standin(folder):
         raise IpslibError(
             f"{folder}: wanted a folder for the real photographs, got one of drawn ones; name "

@@ -14,8 +14,8 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ipslib.data.randomness import SPLITS, stream
-from ipslib.data.traffic_signs_annotations import ANNOTATIONS, LIMITS
-from ipslib.data.traffic_signs_classes import CLASSES, PUBLISHED_COUNTS, SET_OF
+from ipslib.data.traffic_signs_annotations import ANNOTATIONS, CLASSES, LIMITS
+from ipslib.data.traffic_signs_classes import PUBLISHED_COUNTS, SET_OF
 from ipslib.data.traffic_signs_drawing import DrawnSign, draw_scene
 from ipslib.data.traffic_signs_marker import made_by, write_marker
 from ipslib.errors import IpslibError

@@ -6,8 +6,10 @@ import pytest
 import torch
 
 from ipslib.data.digits import DATA_ROOT_VARIABLE
-from ipslib.data.traffic_signs import TrafficSignsConfig, load_traffic_signs, signs_folder
-from ipslib.data.traffic_signs_classes import CLASSES, class_counts
+from ipslib.data.traffic_signs import load_traffic_signs, signs_folder
+from ipslib.data.traffic_signs_annotations import CLASSES
+from ipslib.data.traffic_signs_classes import class_counts
+from ipslib.data.traffic_signs_config import TrafficSignsConfig
 from ipslib.data.traffic_signs_image import denormalised
 from ipslib.data.traffic_signs_marker import MARKER
 from ipslib.data.traffic_signs_standin import write_standin
@@ -30,27 +32,6 @@ def train(folder):
 
 def with_changes(**changes) -> TrafficSignsConfig:
     return attrs.evolve(CONFIG, **changes)
-
-
-def test_the_published_defaults():
-    config = TrafficSignsConfig()
-    assert config.grid.n_patches == 192 and config.grid.shape == (12, 16)
-    assert (config.translate, config.jitter, config.patch_stride) == (100, 0.1, 100)
-    assert CONFIG.translate == 8  # 100 px of 1600, on a canvas 120 px wide
-
-
-@pytest.mark.parametrize(
-    ("changes", "says"),
-    [
-        ({"patch_size": 91}, "does not fit the canvas of 90 x 120 px"),
-        ({"patch_stride": 16}, "leaves gaps"),
-        ({"fraction": 1.5}, "fraction: wanted a number from 0.001 to 1"),
-        ({"signs": "standing"}, "did you mean 'standin'"),
-    ],
-)
-def test_what_cannot_be_is_refused(changes, says):
-    with pytest.raises(IpslibError, match=says):
-        with_changes(**changes)
 
 
 def test_set1_trains_and_set2_tests(folder, train):
@@ -171,7 +152,6 @@ def test_real_and_drawn_never_pass_for_each_other(folder, tmp_path):
 
 def test_without_the_files_one_sentence_says_what_to_put_where(monkeypatch, tmp_path):
     monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
-    assert signs_folder("real") != signs_folder("standin")
     with pytest.raises(IpslibError) as refusal:
         load_traffic_signs(TrafficSignsConfig(), "train")
     message = str(refusal.value)
@@ -187,3 +167,23 @@ def test_what_changed_on_disk_is_read_again(folder, tmp_path):
     after = load_traffic_signs(CONFIG, "train", folder=copy)
     assert len(after) == len(before) - 1
     assert len(after.report.skipped) == len(before.report.skipped) + 1
+
+
+def test_a_standin_is_drawn_where_it_is_not_there_and_lies_apart(monkeypatch, tmp_path):
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
+    small = {"canvas": (100, 120), "patch_size": 20, "standin_train": 9, "standin_test": 6}
+    config = TrafficSignsConfig(signs="standin", **small)
+    train, test = (load_traffic_signs(config, split) for split in ("train", "test"))
+    assert (len(train), len(test)) == (9, 6) and train.is_standin and test.is_standin
+    assert train.examples[0].size == config.standin_size == (80, 96)
+    assert train.class_counts["EMPTY"] > 9 / 3
+    equal = attrs.evolve(config, standin_shares="equal")
+    assert signs_folder(equal) != signs_folder(config) != signs_folder(TrafficSignsConfig())
+    assert max(load_traffic_signs(equal, "train").class_counts.values()) == 3
+    with pytest.raises(IpslibError, match="wanted Set1 and Set2"):
+        load_traffic_signs(TrafficSignsConfig(**small), "train")
+
+
+def test_an_unknown_split_is_refused(folder):
+    with pytest.raises(IpslibError, match=r"unknown 'tset' \(did you mean 'test'\?\)"):
+        load_traffic_signs(CONFIG, "tset", folder=folder)

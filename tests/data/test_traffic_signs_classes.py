@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ipslib.data.traffic_signs_annotations import VISIBILITIES, Box, Sign
+from ipslib.data.traffic_signs_annotations import CLASSES, VISIBILITIES, Box, Sign
 from ipslib.data.traffic_signs_classes import (
-    CLASSES,
     NOT_VISIBLE,
     OTHER_SIGNS,
     PUBLISHED_COUNTS,

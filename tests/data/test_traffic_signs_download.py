@@ -9,8 +9,9 @@ from threading import Thread
 import pytest
 
 from ipslib.data import traffic_signs_download
-from ipslib.data.traffic_signs import TrafficSignsConfig, load_traffic_signs
+from ipslib.data.traffic_signs import load_traffic_signs
 from ipslib.data.traffic_signs_classes import read_set
+from ipslib.data.traffic_signs_config import TrafficSignsConfig
 from ipslib.data.traffic_signs_download import BASE_URL, MD5, RECORD, download_traffic_signs
 from ipslib.data.traffic_signs_marker import MARKER
 from ipslib.data.traffic_signs_standin import write_standin
