@@ -106,7 +106,7 @@ class TrafficSigns:
         return draw_augmentation(random, jitter=config.jitter, translate=config.translate)
 
     def source(self, index: int) -> SignImage:
-        """Image `index` as a source of normalised patches."""
+        """Image `index` as a source of patches, not yet normalised."""
         config = self.config
         return SignImage(
             self.examples[index].path,
@@ -123,7 +123,8 @@ class TrafficSigns:
         return boxes_on_canvas(self.examples[index], self.config.canvas, shift)
 
     def batch(self, indices: Sequence[int]) -> SignBatch:
-        """Several images as one PatchBatch with `labels`, `boxes` and `roi`, decoded.
+        """Several images as one PatchBatch with `labels`, `boxes` and `roi`, decoded; its patches
+        are normalised.
 
         Raises:
             IpslibError: when an image is damaged.

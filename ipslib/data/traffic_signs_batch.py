@@ -11,13 +11,14 @@ from ipslib.data.patches import PatchGrid
 from ipslib.data.sources import SourceBatch
 from ipslib.data.traffic_signs_annotations import Box
 from ipslib.data.traffic_signs_classes import Example
-from ipslib.data.traffic_signs_image import SignImage
+from ipslib.data.traffic_signs_image import SignImage, normalised
 
 NO_BOX = (-1, -1, 0, 0)  # touches no patch
 
 
 class SignBatch(SourceBatch):
-    """B photographs as a PatchBatch; they are decoded here, so that a batch can be made ahead.
+    """B photographs as a PatchBatch of normalised patches; they are decoded here, so that a batch
+    can be made ahead.
 
     Args:
         sources: the photographs, of one grid.
@@ -44,6 +45,10 @@ class SignBatch(SourceBatch):
         self.roi = torch.stack([touched(self.grid, each) for each in boxes])
         with ThreadPoolExecutor(max_workers=threads) as pool:
             list(pool.map(lambda source: source.pixels, sources))
+
+    def read(self, image: Tensor, patch: Tensor) -> Tensor:
+        """Patches at pairs of indices (n,), (n,): (n, 3, P, P) float32, normalised."""
+        return normalised(super().read(image, patch))
 
 
 def padded(boxes: Sequence[np.ndarray]) -> Tensor:

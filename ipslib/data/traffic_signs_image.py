@@ -1,7 +1,8 @@
 """One photograph of the traffic signs: is it sound, its pixels at the published size, its patches.
 
 As published (Bergner et al., arXiv 2210.13007): resized to the canvas without regard to its
-proportions, bilinear with antialiasing; augmented; normalised by ImageNet's mean and deviation.
+proportions, bilinear with antialiasing; augmented; and, a batch at a time, normalised by
+ImageNet's mean and deviation.
 """
 
 import os
@@ -73,7 +74,7 @@ def decode(path: Path, canvas: tuple[int, int], augmentation: Augmentation | Non
 
 
 class SignImage(ImageSource):
-    """A photograph as N normalised patches (n, 3, P, P) float32.
+    """A photograph as N patches (n, 3, P, P) uint8, not yet normalised.
 
     It is decoded when its first patch is read and then held, so a source lives as long as its
     batch: a batch of the published size is larger than the cache of decoded files. What hangs over
@@ -100,7 +101,6 @@ class SignImage(ImageSource):
         super().__init__(
             str(path), shape, np.dtype(np.uint8), patch_size=patch_size, patch_stride=patch_stride
         )
-        self.dtype = torch.float32
         self._path, self._augmentation = path, augmentation
         self._pixels: np.ndarray | None = None
 
@@ -111,10 +111,6 @@ class SignImage(ImageSource):
             self._pixels = decode(self._path, self.grid.canvas, self._augmentation)
         return self._pixels
 
-    def read(self, patches: Tensor) -> Tensor:
-        """Patches by index (n,): (n, 3, P, P)."""
-        return normalise_(super().read(patches))
-
     def _copy(self, rows: slice, cols: slice, into: np.ndarray) -> None:
         into[...] = self.pixels[rows, cols]
 
@@ -123,13 +119,18 @@ class SignImage(ImageSource):
         return self.__dict__ | {"_pixels": None}
 
 
-def normalise_(pixels: Tensor) -> Tensor:
-    """Pixels (n, 3, h, w) of 0..255 as float32, normalised in place."""
-    mean, deviation = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, DEVIATION))
-    return pixels.sub_(255 * mean).div_(255 * deviation)
+def normalised(patches: Tensor) -> Tensor:
+    """Patches (n, 3, P, P) uint8 as float32, normalised."""
+    mean, deviation = _statistics()
+    return patches.float().sub_(255 * mean).div_(255 * deviation)
 
 
 def denormalised(patches: Tensor) -> Tensor:
     """Normalised patches (n, 3, P, P) as uint8 pixels again, for figures."""
-    mean, deviation = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, DEVIATION))
+    mean, deviation = _statistics()
     return ((patches * deviation + mean) * 255).round().clamp(0, 255).byte()
+
+
+def _statistics() -> tuple[Tensor, Tensor]:
+    """Of the channels, each (3, 1, 1)."""
+    return torch.tensor(MEAN).view(-1, 1, 1), torch.tensor(DEVIATION).view(-1, 1, 1)

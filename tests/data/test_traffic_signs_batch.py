@@ -9,7 +9,7 @@ from ipslib.data.patches import PatchGrid
 from ipslib.data.traffic_signs_annotations import Box
 from ipslib.data.traffic_signs_batch import NO_BOX, SignBatch, boxes_on_canvas, padded, touched
 from ipslib.data.traffic_signs_classes import Example
-from ipslib.data.traffic_signs_image import SignImage
+from ipslib.data.traffic_signs_image import SignImage, normalised
 from ipslib.localisation import touches
 
 GRID = PatchGrid((60, 80), 20, 20)
@@ -89,7 +89,7 @@ def test_a_batch_reads_its_images_and_knows_their_signs(paths, threads):
     image, patch = torch.tensor([2, 0, 1, 0]), torch.tensor([5, 11, 0, 3])
     for got, i, p in zip(batch.read(image, patch), image, patch, strict=True):
         assert got.shape == (3, 20, 20)
-        assert torch.equal(got, sources[i].read(p[None])[0])
+        assert torch.equal(got, normalised(sources[i].read(p[None]))[0])
     assert (batch.batch_size, batch.n_patches, batch.blank) == (3, 12, None)
     assert len({source.pixels.tobytes() for source in sources}) == len(expected)
     assert batch.labels["sign"].tolist() == [2, 0, 3]
