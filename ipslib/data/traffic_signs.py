@@ -20,6 +20,7 @@ import torch
 from ipslib.data.digits import DATA_ROOT_VARIABLE, data_root
 from ipslib.data.patches import PatchGrid
 from ipslib.data.randomness import SPLITS, stream
+from ipslib.data.traffic_signs_annotations import ANNOTATIONS
 from ipslib.data.traffic_signs_augment import Augmentation, draw_augmentation
 from ipslib.data.traffic_signs_batch import SignBatch, boxes_on_canvas
 from ipslib.data.traffic_signs_classes import (
@@ -31,6 +32,7 @@ from ipslib.data.traffic_signs_classes import (
     thinned,
 )
 from ipslib.data.traffic_signs_config import TrafficSignsConfig
+from ipslib.data.traffic_signs_fetch import digest
 from ipslib.data.traffic_signs_image import SignImage
 from ipslib.data.traffic_signs_marker import is_standin
 from ipslib.data.traffic_signs_report import ReadReport
@@ -56,6 +58,7 @@ class TrafficSigns:
         examples: the images in use, in the order of the annotations.
         report: what reading found, in the whole set.
         is_standin: True where the project drew the photographs: every output says so.
+        folder: that holds both sets.
         threads: that decode the images of a batch.
     """
 
@@ -64,6 +67,7 @@ class TrafficSigns:
     examples: tuple[Example, ...] = attrs.field(kw_only=True, repr=False)
     report: ReadReport = attrs.field(kw_only=True, repr=False)
     is_standin: bool = attrs.field(kw_only=True)
+    folder: Path = attrs.field(kw_only=True, repr=False)
     threads: int = attrs.field(factory=torch.get_num_threads, kw_only=True, eq=False)
     _moment: _Moment | None = attrs.field(default=None, kw_only=True)
 
@@ -80,9 +84,23 @@ class TrafficSigns:
         return class_counts(self.examples)
 
     @property
-    def majority_rate(self) -> float:
-        """Accuracy of naming the most frequent class always: the chance line of this task."""
-        return max(self.class_counts.values()) / len(self)
+    def chance(self) -> dict[str, float]:
+        """Share of the most frequent class, by task: the accuracy of naming it always."""
+        largest = max(self.class_counts.values())
+        return {task: largest / len(self) for task in self.config.tasks}
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """Where the photographs are from, and what was read of this split's set."""
+        sums = {
+            name: digest(self.folder / name / ANNOTATIONS, "sha256") for name in SET_OF.values()
+        }
+        return {
+            "sign_source": "standin" if self.is_standin else "real",
+            "annotations_sha256": sums,
+            "n_repaired": len(self.report.repaired),
+            "n_skipped": len(self.report.skipped),
+        }
 
     def augmented(self, *, seed: int, epoch: int) -> "TrafficSigns":
         """The training set as it looks in an epoch.
@@ -185,7 +203,12 @@ def load_traffic_signs(
     if split == "train" or config.thin_test:
         examples = thinned(examples, config.fraction)
     return TrafficSigns(
-        config, split, examples=examples, report=whole.report, is_standin=is_standin(folder)
+        config,
+        split,
+        examples=examples,
+        report=whole.report,
+        is_standin=is_standin(folder),
+        folder=folder,
     )
 
 
@@ -211,5 +234,5 @@ def _read_set(folder: Path, _stamp: tuple) -> SignSet:
 
 def _stamp(folder: Path) -> tuple:
     """Changes when the annotations or the files of a folder do."""
-    paths = [path for path in (folder, folder / "annotations.txt") if path.exists()]
+    paths = [path for path in (folder, folder / ANNOTATIONS) if path.exists()]
     return tuple(path.stat().st_mtime_ns for path in paths)

@@ -62,6 +62,15 @@ class TrafficSignsConfig:
         return 3
 
     @property
+    def short_name(self) -> str:
+        """In the published convention; what was drawn is called so."""
+        parts = ["traffic_sign" if self.signs == "real" else "traffic_standin"]
+        parts.append(f"{100 * self.fraction:03.4g}")
+        parts += ["thinned"] if self.thin_test else []
+        parts += [f"PS_{self.patch_size}"] if self.patch_size != 100 else []
+        return "_".join(parts)
+
+    @property
     def standin_size(self) -> tuple[int, int]:
         """Height and width of a drawn photograph."""
         height, width = (round(side * 4 / 5) for side in self.canvas)

@@ -42,11 +42,11 @@ def test_set1_trains_and_set2_tests(folder, train):
     assert train.is_standin and train.report.name == "Set1"
 
 
-def test_the_majority_rate_is_that_of_the_images_in_use(folder):
+def test_chance_is_the_share_of_the_most_frequent_class_in_use(folder):
     train = load_traffic_signs(with_changes(fraction=0.5), "train", folder=folder)
     labels = [example.label for example in train.examples]
     assert list(train.class_counts.values()) == np.bincount(labels, minlength=4).tolist()
-    assert train.majority_rate == np.bincount(labels).max() / len(labels)
+    assert train.chance == {"sign": np.bincount(labels).max() / len(labels)}
 
 
 def test_a_fraction_leaves_the_test_set_whole_unless_thinned_as_published(folder, train):
@@ -182,6 +182,21 @@ def test_a_standin_is_drawn_where_it_is_not_there_and_lies_apart(monkeypatch, tm
     assert max(load_traffic_signs(equal, "train").class_counts.values()) == 3
     with pytest.raises(IpslibError, match="wanted Set1 and Set2"):
         load_traffic_signs(TrafficSignsConfig(**small), "train")
+
+
+def test_the_provenance_tells_drawn_from_real_and_one_set_from_another(folder, train, tmp_path):
+    said = train.provenance
+    assert said["sign_source"] == "standin"
+    assert said["n_skipped"] == len(train.report.skipped) == 5
+    unmarked = tmp_path / "unmarked"
+    shutil.copytree(folder, unmarked)
+    (unmarked / MARKER).unlink()
+    with (unmarked / "Set2" / "annotations.txt").open("a") as file:
+        file.write("\n")
+    real = load_traffic_signs(with_changes(signs="real"), "train", folder=unmarked).provenance
+    assert real["sign_source"] == "real"
+    ours, theirs = said["annotations_sha256"], real["annotations_sha256"]
+    assert ours["Set1"] == theirs["Set1"] and ours["Set2"] != theirs["Set2"]
 
 
 def test_an_unknown_split_is_refused(folder):

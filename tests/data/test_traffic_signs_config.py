@@ -24,6 +24,19 @@ def test_the_shift_follows_the_canvas():
 
 
 @pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({}, "traffic_sign_100"),
+        ({"fraction": 0.25, "thin_test": True}, "traffic_sign_025_thinned"),
+        ({"fraction": 0.5, "patch_size": 25}, "traffic_sign_050_PS_25"),
+        ({"signs": "standin"}, "traffic_standin_100"),
+    ],
+)
+def test_the_name_tells_what_differs_and_what_was_drawn(changes, name):
+    assert TrafficSignsConfig(**changes).short_name == name
+
+
+@pytest.mark.parametrize(
     ("changes", "says"),
     [
         ({"patch_size": 91}, "does not fit the canvas of 90 x 120 px"),
