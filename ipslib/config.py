@@ -14,6 +14,7 @@ from typing import Protocol
 
 import attrs
 
+from ipslib.data.own_images import OwnImagesConfig
 from ipslib.data.patches import PatchGrid
 from ipslib.data.placement import most_apart
 from ipslib.errors import IpslibError, did_you_mean
@@ -91,6 +92,13 @@ class DataConfig:
     @property
     def in_channels(self) -> int:
         return 1
+
+    @property
+    def short_name(self) -> str:
+        """In the published convention, see `ipslib.naming`."""
+        height, width = self.canvas
+        objects = f"{self.digit_size}_{self.noise_size}_{height}_{width}"
+        return f"{objects}_{self.n_noise}n_{self.n_train}d"
 
     @property
     def o2i_ratio(self) -> float:
@@ -177,6 +185,7 @@ class TrainingConfig:
 class DatasetConfig(Protocol):
     """What every kind of data says of itself; each is an attrs class of checked fields."""
 
+    short_name: str  # in the names of runs
     n_classes: Mapping[str, int]  # outputs by task
     in_channels: int  # of a patch, or the length of a feature row
     grid: PatchGrid | None  # of every image; None where images differ
@@ -274,5 +283,6 @@ class RunConfig:
 MEGAPIXEL_MNIST = "megapixel_mnist"
 DATASETS: dict[str, type] = {
     MEGAPIXEL_MNIST: DataConfig,
+    "own_images": OwnImagesConfig,
 }
 _OF_FEATURES: set[str] = set()  # those of DATASETS that are feature bags

@@ -9,7 +9,7 @@ A name tells what the published study varied, not every field: identity is `RunC
 
 import re
 
-from ipslib.config import RunConfig
+from ipslib.config import DataConfig, RunConfig
 from ipslib.errors import IpslibError
 
 _NAME = re.compile(
@@ -29,14 +29,9 @@ _N_TRAIN_WHEN_UNSAID = 5000  # names without `d` are of the 5000-image runs
 def run_name(config: RunConfig) -> str:
     """The run's name in the published convention."""
     data, model, training = config.data, config.model, config.training
-    parts = [
-        f"results_{data.digit_size}_{data.noise_size}_{data.canvas[0]}_{data.canvas[1]}"
-        f"_{data.n_noise}n_{data.n_train}d"
-    ]
-    if data.noise == "line":
-        parts.append("original")
-    if data.patch_size != 50:
-        parts.append(f"PS_{data.patch_size}")
+    parts = [f"results_{data.short_name}"]
+    if isinstance(data, DataConfig):
+        parts += _generator_parts(data)
     if model.mask_k:
         parts.append(f"K_{model.mask_k:02d}_P_{_decimals(model.mask_p)}")
     if training.diversity_weight:
@@ -45,7 +40,7 @@ def run_name(config: RunConfig) -> str:
         parts.append("Res_50_V2" if model.weights == "imagenet_v2" else "Res_50")
     elif model.weights != "none":
         parts.append("Res_18")
-    if data.stroke_width != 1.925:
+    if isinstance(data, DataConfig) and data.stroke_width != 1.925:
         parts.append(f"{data.stroke_width:.4f}".rstrip("0").replace(".", "_"))
         if parts[-1].endswith("_"):
             parts[-1] += "0"
@@ -90,6 +85,11 @@ def parse_run_name(name: str) -> dict[str, object]:
     if said["seed"]:
         fields["seed"] = int(said["seed"])
     return fields
+
+
+def _generator_parts(data: DataConfig) -> list[str]:
+    parts = ["original"] if data.noise == "line" else []
+    return parts + ([f"PS_{data.patch_size}"] if data.patch_size != 50 else [])
 
 
 def _decimals(value: float) -> str:

@@ -5,7 +5,7 @@ logits, one number for each head and query: they are all that its score in any s
 so the memory holds M indices and M logits, never embeddings or pixels.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -81,6 +81,25 @@ def select_patches(
         kept = candidates.gather(1, best.to(candidates.device))
         logits = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[2]))
     return Selection(kept, scores)
+
+
+def joined(selections: Sequence[Selection]) -> Selection:
+    """The selections of several images as one.
+
+    Raises:
+        IpslibError: when an image has fewer patches than are kept of another.
+    """
+    kept = {len(each.indices[0]) for each in selections}
+    if len(kept) > 1:
+        raise IpslibError(
+            f"memory_size: wanted images of at least {max(kept)} patches, as many as are kept, got "
+            f"one of {min(kept)}; lower memory_size or patch_size."
+        )
+    chosen = all(each.scores is not None for each in selections)
+    return Selection(
+        torch.cat([each.indices for each in selections]),
+        torch.cat([each.scores for each in selections]) if chosen else None,
+    )
 
 
 def not_blank(instances: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -16,6 +16,7 @@ from ipslib.data.prefetch import prefetched
 from ipslib.errors import IpslibError
 from ipslib.localisation import Localisation, has_object, localise, mean_localisation
 from ipslib.losses import Losses, combined_losses
+from ipslib.measures import measure_answers
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 from ipslib.tally import Tally
 
@@ -43,6 +44,7 @@ class Evaluation(NamedTuple):
     loss: float
     accuracy: dict[str, float]
     localisation: Localisation | None  # None where no object's place is known
+    measures: dict[str, dict[str, float]]  # by name and task
 
 
 def build_network(config: RunConfig, *, device: str = "cpu") -> IPSNet:
@@ -144,6 +146,8 @@ def train(
                 "accuracy": test.accuracy,
                 "attention": test.localisation and test.localisation._asdict(),
             }
+            if test_set.chance:  # classes that are not equally frequent
+                row["test"]["measures"] = test.measures
         state.history.append(row)
         if on_epoch:
             on_epoch(row, state)
@@ -159,30 +163,19 @@ def _train_epoch(
     tally = Tally()
     order = torch.randperm(len(train_set), generator=state.generator)
     steps = order.split(settings.batch_size)
-    parts = [
-        (step, part) for step, images in enumerate(steps) for part in _parts(train_set, images)
-    ]
-    loaded = prefetched(train_set.batch, (part.tolist() for _, part in parts))
-    for (step, part), batch in zip(parts, loaded, strict=True):
-        share = len(part) / len(steps[step])
+    for step, batch in enumerate(prefetched(train_set.batch, (step.tolist() for step in steps))):
+        rate = learning_rate((epoch - 1) * len(steps) + step, len(steps), settings)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
         output, losses, labels = forward_step(network, batch, settings, state.generator)
-        (losses.total * share if share < 1 else losses.total).backward()
+        optimiser.zero_grad()
+        losses.total.backward()
+        optimiser.step()
         tally.add(output.logits, labels, losses)
-        if part[-1] == steps[step][-1]:
-            rate = learning_rate((epoch - 1) * len(steps) + step, len(steps), settings)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            optimiser.step()
-            optimiser.zero_grad()
     means = tally.means()
-    where = f"in epoch {epoch}, step {tally.first_not_finite()} of {len(parts)}"
+    where = f"in epoch {epoch}, step {tally.first_not_finite()} of {len(steps)}"
     _check_finite(means["loss"], settings, where)
     return means
-
-
-def _parts(dataset: Dataset, images: Tensor) -> Sequence[Tensor]:
-    """What is forwarded together: a batch, or one image where images differ in size."""
-    return images.split(1 if dataset.grid is None else len(images))
 
 
 def _check_finite(loss: float, settings: TrainingConfig, where: str) -> None:
@@ -220,18 +213,19 @@ def evaluate(
     """Loss, accuracy and localisation over a data set."""
     settings = settings or TrainingConfig()
     generator = torch.Generator().manual_seed(_EVALUATION_SEED)
-    tally, parts, sizes = Tally(), [], []
+    tally, parts, sizes, answers = Tally(), [], [], []
     with evaluating(network.modules()):
         for batch in batches(dataset, batch_size):
             output, losses, labels = forward_step(network, batch, settings, generator)
             tally.add(output.logits, labels, losses)
+            answers.append((output.logits, batch.labels))
             n_located = 0 if batch.boxes is None else int(has_object(batch.boxes).any(dim=1).sum())
             if n_located:
                 kept, weights = output.selection.indices, output.attn_weights.cpu()
                 parts.append(localise(dataset.grid, kept, weights, batch.boxes))
                 sizes.append(n_located)
     means, located = tally.means(), mean_localisation(parts, sizes) if parts else None
-    return Evaluation(means["loss"], means["accuracy"], located)
+    return Evaluation(means["loss"], means["accuracy"], located, measure_answers(answers))
 
 
 @torch.no_grad()
@@ -248,9 +242,8 @@ def attend(network: IPSNet, batch: PatchBatch) -> tuple[Tensor, Tensor]:
 
 def batches(dataset: Dataset, batch_size: int) -> Iterator[LabelledBatch]:
     """All images in order."""
-    images = torch.arange(len(dataset))
-    together = (part for each in images.split(batch_size) for part in _parts(dataset, each))
-    yield from prefetched(dataset.batch, (part.tolist() for part in together))
+    together = torch.arange(len(dataset)).split(batch_size)
+    yield from prefetched(dataset.batch, (images.tolist() for images in together))
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainingConfig) -> float:

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from ipslib.config import DataConfig, DatasetConfig
 from ipslib.data.megapixel_mnist import MegapixelMNIST
-from ipslib.data.patches import PatchBatch, PatchGrid
+from ipslib.data.own_images import OwnImages, OwnImagesConfig
+from ipslib.data.patches import MixedBatch, PatchBatch, PatchGrid
 
 
 class LabelledBatch(PatchBatch, Protocol):
@@ -18,13 +19,11 @@ class LabelledBatch(PatchBatch, Protocol):
 
 
 class Dataset(Protocol):
-    """One split of a data set.
+    """One split of a data set."""
 
-    `grid` is that of every image. Where images differ in size it is None, and they are trained
-    on one at a time, their gradients added up to those of a batch.
-    """
-
-    grid: PatchGrid | None
+    grid: PatchGrid | None  # of every image; None where images differ in size
+    chance: Mapping[str, float] | None  # accuracy of the best constant answer; None: by its rule
+    provenance: Mapping[str, object]  # what the images are, for records
 
     def __len__(self) -> int: ...
 
@@ -32,7 +31,7 @@ class Dataset(Protocol):
         """The training set as it looks in an epoch, the same whenever asked."""
         ...
 
-    def batch(self, indices: Sequence[int]) -> LabelledBatch: ...
+    def batch(self, indices: Sequence[int]) -> LabelledBatch | MixedBatch: ...
 
 
 def open_dataset(data: DatasetConfig, split: str) -> Dataset:
@@ -46,4 +45,5 @@ def open_dataset(data: DatasetConfig, split: str) -> Dataset:
 
 _OPENED_BY: dict[type, Callable[..., Dataset]] = {
     DataConfig: MegapixelMNIST,
+    OwnImagesConfig: OwnImages,
 }

@@ -52,6 +52,7 @@ class MegapixelMNIST:
 
     config: DataConfig
     split: str = choice("train", tuple(SPLITS))
+    chance = None  # follows from the task's rule, see `study.tables.chance_level`
     _placed: dict[int, Placement] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
     def __len__(self) -> int:
@@ -65,6 +66,13 @@ class MegapixelMNIST:
     def digits(self) -> DigitSet:
         """The digits that this split draws from."""
         return load_digits(self.config.digits, self.split)
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """The digits' source and the checksums of both splits."""
+        digits = {split: load_digits(self.config.digits, split) for split in SPLITS}
+        sums = {split: each.sha256 for split, each in digits.items()}
+        return {"digit_source": self.config.digits, "digits_sha256": sums}
 
     def placement(self, index: int) -> Placement:
         """Draw what lies where on image `index`; remembered where the split is small enough."""

@@ -1,5 +1,6 @@
 """Images as bags of patches: the grid that cuts them and the batches that selection reads."""
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -97,6 +98,31 @@ class TensorBatch:
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         return self.instances[image, patch]
+
+
+class MixedBatch:
+    """Images of several sizes: selection visits them one by one, what is kept is encoded together.
+
+    Args:
+        parts: one image each.
+        labels: {task: (B,) or (B, C)}.
+    """
+
+    boxes: Tensor | None = None
+
+    def __init__(self, parts: Sequence[PatchBatch], *, labels: Mapping[str, Tensor] | None = None):
+        self.parts, self.labels, self.batch_size = list(parts), dict(labels or {}), len(parts)
+
+    def read(self, image: Tensor, patch: Tensor) -> Tensor:
+        """Patches at pairs of indices (n,), (n,): (n, C, P, P), or (n, D)."""
+        out: Tensor | None = None
+        for i in image.unique().tolist():
+            here = (image == i).nonzero()[:, 0]
+            read = self.parts[i].read(torch.zeros_like(patch[here]), patch[here])
+            if out is None:
+                out = read.new_empty(len(patch), *read.shape[1:])
+            out[here] = read
+        return out
 
 
 def cut_image(image: np.ndarray | Tensor, grid: PatchGrid) -> Tensor:

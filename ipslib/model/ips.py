@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.data.patches import PatchBatch
+from ipslib.data.patches import MixedBatch, PatchBatch
 from ipslib.masking import mask_logits, mask_scores
 from ipslib.model.encoder import (
     as_encoder_input,
@@ -20,7 +20,7 @@ from ipslib.model.encoder import (
 from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
-from ipslib.selection import Selection, attention_scores, not_blank, select_patches
+from ipslib.selection import Selection, attention_scores, joined, not_blank, select_patches
 
 _SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves
 
@@ -85,8 +85,10 @@ class IPSNet(nn.Module):
             return self.encoder(inputs).float()
 
     @torch.no_grad()
-    def select(self, batch: PatchBatch, *, generator: torch.Generator) -> Selection:
+    def select(self, batch: PatchBatch | MixedBatch, *, generator: torch.Generator) -> Selection:
         """Run the selection, in evaluation mode and without gradient."""
+        if isinstance(batch, MixedBatch):
+            return joined([self.select(part, generator=generator) for part in batch.parts])
         config = self.config
         order = None
         if config.shuffle:
@@ -103,7 +105,7 @@ class IPSNet(nn.Module):
             score_set=self._score_set(generator),
         )
 
-    def forward(self, batch: PatchBatch, *, generator: torch.Generator) -> IPSOutput:
+    def forward(self, batch: PatchBatch | MixedBatch, *, generator: torch.Generator) -> IPSOutput:
         """Select, then encode and classify the kept patches.
 
         Args:

@@ -1,4 +1,4 @@
-"""What a result is, and what it was made with: code, versions, machine, the digits' bytes."""
+"""What a result is, and what it was made with: code, versions, machine, the data's bytes."""
 
 import platform
 import subprocess
@@ -10,7 +10,7 @@ import torchvision
 
 import ipslib
 from ipslib.config import RunConfig
-from ipslib.data.digits import load_digits
+from ipslib.data.datasets import open_dataset
 from ipslib.naming import run_name
 from ipslib.paths import project_root
 from ipslib.training import Trained
@@ -21,8 +21,10 @@ SCHEMA = 1
 def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) -> dict:
     """The record of a finished run; everything but `provenance` and `timing` is the same for
     every repetition of the run."""
-    last = trained.history[-1]
+    last, test_set = trained.history[-1], open_dataset(config.data, "test")
     tests = [row["test"]["accuracy"] for row in trained.history if row["test"]]
+    of_set = {"chance": dict(test_set.chance)} if test_set.chance else {}
+    measured = {"measures": last["test"]["measures"]} if "measures" in last["test"] else {}
     return {
         "schema": SCHEMA,
         "id": config.id,
@@ -33,9 +35,11 @@ def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) 
             "accuracy": last["test"]["accuracy"],
             "train_accuracy": last["train"]["accuracy"],
             "best_accuracy": {task: max(each[task] for each in tests) for task in tests[0]},
-            "n_test": config.data.n_test,
+            "n_test": len(test_set),
             "attention": last["test"]["attention"],
-        },
+        }
+        | of_set
+        | measured,
         "provenance": provenance(config, device),
         "timing": timing,
     }
@@ -49,8 +53,7 @@ def make_failure(config: RunConfig, reason: str, message: str) -> dict:
 
 
 def provenance(config: RunConfig, device: str) -> dict:
-    """Versions, commit, device and the digits' checksums."""
-    digits = {split: load_digits(config.data.digits, split) for split in ("train", "test")}
+    """Versions, commit, device and what the data are."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "ipslib": ipslib.__version__,
@@ -62,8 +65,7 @@ def provenance(config: RunConfig, device: str) -> dict:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if "cuda" in device else _processor(),
         "threads": torch.get_num_threads(),
-        "digit_source": config.data.digits,
-        "digits_sha256": {split: each.sha256 for split, each in digits.items()},
+        **open_dataset(config.data, "train").provenance,
     }
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 
 from ipslib.config import RunConfig
-from ipslib.data.digits import load_digits
+from ipslib.data.datasets import open_dataset
 from ipslib.data.randomness import SPLITS
 from ipslib.errors import IpslibError
 from ipslib.naming import run_name
@@ -104,9 +104,9 @@ def local_way(jobs: int | None = None) -> Way:
 
     def way(configs: Sequence[RunConfig], store: RecordStore, report: Report) -> Ended:
         nonlocal apart
-        for source in {config.data.digits for config in configs}:
+        for config in configs:
             for split in SPLITS:  # what cannot be read is told before any run is begun
-                load_digits(source, split)
+                open_dataset(config.data, split).provenance  # noqa: B018
         # Once apart, always apart: a last run whose process was killed would kill this one.
         apart = apart or min(jobs, len(configs)) > 1
         if apart:

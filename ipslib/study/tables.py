@@ -82,7 +82,8 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
 
     Columns: id, name, every field of the configuration (`canvas` as one number where square,
     else as `HxW`; other lists joined by spaces), `o2i_ratio`, task, accuracy, train_accuracy,
-    best_accuracy, chance, n_test, the attention measures where the record has them.
+    best_accuracy, chance, n_test, further measures and those of attention where the record has
+    them. Only Megapixel MNIST has an `o2i_ratio`.
     """
     rows = []
     for record in records:
@@ -90,8 +91,10 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
         run = {"id": record["id"], "name": record["name"]}
         run |= {name: _cell(name, value) for name, value in config.items()}
         run["digit_source"] = record["provenance"].get("digit_source")
-        run["o2i_ratio"] = config["digit_size"] ** 2 / math.prod(config["canvas"])
-        attention = result.get("attention") or {}
+        if "digit_size" in config:
+            run["o2i_ratio"] = config["digit_size"] ** 2 / math.prod(config["canvas"])
+        attention, measures = result.get("attention") or {}, result.get("measures") or {}
+        chance = result.get("chance") or {}
         for task, accuracy in result["accuracy"].items():
             rows.append(
                 run
@@ -100,9 +103,10 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
                     "accuracy": accuracy,
                     "train_accuracy": result["train_accuracy"].get(task),
                     "best_accuracy": result["best_accuracy"].get(task),
-                    "chance": chance_level(task),
+                    "chance": chance[task] if chance else chance_level(task),
                     "n_test": result["n_test"],
                 }
+                | {name: by_task.get(task) for name, by_task in measures.items()}
                 | {name: attention.get(name) for name in ATTENTION}
             )
     if not rows:
@@ -235,6 +239,8 @@ def _text(name: str, value: object) -> str:
 
 
 def _cell(name: str, value: object) -> object:
+    if isinstance(value, dict):
+        return "; ".join(f"{key}: {_cell(key, inner)}" for key, inner in value.items())
     if not isinstance(value, list | tuple):
         return value
     if name == "canvas":

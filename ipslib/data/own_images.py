@@ -1,0 +1,278 @@
+"""Images of one's own, named with their labels in a CSV: one line an image, one column a task.
+
+    image,split,species
+    photos/0001.jpg,train,oak
+    photos/0002.jpg,test,beech
+
+`image` is a path relative to the CSV (JPEG, PNG, TIFF, `.npy`), `split` may be left out. Every
+other column is a task, its values are the classes.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import attrs
+import pandas as pd
+import torch
+from sklearn.model_selection import train_test_split
+
+from ipslib.data.patches import MixedBatch
+from ipslib.data.randomness import SPLITS
+from ipslib.data.sources import PatchSource, SourceBatch, open_source
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.fields import choice, integer, number
+
+IMAGE, SPLIT = "image", "split"
+
+
+@attrs.frozen(kw_only=True)
+class OwnImagesConfig:
+    """Images of one's own; made by `describe_images`, which reads what the CSV says.
+
+    The hash is of the CSV, so that a run belongs to the labels it was trained on.
+    """
+
+    labels: str  # path of the CSV
+    labels_sha256: str
+    classes: dict[str, list[str]]  # by task, in the order of the outputs
+    in_channels: int = integer(1)
+    patch_size: int = integer(50, at_least=4)
+    patch_stride: int = integer(lambda self: self.patch_size)
+    level: int = integer(0, at_least=0)  # of a pyramidal TIFF
+    test_share: float = number(0.2, at_least=0.01, at_most=0.99)  # where there is no split
+    split_seed: int = integer(0, at_least=0)
+
+    grid = None  # images may differ in size
+
+    @property
+    def n_classes(self) -> dict[str, int]:
+        """Outputs by task."""
+        return {task: len(names) for task, names in self.classes.items()}
+
+    @property
+    def short_name(self) -> str:
+        return f"images_{Path(self.labels).stem}_PS_{self.patch_size}"
+
+    def open(self, image: str | Path) -> PatchSource:
+        """Any image as patches of this size."""
+        level = {"level": self.level} if self.level else {}
+        return open_source(
+            image, patch_size=self.patch_size, patch_stride=self.patch_stride, **level
+        )
+
+
+def describe_images(labels: str | Path, **fields: object) -> OwnImagesConfig:
+    """Read a CSV of labels into a configuration.
+
+    Args:
+        labels: the CSV.
+        fields: of `OwnImagesConfig`, such as `patch_size`.
+
+    Raises:
+        IpslibError: when the CSV is missing or not as described above, or no image can be read.
+    """
+    table = read_labels(labels)
+    classes = {task: sorted(table[task].unique()) for task in _tasks(table)}
+    for task, names in classes.items():
+        if len(names) < 2:
+            raise IpslibError(
+                f"{labels}: wanted at least two classes in column {task}, got {names}; label more "
+                "images or leave the column out."
+            )
+    content = {"labels": str(labels), "labels_sha256": _sha256(labels), "classes": classes}
+    try:
+        config = OwnImagesConfig(**content, **fields)
+    except TypeError as error:
+        known = [field.name for field in attrs.fields(OwnImagesConfig)]
+        wrong = next(name for name in fields if name not in known)
+        raise IpslibError(
+            f"{wrong!r} is no field of images{did_you_mean(wrong, known)}."
+        ) from error
+    channels = next(_readable(config, table[IMAGE]), None)
+    if channels is None:
+        raise IpslibError(
+            f"{labels}: wanted images beside it, could read none of the {len(table)} it names "
+            f"(the first is {table[IMAGE].iloc[0]}); correct the column {IMAGE}."
+        )
+    return attrs.evolve(config, in_channels=channels.source.patch_shape[0])
+
+
+def read_labels(labels: str | Path) -> pd.DataFrame:
+    """A CSV of labels as text, checked.
+
+    Raises:
+        IpslibError: when it is missing, or a line or column is not as it should be.
+    """
+    try:
+        table = pd.read_csv(labels, dtype=str, keep_default_na=False, skipinitialspace=True)
+    except FileNotFoundError:
+        raise IpslibError(
+            f"{labels}: wanted a CSV of labels, found nothing; correct the path."
+        ) from None
+    except (OSError, ValueError) as error:  # what pandas cannot parse is a ValueError
+        raise IpslibError(
+            f"{labels}: wanted a CSV of labels, could not read it ({error}); correct the file."
+        ) from error
+    if IMAGE not in table or not _tasks(table) or table.empty:
+        raise IpslibError(
+            f"{labels}: wanted lines under a column {IMAGE!r} and at least one column of labels, "
+            f"got {len(table)} lines under {', '.join(table.columns)}; add what is missing."
+        )
+    for column in table.columns:
+        empty = table.index[table[column].str.strip() == ""]
+        if len(empty):
+            raise IpslibError(
+                f"{labels}: wanted a value in column {column}, got none in line {empty[0] + 2}; "
+                "fill it in or delete the line."
+            )
+    twice = table.index[table[IMAGE].duplicated()]
+    if len(twice):
+        raise IpslibError(
+            f"{labels}: wanted one line an image, got a second one of "
+            f"{table[IMAGE][twice[0]]} in line {twice[0] + 2}; delete the wrong one."
+        )
+    if SPLIT in table and not set(table[SPLIT]) == set(SPLITS):
+        raise IpslibError(
+            f"{labels}: wanted train and test in column {SPLIT}, got "
+            f"{', '.join(sorted(set(table[SPLIT])))}; correct the column or leave it out."
+        )
+    return table
+
+
+class Labelled(NamedTuple):
+    """One image that can be read."""
+
+    source: PatchSource
+    line: int  # of the table, from 0
+
+
+@attrs.frozen
+class OwnImages:
+    """One split. Images that cannot be read are left out and named in `skipped`."""
+
+    grid = None
+    config: OwnImagesConfig
+    split: str = choice("train", tuple(SPLITS))
+
+    def __len__(self) -> int:
+        return len(self._found)
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """A sentence for every image of either split that could not be used."""
+        return self._opened[1]
+
+    def augmented(self, *, seed: int, epoch: int) -> "OwnImages":
+        """The set itself: nothing is known of what may be done to its images."""
+        return self
+
+    def batch(self, indices: Sequence[int]) -> MixedBatch:
+        """Several images as one batch."""
+        found = [self._found[int(index)] for index in indices]
+        rows = self._table.loc[[image.line for image in found]]
+        labels = {
+            task: torch.tensor([names.index(value) for value in rows[task]])
+            for task, names in self.config.classes.items()
+        }
+        return MixedBatch([SourceBatch([image.source]) for image in found], labels=labels)
+
+    def labels(self, task: str) -> list[str]:
+        """The class of every image, by name."""
+        return self._table.loc[[image.line for image in self._found], task].tolist()
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """Share of the most frequent class, by task."""
+        tasks = self.config.classes
+        return {t: pd.Series(self.labels(t)).value_counts(normalize=True).max() for t in tasks}
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        return {"labels_sha256": self.config.labels_sha256, "n_skipped": len(self.skipped)}
+
+    @property
+    def names(self) -> list[str]:
+        return [image.source.name for image in self._found]
+
+    @cached_property
+    def _table(self) -> pd.DataFrame:
+        config = self.config
+        if _sha256(config.labels) != config.labels_sha256:
+            raise IpslibError(
+                f"{config.labels}: wanted the labels that this run was described with, got a file "
+                "that has changed since; describe the images anew."
+            )
+        return read_labels(config.labels)
+
+    @cached_property
+    def _opened(self) -> tuple[list[Labelled], tuple[str, ...]]:
+        skipped: list[str] = []
+        images = _readable(self.config, self._table[IMAGE], skipped)
+        wanted = self.config.in_channels
+        found = []
+        for image in images:
+            channels = image.source.patch_shape[0]
+            if channels == wanted:
+                found.append(image)
+            else:
+                skipped.append(
+                    f"{image.source.name}: wanted {wanted} channels, got {channels}; convert it."
+                )
+        return found, tuple(skipped)
+
+    @cached_property
+    def _found(self) -> list[Labelled]:
+        """The split's images."""
+        table, found = self._table, self._opened[0]
+        if SPLIT in table:
+            of_split = [image for image in found if table[SPLIT][image.line] == self.split]
+        else:
+            of_split = self._split(found)
+        if not of_split:
+            raise IpslibError(
+                f"{self.config.labels}: wanted images to {self.split} on, can read none; see to "
+                "the files it names."
+            )
+        return of_split
+
+    def _split(self, found: list[Labelled]) -> list[Labelled]:
+        """A share of each class of the first task is for testing."""
+        config = self.config
+        task = next(iter(config.classes))
+        strata = [self._table[task][image.line] for image in found]
+        try:
+            parts = train_test_split(
+                found,
+                test_size=config.test_share,
+                stratify=strata,
+                random_state=config.split_seed,
+            )
+        except ValueError as error:
+            raise IpslibError(
+                f"{config.labels}: wanted enough images of each class of {task} to train and test "
+                f"on, got {pd.Series(strata).value_counts().to_dict()}; add images, or a column "
+                f"{SPLIT} of train and test."
+            ) from error
+        return parts[SPLITS[self.split]]
+
+
+def _readable(config: OwnImagesConfig, names: Mapping[int, str], skipped: list[str] | None = None):
+    """Open images by name; sentences about those that cannot be are added to `skipped`."""
+    folder = Path(config.labels).parent
+    for line, name in names.items():
+        try:
+            yield Labelled(config.open(folder / name), line)
+        except IpslibError as error:
+            if skipped is not None:
+                skipped.append(str(error))
+
+
+def _tasks(table: pd.DataFrame) -> list[str]:
+    return [column for column in table.columns if column not in (IMAGE, SPLIT)]
+
+
+def _sha256(path: str | Path) -> str:
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()

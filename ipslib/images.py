@@ -1,0 +1,169 @@
+"""Train on images of one's own, name what is on further ones, and see where the network looks.
+
+trained = train_images("labels.csv", patch_size=100, epochs=30, folder="outputs/mine")
+print(trained.accuracy, trained.predict(["new.jpg"]))
+trained.attention_map("new.jpg").savefig("map.png")
+"""
+
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import attrs
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from ipslib.config import ModelConfig, RunConfig, TrainingConfig
+from ipslib.data.datasets import open_dataset
+from ipslib.data.own_images import describe_images
+from ipslib.data.patches import PatchBatch
+from ipslib.data.sources import SourceBatch
+from ipslib.errors import IpslibError
+from ipslib.model.ips import IPSNet, evaluating
+from ipslib.study.events import reporter
+from ipslib.study.maps import AttentionMap, attention_figure
+from ipslib.study.one_run import train_and_record
+from ipslib.study.records import RecordStore
+from ipslib.training import attend
+
+_SHOWN_SIDE = 1500  # px: larger images are drawn from every second pixel, every third, ...
+_DEFAULTS = {"position_encoding": False, "memory_size": 50, "iter_size": 50, "eval_every": 5}
+
+
+@attrs.frozen
+class TrainedImages:
+    """A network trained on images of one's own; made by `train_images`."""
+
+    record: dict = attrs.field(repr=False)
+    config: RunConfig = attrs.field(repr=False)
+    network: IPSNet = attrs.field(repr=False)
+    skipped: tuple[str, ...] = ()  # sentences about images that could not be used
+
+    @property
+    def accuracy(self) -> dict[str, float]:
+        """Of the last epoch on the test images, by task."""
+        return self.record["result"]["accuracy"]
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """Share of the test images that the most frequent class has, by task."""
+        return self.record["result"]["chance"]
+
+    def predict(self, images: Iterable[str | Path | np.ndarray]) -> pd.DataFrame:
+        """Classify images, one at a time.
+
+        Returns:
+            A row an image and task: `image`, `task`, `predicted` and a column of probability for
+            each class of the task.
+        """
+        rows = []
+        for image in images:
+            batch = self._batch(image)
+            with torch.no_grad(), evaluating(self.network.modules()):
+                output = self.network(batch, generator=torch.Generator().manual_seed(0))
+            for task, names in self.config.data.classes.items():
+                shares = output.logits[task][0].softmax(dim=0).tolist()
+                best = names[int(np.argmax(shares))]
+                row = {"image": batch.sources[0].name, "task": task, "predicted": best}
+                rows.append(row | dict(zip(names, shares, strict=True)))
+        return pd.DataFrame(rows)
+
+    def attention_map(self, image: str | Path | np.ndarray, *, scale: str = "rank") -> Figure:
+        """Draw what the network kept of an image, coloured by attention.
+
+        Args:
+            image: a file or an array, as for training.
+            scale: `rank`, `linear` or `log`, see `ipslib.study.maps`.
+        """
+        batch = self._batch(image)
+        source = batch.sources[0]
+        kept, weights = attend(self.network, batch)
+        shown, step = _overview(batch)
+        figure = attention_figure(
+            [
+                AttentionMap(
+                    image=shown,
+                    corners=source.grid.corners(kept[0].numpy()) // step,
+                    patch_size=max(1, source.grid.patch_size // step),
+                    weights=weights[0].mean(dim=(0, 1)).numpy(),
+                    title=Path(source.name).name,
+                )
+            ],
+            scale=scale,
+        )
+        plt.close(figure)  # returned, not left to be shown a second time
+        return figure
+
+    def _batch(self, image: str | Path | np.ndarray) -> SourceBatch:
+        source, wanted = self.config.data.open(image), self.config.data.in_channels
+        if source.patch_shape[0] != wanted:
+            raise IpslibError(
+                f"{source.name}: wanted {wanted} channels as in training, got "
+                f"{source.patch_shape[0]}; convert the image."
+            )
+        return SourceBatch([source])
+
+
+def train_images(
+    labels: str | Path,
+    *,
+    folder: str | Path,
+    device: str | None = None,
+    **fields: object,
+) -> TrainedImages:
+    """Train on images of one's own; called again, it goes on from where it was, or is done.
+
+    Args:
+        labels: a CSV of images and labels, see `ipslib.data.own_images`.
+        folder: where record, weights and checkpoints go.
+        device: `cpu` or `cuda`; a GPU where there is one if None.
+        fields: of `OwnImagesConfig`, `ModelConfig` and `TrainingConfig`: `patch_size`, `epochs`,
+            `weights="imagenet_v1"`, ... Images have no published defaults: M = I = 50 and no
+            position encoding unless said otherwise.
+
+    Raises:
+        IpslibError: for labels, images or settings that cannot be used, before anything is
+            trained; a single image that cannot be read is left out and named in `skipped`.
+    """
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    known = {field.name for of in (ModelConfig, TrainingConfig) for field in attrs.fields(of)}
+    settings = _DEFAULTS | {name: value for name, value in fields.items() if name in known}
+    described = {name: value for name, value in fields.items() if name not in known}
+    config = RunConfig.from_flat(
+        {"dataset": "own_images"} | attrs.asdict(describe_images(labels, **described)) | settings
+    )
+    skipped = open_dataset(config.data, "train").skipped
+    open_dataset(config.data, "test").batch([0])
+    for sentence in skipped:
+        print(f"left out: {sentence}", file=sys.stderr)
+    store, report = RecordStore(Path(folder)), reporter([], [config])
+    try:
+        record = train_and_record(config, store, device=device, report=report)
+    finally:
+        report({"event": "end"})
+    return TrainedImages(record, config, store.load_network(record), skipped)
+
+
+def _overview(batch: PatchBatch) -> tuple[np.ndarray, int]:
+    """An image (H, W) or (H, W, 3) uint8 as it is drawn, and of how many pixels one is shown;
+    put together row of patches by row, so that it is never held whole at full size."""
+    source = batch.sources[0]
+    grid, channels = source.grid, source.patch_shape[0]
+    height, width = grid.canvas
+    step = -(-max(height, width) // _SHOWN_SIDE)
+    shown = np.zeros((-(-height // step), -(-width // step), channels), np.uint8)
+    for row in range(grid.shape[0]):
+        patches = torch.arange(row * grid.shape[1], (row + 1) * grid.shape[1])
+        pixels = source.read(patches)
+        if pixels.is_floating_point():
+            pixels = (255 * pixels).clamp(0, 255).to(torch.uint8)
+        for (top, left), patch in zip(grid.corners(patches.numpy()), pixels.numpy(), strict=True):
+            first_row, first_col = -top % step, -left % step
+            thinned = patch[:, first_row::step, first_col::step].transpose(1, 2, 0)
+            top, left = -(-top // step), -(-left // step)
+            into = shown[top : top + thinned.shape[0], left : left + thinned.shape[1]]
+            into[...] = thinned[: into.shape[0], : into.shape[1]]
+    return (shown[..., 0] if channels == 1 else shown[..., :3]), step

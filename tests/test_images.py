@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from ipslib.errors import IpslibError
+from ipslib.images import train_images
+from tests.data.test_own_images import write_images
+
+SMALL = {
+    "patch_size": 10, "width": 0.25, "n_heads": 4, "memory_size": 4, "iter_size": 4,
+    "epochs": 20, "warmup_epochs": 1, "batch_size": 4, "lr": 3e-3, "dropout": 0.0,
+    "attn_dropout": 0.0,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["one size", "two sizes"])
+def trained(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    write_images(folder, n=40, sides=[40, 40, 60] if request.param == "two sizes" else None)
+    return train_images(folder / "labels.csv", folder=folder / "runs", **SMALL)
+
+
+def test_it_learns_what_is_bright(trained):
+    assert trained.chance == {"kind": 0.5}
+    assert trained.accuracy["kind"] == 1.0
+    assert trained.record["result"]["measures"]["auc"] == {"kind": 1.0}
+
+
+def test_predictions_are_named_and_sure(trained, tmp_path):
+    image = np.zeros((80, 50), np.uint8)
+    image[4:12, 4:12] = 250
+    Image.fromarray(image).save(tmp_path / "new.png")
+    table = trained.predict([tmp_path / "new.png", image])
+    assert table["predicted"].tolist() == ["bright", "bright"]
+    assert (table["bright"] + table["dim"]).tolist() == pytest.approx([1, 1])
+    assert table["bright"].iloc[0] == pytest.approx(table["bright"].iloc[1], abs=1e-5)
+    with pytest.raises(IpslibError, match="wanted 1 channels as in training, got 3"):
+        trained.predict([np.zeros((40, 40, 3), np.uint8)])
+
+
+def test_the_map_of_a_large_image_is_drawn_small_and_in_place(trained, monkeypatch):
+    from ipslib import images
+
+    monkeypatch.setattr(images, "_SHOWN_SIDE", 40)
+    image = np.zeros((83, 120), np.uint8)
+    image[30:60, 60:90] = 200
+    shown, step = images._overview(trained._batch(image))
+    assert step == 3
+    assert np.array_equal(shown, image[::3, ::3])
+    axes = trained.attention_map(image, scale="linear").axes[0]
+    assert axes.get_xlim() == (0, 40)
+
+
+def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
+    write_images(tmp_path, n=12)
+    few = SMALL | {"epochs": 1}
+    first = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
+    monkeypatch.setattr("ipslib.study.one_run.train", None)
+    second = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
+    assert second.record == first.record
+
+
+def test_a_mistyped_field_is_told_before_training(tmp_path):
+    write_images(tmp_path)
+    with pytest.raises(IpslibError, match="epoch"):
+        train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", epoch=3)
+    assert not (tmp_path / "runs").exists()
