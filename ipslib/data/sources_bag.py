@@ -20,7 +20,7 @@ _COPY_AGAIN = "copy it from its source again, or extract the features anew"
 
 
 class FeatureBag:
-    """The features (N, D) of one image in an HDF5 file, read row by row as float32.
+    """The features (N, D), or (1, N, D), of one image in an HDF5 file, read row by row as float32.
 
     Args:
         path: the file.
@@ -39,14 +39,16 @@ class FeatureBag:
         self.name = str(self._file.path)
         self._features, self._coords = features, coords
         dataset = opened(_open_dataset, self._file, features)
-        if dataset.ndim != 2 or dataset.dtype.kind != "f" or not dataset.size:
+        self._first = (0,) * (dataset.ndim == 3 and dataset.shape[0] == 1)  # of an axis too many
+        shape = dataset.shape[len(self._first) :]
+        if len(shape) != 2 or dataset.dtype.kind != "f" or not dataset.size:
             raise IpslibError(
                 f"{self.name}: wanted {features!r} as floating-point rows (N, D), got "
                 f"{dataset.dtype} {dataset.shape}; extract the features anew."
             )
-        self.n_patches, n_features = dataset.shape
+        self.n_patches, n_features = shape
         self.patch_shape = (n_features,)
-        self._chunk_rows = dataset.chunks[0] if dataset.chunks else 1
+        self._chunk_rows = dataset.chunks[-2] if dataset.chunks else 1
         n_bytes = self._chunk_rows * n_features * dataset.dtype.itemsize
         check_piece(self.name, n_bytes, "write it anew in chunks of fewer rows")
 
@@ -58,7 +60,7 @@ class FeatureBag:
         try:
             for run in self._runs(rows):
                 first = rows[run.start]
-                block = dataset[first : rows[run.stop - 1] + 1]
+                block = dataset[(*self._first, slice(first, rows[run.stop - 1] + 1))]
                 out[run] = block[rows[run] - first]
         except (OSError, RuntimeError) as error:
             raise unreadable(self.name, error, _COPY_AGAIN) from error

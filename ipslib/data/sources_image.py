@@ -81,6 +81,13 @@ class ImageSource:
             out /= self._largest
         return torch.from_numpy(out)
 
+    def window(self, rows: slice, cols: slice) -> np.ndarray:
+        """A window that lies inside the image, with the values stored, (h, w, C)."""
+        shape = rows.stop - rows.start, cols.stop - cols.start, self.patch_shape[0]
+        out = np.empty(shape, np.uint8 if self.dtype == torch.uint8 else np.float32)
+        self._copy(rows, cols, out)
+        return out
+
     def _windows(self, patches: np.ndarray) -> Iterator[tuple[int, slice, slice]]:
         """Where each patch lies on the canvas; neighbours follow each other."""
         (height, width), size = self.grid.canvas, self.grid.patch_size

@@ -75,6 +75,17 @@ def test_a_group_a_slide_and_other_names_are_found(tmp_path):
     assert torch.equal(bag.read(torch.tensor([5])), torch.from_numpy(FEATURES[[5]]))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_axis_too_many_is_left_out(tmp_path, layout):
+    options = dict(LAYOUTS[layout])
+    if "chunks" in options:
+        options["chunks"] = (1, *options["chunks"])
+    write(tmp_path / "a.h5", features=FEATURES[None], **options)
+    bag, rows = FeatureBag(tmp_path / "a.h5"), torch.tensor([7, 299, 8, 0])
+    assert (bag.n_patches, bag.patch_shape) == (N, (D,))
+    assert torch.equal(bag.read(rows), torch.from_numpy(FEATURES)[rows])
+
+
 def test_a_row_outside_the_bag_is_a_mistake(bags):
     for wrong in (-1, N):
         with pytest.raises(IndexError, match=f"0 to {N - 1}"):
@@ -85,7 +96,7 @@ def test_a_row_outside_the_bag_is_a_mistake(bags):
     ("features", "said"),
     [
         (np.zeros((N, D), np.int32), "got int32 (300, 7)"),
-        (np.zeros((1, N, D), np.float32), "got float32 (1, 300, 7)"),
+        (np.zeros((2, N, D), np.float32), "got float32 (2, 300, 7)"),
         (np.zeros(N, np.float32), "got float32 (300,)"),
         (np.zeros((0, D), np.float32), "got float32 (0, 7)"),
     ],
