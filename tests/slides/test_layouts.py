@@ -1,0 +1,150 @@
+import pickle
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from ipslib.errors import IpslibError
+from ipslib.slides.bags import SlideBag, open_bags
+
+N, D = 40, 6
+FEATURES = np.random.RandomState(0).standard_normal((N, D)).astype(np.float32)
+COORDS = np.arange(2 * N).reshape(N, 2) * 256
+LABELS = (np.arange(N) % 5 == 0).astype(np.uint8)
+ROWS = torch.tensor([3, 0, 39, 3])
+
+
+def hdf5(path, **arrays):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "a") as file:
+        for name, array in arrays.items():
+            file[name.replace("__", "/")] = array
+    return path
+
+
+def saved(path, array):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(array, path) if path.suffix == ".pt" else np.save(path, array)
+    return path
+
+
+def clam(folder):
+    hdf5(folder / "h5_files" / "a.h5", features=FEATURES, coords=COORDS)
+    return saved(folder / "pt_files" / "a.pt", torch.from_numpy(FEATURES)), None
+
+
+def trident(folder):
+    hdf5(folder / "20x" / "patches" / "a_patches.h5", coords=COORDS)
+    return hdf5(folder / "20x" / "features_uni" / "a.h5", features=FEATURES[None]), None
+
+
+def stamp(folder):
+    return hdf5(folder / "a.h5", feats=FEATURES.astype(np.float16), coords=COORDS), None
+
+
+def acmil(folder):
+    return hdf5(folder / "all.h5", a__feat=FEATURES, a__coords=COORDS, b__feat=FEATURES[:9]), "a"
+
+
+def ips(folder):
+    return hdf5(folder / "feat_train.hdf5", a__img=FEATURES, a__pos=np.arange(N)), "a"
+
+
+def torchmil(folder):
+    saved(folder / "coords" / "a.npy", COORDS)
+    saved(folder / "patch_labels" / "a.npy", LABELS)
+    return saved(folder / "features" / "a.npy", FEATURES.astype(np.float64)), None
+
+
+def archive(folder):
+    np.savez(folder / "a.npz", features=FEATURES, coords=COORDS, patch_labels=LABELS)
+    return folder / "a.npz", None
+
+
+def one_array(folder):
+    np.savez_compressed(folder / "a.npz", FEATURES)
+    return folder / "a.npz", None
+
+
+def pt_mapping(folder):
+    tensors = {"feats": torch.from_numpy(FEATURES)[None], "coords": torch.from_numpy(COORDS)}
+    return saved(folder / "a.pt", tensors), None
+
+
+LAYOUTS = [clam, trident, stamp, acmil, ips, torchmil, archive, one_array, pt_mapping]
+
+
+@pytest.mark.parametrize("write", LAYOUTS)
+def test_every_layout_gives_the_same_rows(tmp_path, write):
+    path, slide = write(tmp_path)
+    bag = pickle.loads(pickle.dumps(SlideBag(path, slide=slide)))
+    assert (bag.slide, bag.n_patches, bag.patch_shape) == ("a", N, (D,))
+    read = bag.read(ROWS)
+    assert read.dtype == torch.float32
+    tolerance = 2e-3 if write is stamp else 1e-7
+    assert torch.allclose(read, torch.from_numpy(FEATURES)[ROWS], atol=tolerance)
+    with pytest.raises(IndexError, match="from 0 to 39"):
+        bag.read(torch.tensor([N]))
+    if write in (ips, one_array):
+        assert bag.coords() is None
+    else:
+        assert np.array_equal(bag.coords(), COORDS)
+    if write in (torchmil, archive):
+        assert np.array_equal(bag.patch_labels, LABELS > 0)
+    else:
+        assert bag.patch_labels is None
+
+
+def test_corners_in_microns_become_pixels(tmp_path):
+    path, _ = stamp(tmp_path)
+    with h5py.File(path, "a") as file:
+        file.attrs["unit"] = "um"
+    with pytest.raises(
+        IpslibError, match=r"a\.h5: wanted corners in pixels, got microns; give mpp"
+    ):
+        SlideBag(path).coords()
+    assert np.array_equal(SlideBag(path).coords(mpp=0.25), COORDS * 4)
+
+
+def test_the_size_of_a_patch_at_level_0_is_read_as_trident_or_clam_say_it(tmp_path):
+    path, _ = trident(tmp_path)
+    assert SlideBag(path).size_level0 is None
+    beside = path.parents[1] / "patches" / "a_patches.h5"
+    with h5py.File(beside, "a") as file:
+        file["coords"].attrs.update({"patch_size": 256, "downsample": [2.0, 2.0]})
+    assert SlideBag(path).size_level0 == 512
+    with h5py.File(beside, "a") as file:
+        file["coords"].attrs["patch_size_level0"] = 500
+    assert SlideBag(path).size_level0 == 500
+
+
+def test_a_file_of_several_slides_asks_which_and_opens_as_a_set(tmp_path):
+    path, _ = acmil(tmp_path)
+    with pytest.raises(IpslibError, match="wanted a data set features or feats.*found a, b; name"):
+        SlideBag(path)
+    with pytest.raises(IpslibError, match="of slide 'c', found nothing"):
+        SlideBag(path, slide="c")
+    bags, skipped = open_bags(path)
+    assert {name: bag.n_patches for name, bag in bags.items()} == {"a": N, "b": 9} and not skipped
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".h5"])
+def test_a_damaged_file_is_refused_by_name(tmp_path, suffix):
+    (tmp_path / f"a{suffix}").write_bytes(b"no bag at all")
+    with pytest.raises(IpslibError, match=rf"a\{suffix}: wanted a readable file.*anew\.$"):
+        SlideBag(tmp_path / f"a{suffix}")
+
+
+def test_what_holds_no_rows_or_no_fitting_corners_is_refused(tmp_path):
+    saved(tmp_path / "a.npy", COORDS)
+    with pytest.raises(IpslibError, match=r"wanted features as floating.*got int64 \(40, 2\)"):
+        SlideBag(tmp_path / "a.npy")
+    with pytest.raises(IpslibError, match="wanted a bag .*got .csv"):
+        (tmp_path / "a.csv").touch()
+        SlideBag(tmp_path / "a.csv")
+    hdf5(tmp_path / "b.h5", features=FEATURES, coords=COORDS[:3], patch_labels=LABELS[:4])
+    with pytest.raises(IpslibError, match=r"wanted coords of shape \(40, 2\), got \(3, 2\)"):
+        SlideBag(tmp_path / "b.h5").coords()
+    with pytest.raises(IpslibError, match=r"wanted patch_labels of shape \(40,\), got \(4,\)"):
+        _ = SlideBag(tmp_path / "b.h5").patch_labels
