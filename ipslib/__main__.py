@@ -1,4 +1,4 @@
-"""The command line: study, run, sweep, queue and notebooks."""
+"""The command line: study, run, sweep, queue, notebooks and slides."""
 
 import argparse
 import os
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from ipslib.errors import IpslibError, did_you_mean
+from ipslib.slides.command import add_slides_command
 
 # Each handler imports what it calls, so that a machine without papermill can do the rest.
 
@@ -113,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
 
     pairing = commands.add_parser("notebooks", help="write notebooks/*.ipynb for JupyterLab")
     pairing.set_defaults(handler=_notebooks)
+    add_slides_command(commands)
     parser.set_defaults(valid=tuple(commands.choices))
     return parser
 

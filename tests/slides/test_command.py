@@ -1,0 +1,56 @@
+import subprocess
+import sys
+
+import pytest
+
+from ipslib.__main__ import main
+
+STANDIN = ["--train", "2", "--test", "2", "--side", "256"]
+PREPARE = ["--tile", "32", "--mpp", "1", "--backbone", "resnet18", "--weights", "none"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("command")
+    assert main(["slides", "standin", str(folder / "standin"), *STANDIN]) == 0
+    return folder
+
+
+def prepare(folder, *options: str) -> int:
+    images = str(folder / "standin" / "images")
+    return main(["slides", "prepare", images, str(folder / "bags"), *PREPARE, *options])
+
+
+def test_prepare_then_check(folder, capsys):
+    standin = folder / "standin"
+    known = ["--annotations", str(standin / "annotations")]
+    labels = ["--labels", str(standin / "reference.csv")]
+    assert prepare(folder, "--stages", "1", *known, *labels) == 0
+    assert "4 bags made, 0 reused, 0 slides left out" in capsys.readouterr().out
+    assert prepare(folder, "--stages", "1", *known, *labels) == 0
+    assert "0 bags made, 4 reused" in capsys.readouterr().out
+    assert main(["slides", "check", str(folder / "bags"), *labels]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("train: 2 bags, 1 with tumour; patches ")
+    assert lines[1].endswith("patch labels in 2")
+    assert main(["slides", "check", str(folder / "bags")]) == 1  # test slides have no label
+    assert "test_501: wanted a label" in capsys.readouterr().out
+
+
+def test_a_mistake_is_one_sentence(folder, capsys):
+    prepare(folder, "--stages", "1")
+    assert prepare(folder, "--stages", "2") == 2
+    assert "ipslib: " in capsys.readouterr().err
+    assert main(["slides", "check", str(folder / "nowhere")]) == 2
+    assert "wanted a folder of feature bags" in capsys.readouterr().err
+
+
+def test_the_command_line_is_built_without_the_packages_of_slides():
+    program = (
+        "import sys, ipslib.__main__ as m; m._parser();"
+        "print(*{'skimage', 'h5py', 'openslide', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert not done.stdout.strip()
