@@ -34,7 +34,7 @@ def _run(arguments: argparse.Namespace) -> int:
     changes |= {name: parse_value(value) for name, value in arguments.parameters}
     config = base_config(arguments.profile, changes)
     store = RecordStore(Layout.of(arguments.profile).records)
-    print(f"{run_name(config)} ({config.id}) on {config.data.digits} digits", flush=True)
+    print(f"{run_name(config)} ({config.id}) on {config.data.source}", flush=True)
     [record] = run_all([config], store)
     for task, accuracy in record["result"]["accuracy"].items():
         print(f"{task:>10}: {100 * accuracy:5.1f} %")

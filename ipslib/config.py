@@ -19,6 +19,7 @@ from ipslib.data.patches import PatchGrid
 from ipslib.data.placement import most_apart
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, choices, flag, integer, number, side_lengths
+from ipslib.traffic_signs.config import TrafficSignsConfig
 
 TASKS = ("majority", "max", "top", "multi")
 N_DIGITS, N_CLASSES = 5, 10
@@ -92,6 +93,14 @@ class DataConfig:
     @property
     def in_channels(self) -> int:
         return 1
+
+    @property
+    def source(self) -> str:
+        """The digits' source in words."""
+        return {
+            "mnist": "MNIST",
+            "embedded": "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)",
+        }[self.digits]
 
     @property
     def short_name(self) -> str:
@@ -189,6 +198,7 @@ class DatasetConfig(Protocol):
     n_classes: Mapping[str, int]  # outputs by task
     in_channels: int  # of a patch, or the length of a feature row
     grid: PatchGrid | None  # of every image; None where images differ
+    source: str  # what results are made of, in words
 
 
 @attrs.frozen(kw_only=True)
@@ -283,6 +293,7 @@ class RunConfig:
 MEGAPIXEL_MNIST = "megapixel_mnist"
 DATASETS: dict[str, type] = {
     MEGAPIXEL_MNIST: DataConfig,
+    "traffic_signs": TrafficSignsConfig,
     "own_images": OwnImagesConfig,
 }
 _OF_FEATURES: set[str] = set()  # those of DATASETS that are feature bags

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 import torch
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 
 Answers = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
@@ -22,6 +21,8 @@ def measure_answers(answers: Sequence[Answers]) -> dict[str, dict[str, float]]:
         of each task, and `auc` (area under the ROC curve, of the second class) of each task of
         two classes of which both occur.
     """
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score  # brings pandas along
+
     measures: dict[str, dict[str, float]] = {"balanced_accuracy": {}, "auc": {}}
     for task in answers[0][0]:
         labels = torch.cat([labels[task].cpu() for _, labels in answers])

@@ -44,7 +44,9 @@ class Evaluation(NamedTuple):
     loss: float
     accuracy: dict[str, float]
     localisation: Localisation | None  # None where no object's place is known
-    measures: dict[str, dict[str, float]]  # by name and task
+    measures: dict[
+        str, dict[str, float]
+    ]  # by name and task; of uneven classes
 
 
 def build_network(config: RunConfig, *, device: str = "cpu") -> IPSNet:
@@ -146,7 +148,7 @@ def train(
                 "accuracy": test.accuracy,
                 "attention": test.localisation and test.localisation._asdict(),
             }
-            if test_set.chance:  # classes that are not equally frequent
+            if test.measures:
                 row["test"]["measures"] = test.measures
         state.history.append(row)
         if on_epoch:
@@ -225,7 +227,8 @@ def evaluate(
                 parts.append(localise(dataset.grid, kept, weights, batch.boxes))
                 sizes.append(n_located)
     means, located = tally.means(), mean_localisation(parts, sizes) if parts else None
-    return Evaluation(means["loss"], means["accuracy"], located, measure_answers(answers))
+    measures = measure_answers(answers) if dataset.chance else {}
+    return Evaluation(means["loss"], means["accuracy"], located, measures)
 
 
 @torch.no_grad()

@@ -51,7 +51,7 @@ from ipslib.study.session import Study
 from ipslib.study.tables import show
 
 study = Study("00_tasks_and_noise", profile, overrides=overrides)
-Markdown(f"Digits: {study.digit_source}.")
+Markdown(f"Digits: {study.source}.")
 
 # %% [markdown]
 # ## The two tasks side by side

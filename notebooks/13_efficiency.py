@@ -51,7 +51,7 @@ study = Study("13_efficiency", profile, overrides=overrides)
 base = study.config(batch_size=batch_size)
 data, model = base.data, base.model
 Markdown(f"""
-Digits: {study.digit_source}. Patches of {data.patch_size} px; {model.encoder} of width
+Digits: {study.source}. Patches of {data.patch_size} px; {model.encoder} of width
 {model.width:g}, {model.n_stages} stages; M = {model.memory_size}, I = {model.iter_size}; batches
 of {batch_size}.
 """)

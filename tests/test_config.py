@@ -186,3 +186,33 @@ NONSENSE = st.none() | st.floats() | st.text(max_size=3) | st.lists(st.integers(
 def test_nonsense_raises_nothing_else(values):
     with suppress(IpslibError):
         RunConfig.from_flat(values)
+
+
+SIGNS = {"dataset": "traffic_signs", "signs": "standin", "canvas": [120, 160], "patch_size": 40}
+
+
+class TestKindsOfData:
+    def test_a_kind_is_named_in_the_flat_mapping_where_it_is_not_megapixel_mnist(self):
+        assert "dataset" not in RunConfig().flat()
+        config = RunConfig.from_flat(SIGNS)
+        assert config.dataset == config.flat()["dataset"] == "traffic_signs"
+        assert RunConfig.from_flat(config.flat()) == config
+        assert config.id != RunConfig.from_flat({"canvas": [120, 160], "patch_size": 40}).id
+
+    def test_a_change_keeps_the_kind(self):
+        changed = RunConfig.from_flat(SIGNS).replace(patch_size=20, seed=3)
+        assert (changed.dataset, changed.data.patch_size, changed.training.seed) == (
+            "traffic_signs", 20, 3,
+        )  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("wrong", "said"),
+        [
+            ({"dataset": "traffic_sings"}, "did you mean 'traffic_signs'"),
+            ({"n_noise": 3}, "'n_noise' is no field"),
+            ({"encoder": "features"}, "features does not read traffic_signs"),
+        ],
+    )
+    def test_fields_of_another_kind_are_refused(self, wrong, said):
+        with pytest.raises(IpslibError, match=said):
+            RunConfig.from_flat(SIGNS | wrong)

@@ -9,6 +9,8 @@ from ipslib.config import DataConfig, DatasetConfig
 from ipslib.data.megapixel_mnist import MegapixelMNIST
 from ipslib.data.own_images import OwnImages, OwnImagesConfig
 from ipslib.data.patches import MixedBatch, PatchBatch, PatchGrid
+from ipslib.traffic_signs.config import TrafficSignsConfig
+from ipslib.traffic_signs.dataset import load_traffic_signs
 
 
 class LabelledBatch(PatchBatch, Protocol):
@@ -45,5 +47,6 @@ def open_dataset(data: DatasetConfig, split: str) -> Dataset:
 
 _OPENED_BY: dict[type, Callable[..., Dataset]] = {
     DataConfig: MegapixelMNIST,
+    TrafficSignsConfig: load_traffic_signs,
     OwnImagesConfig: OwnImages,
 }

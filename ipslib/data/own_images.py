@@ -8,16 +8,16 @@
 other column is a task, its values are the classes.
 """
 
+import csv
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
 import attrs
-import pandas as pd
 import torch
-from sklearn.model_selection import train_test_split
 
 from ipslib.data.patches import MixedBatch
 from ipslib.data.randomness import SPLITS
@@ -53,6 +53,10 @@ class OwnImagesConfig:
         return {task: len(names) for task, names in self.classes.items()}
 
     @property
+    def source(self) -> str:
+        return f"the images of {Path(self.labels).name}"
+
+    @property
     def short_name(self) -> str:
         return f"images_{Path(self.labels).stem}_PS_{self.patch_size}"
 
@@ -75,7 +79,7 @@ def describe_images(labels: str | Path, **fields: object) -> OwnImagesConfig:
         IpslibError: when the CSV is missing or not as described above, or no image can be read.
     """
     table = read_labels(labels)
-    classes = {task: sorted(table[task].unique()) for task in _tasks(table)}
+    classes = {task: sorted(set(table[task])) for task in _tasks(table)}
     for task, names in classes.items():
         if len(names) < 2:
             raise IpslibError(
@@ -94,47 +98,49 @@ def describe_images(labels: str | Path, **fields: object) -> OwnImagesConfig:
     channels = next(_readable(config, table[IMAGE]), None)
     if channels is None:
         raise IpslibError(
-            f"{labels}: wanted images beside it, could read none of the {len(table)} it names "
-            f"(the first is {table[IMAGE].iloc[0]}); correct the column {IMAGE}."
+            f"{labels}: wanted images beside it, could read none of the {len(table[IMAGE])} it "
+            f"names (the first is {table[IMAGE][0]}); correct the column {IMAGE}."
         )
     return attrs.evolve(config, in_channels=channels.source.patch_shape[0])
 
 
-def read_labels(labels: str | Path) -> pd.DataFrame:
-    """A CSV of labels as text, checked.
+def read_labels(labels: str | Path) -> dict[str, list[str]]:
+    """The columns of a CSV of labels, checked.
 
     Raises:
         IpslibError: when it is missing, or a line or column is not as it should be.
     """
     try:
-        table = pd.read_csv(labels, dtype=str, keep_default_na=False, skipinitialspace=True)
+        with open(labels, newline="", encoding="utf-8-sig") as file:
+            header, *rows = csv.reader(file, skipinitialspace=True, strict=True)
     except FileNotFoundError:
         raise IpslibError(
             f"{labels}: wanted a CSV of labels, found nothing; correct the path."
         ) from None
-    except (OSError, ValueError) as error:  # what pandas cannot parse is a ValueError
+    except (OSError, ValueError, csv.Error) as error:
         raise IpslibError(
             f"{labels}: wanted a CSV of labels, could not read it ({error}); correct the file."
         ) from error
-    if IMAGE not in table or not _tasks(table) or table.empty:
+    for line, row in enumerate(rows, start=2):
+        if len(row) != len(header) or not all(map(str.strip, row)):
+            raise IpslibError(
+                f"{labels}: wanted a value in each of the columns {', '.join(header)}, got {row} "
+                f"in line {line}; correct or delete the line."
+            )
+    table = {name.strip(): [row[i].strip() for row in rows] for i, name in enumerate(header)}
+    if IMAGE not in table or not _tasks(table) or not rows:
         raise IpslibError(
             f"{labels}: wanted lines under a column {IMAGE!r} and at least one column of labels, "
-            f"got {len(table)} lines under {', '.join(table.columns)}; add what is missing."
+            f"got {len(rows)} lines under {', '.join(table)}; add what is missing."
         )
-    for column in table.columns:
-        empty = table.index[table[column].str.strip() == ""]
-        if len(empty):
-            raise IpslibError(
-                f"{labels}: wanted a value in column {column}, got none in line {empty[0] + 2}; "
-                "fill it in or delete the line."
-            )
-    twice = table.index[table[IMAGE].duplicated()]
-    if len(twice):
+    images = table[IMAGE]
+    line = next((i for i, name in enumerate(images) if name in images[:i]), None)
+    if line is not None:
         raise IpslibError(
-            f"{labels}: wanted one line an image, got a second one of "
-            f"{table[IMAGE][twice[0]]} in line {twice[0] + 2}; delete the wrong one."
+            f"{labels}: wanted one line an image, got a second one of {images[line]} in line "
+            f"{line + 2}; delete the wrong one."
         )
-    if SPLIT in table and not set(table[SPLIT]) == set(SPLITS):
+    if set(table.get(SPLIT, SPLITS)) != set(SPLITS):
         raise IpslibError(
             f"{labels}: wanted train and test in column {SPLIT}, got "
             f"{', '.join(sorted(set(table[SPLIT])))}; correct the column or leave it out."
@@ -172,22 +178,21 @@ class OwnImages:
     def batch(self, indices: Sequence[int]) -> MixedBatch:
         """Several images as one batch."""
         found = [self._found[int(index)] for index in indices]
-        rows = self._table.loc[[image.line for image in found]]
         labels = {
-            task: torch.tensor([names.index(value) for value in rows[task]])
+            task: torch.tensor([names.index(self._table[task][image.line]) for image in found])
             for task, names in self.config.classes.items()
         }
         return MixedBatch([SourceBatch([image.source]) for image in found], labels=labels)
 
     def labels(self, task: str) -> list[str]:
         """The class of every image, by name."""
-        return self._table.loc[[image.line for image in self._found], task].tolist()
+        return [self._table[task][image.line] for image in self._found]
 
     @property
     def chance(self) -> dict[str, float]:
         """Share of the most frequent class, by task."""
         tasks = self.config.classes
-        return {t: pd.Series(self.labels(t)).value_counts(normalize=True).max() for t in tasks}
+        return {task: max(Counter(self.labels(task)).values()) / len(self) for task in tasks}
 
     @property
     def provenance(self) -> dict[str, object]:
@@ -198,7 +203,7 @@ class OwnImages:
         return [image.source.name for image in self._found]
 
     @cached_property
-    def _table(self) -> pd.DataFrame:
+    def _table(self) -> dict[str, list[str]]:
         config = self.config
         if _sha256(config.labels) != config.labels_sha256:
             raise IpslibError(
@@ -240,6 +245,8 @@ class OwnImages:
 
     def _split(self, found: list[Labelled]) -> list[Labelled]:
         """A share of each class of the first task is for testing."""
+        from sklearn.model_selection import train_test_split  # brings pandas along
+
         config = self.config
         task = next(iter(config.classes))
         strata = [self._table[task][image.line] for image in found]
@@ -253,16 +260,18 @@ class OwnImages:
         except ValueError as error:
             raise IpslibError(
                 f"{config.labels}: wanted enough images of each class of {task} to train and test "
-                f"on, got {pd.Series(strata).value_counts().to_dict()}; add images, or a column "
+                f"on, got {dict(Counter(strata))}; add images, or a column "
                 f"{SPLIT} of train and test."
             ) from error
         return parts[SPLITS[self.split]]
 
 
-def _readable(config: OwnImagesConfig, names: Mapping[int, str], skipped: list[str] | None = None):
+def _readable(
+    config: OwnImagesConfig, names: Sequence[str], skipped: list[str] | None = None
+) -> Iterator[Labelled]:
     """Open images by name; sentences about those that cannot be are added to `skipped`."""
     folder = Path(config.labels).parent
-    for line, name in names.items():
+    for line, name in enumerate(names):
         try:
             yield Labelled(config.open(folder / name), line)
         except IpslibError as error:
@@ -270,8 +279,8 @@ def _readable(config: OwnImagesConfig, names: Mapping[int, str], skipped: list[s
                 skipped.append(str(error))
 
 
-def _tasks(table: pd.DataFrame) -> list[str]:
-    return [column for column in table.columns if column not in (IMAGE, SPLIT)]
+def _tasks(table: dict[str, list[str]]) -> list[str]:
+    return [column for column in table if column not in (IMAGE, SPLIT)]
 
 
 def _sha256(path: str | Path) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import yaml
 
-from ipslib.config import RunConfig
+from ipslib.config import MEGAPIXEL_MNIST, DataConfig, RunConfig
 from ipslib.data.digits import find_source
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.paths import project_root
@@ -73,9 +74,14 @@ def base_config(
 ) -> RunConfig:
     """The run that all runs of a profile start from, some of its fields overridden.
 
-    `digits: auto` is decided here: MNIST where it is or can be downloaded, else embedded.
+    `digits: auto` is decided here: MNIST where it is or can be downloaded, else embedded. For
+    another `dataset` the profile gives the network and its training, not the data.
     """
-    settings = load_base(profile, root=root) | dict(overrides or {})
+    settings, overrides = load_base(profile, root=root), dict(overrides or {})
+    if overrides.get("dataset", MEGAPIXEL_MNIST) != MEGAPIXEL_MNIST:
+        of_images = {field.name for field in attrs.fields(DataConfig)}
+        settings = {name: value for name, value in settings.items() if name not in of_images}
+    settings |= overrides
     decide = settings.get("digits") == AUTO
     if decide:
         del settings["digits"]

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from ipslib.config import RunConfig
+from ipslib.config import DataConfig, RunConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 from ipslib.paths import project_root
@@ -25,6 +25,7 @@ class Study:
     Args:
         notebook: its name, e.g. `01_o2i_datasize`.
         profile: `smoke`, `quick` or `paper`; its base settings come from params/.
+        base: fields that this notebook sets apart from the profile's base, such as `dataset`.
         overrides: fields of RunConfig that differ from them in every run of this notebook.
         jobs: runs side by side; the number of cores if None.
 
@@ -37,12 +38,13 @@ class Study:
         notebook: str,
         profile: str,
         *,
+        base: Mapping[str, object] | None = None,
         overrides: Mapping[str, object] | None = None,
         jobs: int | None = None,
     ):
         self.notebook, self.profile, self.jobs = resolve_notebook(notebook).stem, profile, jobs
         self._overrides = dict(overrides or {})
-        self.base = base_config(profile, self._overrides)
+        self.base = base_config(profile, {**(base or {}), **self._overrides})
         self.layout = Layout.of(profile).create()
         self.store = RecordStore(self.layout.records)
         use_style()
@@ -51,23 +53,29 @@ class Study:
         data, model, training = self.base.data, self.base.model, self.base.training
         device = "GPU" if torch.cuda.is_available() else "CPU"
         network = f"{model.encoder} of width {model.width:g}, {model.n_stages} stages"
-        return (
-            f"profile {self.profile} on the {device}; digits: {self.digit_source}\n"
-            f"canvas {data.canvas[0]} x {data.canvas[1]} px, patches of {data.patch_size} px "
-            f"(N = {data.grid.n_patches}), {network}, "
-            f"M = {model.memory_size}, I = {model.iter_size}\n"
-            f"{training.epochs} epochs in batches of {training.batch_size}, "
-            f"{data.n_test} test images"
-        )
+        if model.encoder == "features":
+            network = f"features of {data.in_channels}, embedded in {model.embedding_dim}"
+        kept = f"M = {model.memory_size}, I = {model.iter_size}"
+        lines = [f"profile {self.profile} on the {device}; {self._of}: {self.source}"]
+        if data.grid:
+            canvas = f"{data.canvas[0]} x {data.canvas[1]} px"
+            patches = f"patches of {data.patch_size} px (N = {data.grid.n_patches})"
+            lines.append(f"canvas {canvas}, {patches}, {network}, {kept}")
+        else:
+            lines.append(f"{network}, {kept}")
+        lines.append(f"{training.epochs} epochs in batches of {training.batch_size}")
+        if isinstance(data, DataConfig):
+            lines[-1] += f", {data.n_test} test images"
+        return "\n".join(lines)
 
     @property
-    def digit_source(self) -> str:
-        """Which digits every result of this notebook is made of, in words."""
-        names = {
-            "mnist": "MNIST",
-            "embedded": "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)",
-        }
-        return names[self.base.data.digits]
+    def source(self) -> str:
+        """What every result of this notebook is made of, in words."""
+        return self.base.data.source
+
+    @property
+    def _of(self) -> str:
+        return "digits" if isinstance(self.base.data, DataConfig) else "data"
 
     def config(self, **changes: object) -> RunConfig:
         """The base run with some fields changed.
@@ -94,10 +102,10 @@ class Study:
         return [{"digit_size": size, "n_noise": n_noise} for size, n_noise in pairs]
 
     def made_of(self, records: Sequence[dict]) -> str:
-        """What runs were made of and by: digits, commits of the code, and their number."""
+        """What runs were made of and by: data, commits of the code, and their number."""
         commits = sorted({str(record["provenance"]["commit"]) for record in records})
         mixed = "; more than one version of the code made these" if len(commits) > 1 else ""
-        return f"{len(records)} runs on {self.digit_source}; commit {', '.join(commits)}{mixed}."
+        return f"{len(records)} runs on {self.source}; commit {', '.join(commits)}{mixed}."
 
     def run(self, configs: Iterable[RunConfig]) -> list[dict]:
         """The records of the runs; what has none yet is trained now."""

@@ -29,7 +29,7 @@ def folder(tmp_path):
 
 
 def rewrite(folder, **columns):
-    table = read_labels(folder / "labels.csv").assign(**columns)
+    table = pd.DataFrame(read_labels(folder / "labels.csv") | columns)
     table.to_csv(folder / "labels.csv", index=False)
 
 
@@ -52,7 +52,7 @@ class TestDescribe:
             ("image\n0.png\n", "at least one column of labels"),
             ("picture,kind\n0.png,a\n", "column 'image'"),
             ("image,kind\n", "got 0 lines"),
-            ("image,kind\n0.png,a\n1.png,\n", "column kind, got none in line 3"),
+            ("image,kind\n0.png,a\n1.png,\n", "columns image, kind, got .* in line 3"),
             ("image,kind\n0.png,a\n0.png,b\n", "second one of 0.png in line 3"),
             ("image,kind\n0.png,a\n1.png,a\n", "at least two classes in column kind"),
             ("image,split,kind\n0.png,train,a\n1.png,train,b\n", "train and test in column split"),

@@ -2,6 +2,7 @@ import pytest
 
 from ipslib.errors import IpslibError
 from ipslib.study.profiles import (
+    base_config,
     check_profile,
     list_notebooks,
     load_base,
@@ -84,3 +85,10 @@ def test_a_profile_without_a_file_for_the_notebook_is_refused(two):
 def test_values_of_the_command_line_have_their_types(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
+
+
+def test_another_kind_of_data_takes_the_profiles_network_and_training_only(project):
+    project.set("quick", "base", "digits: embedded\ncanvas: 84\npatch_size: 28\nepochs: 7\n")
+    config = base_config("quick", {"dataset": "traffic_signs", "seed": 2}, root=project.root)
+    assert (config.dataset, config.training.epochs, config.training.seed) == ("traffic_signs", 7, 2)
+    assert config.data.canvas == (1200, 1600)

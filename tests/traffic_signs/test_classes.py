@@ -4,8 +4,9 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ipslib.data.traffic_signs_annotations import CLASSES, VISIBILITIES, Box, Sign
-from ipslib.data.traffic_signs_classes import (
+from ipslib.errors import IpslibError
+from ipslib.traffic_signs.annotations import CLASSES, VISIBILITIES, Box, Sign
+from ipslib.traffic_signs.classes import (
     NOT_VISIBLE,
     OTHER_SIGNS,
     PUBLISHED_COUNTS,
@@ -15,7 +16,6 @@ from ipslib.data.traffic_signs_classes import (
     read_set,
     thinned,
 )
-from ipslib.errors import IpslibError
 
 SMALL, LARGE = Box(0, 0, 10, 10), Box(20, 20, 40, 40)
 

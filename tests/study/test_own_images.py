@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from ipslib.errors import IpslibError
-from ipslib.images import train_images
+from ipslib.study.own_images import train_images
 from tests.data.test_own_images import write_images
 
 SMALL = {
@@ -39,12 +39,12 @@ def test_predictions_are_named_and_sure(trained, tmp_path):
 
 
 def test_the_map_of_a_large_image_is_drawn_small_and_in_place(trained, monkeypatch):
-    from ipslib import images
+    from ipslib.study import own_images
 
-    monkeypatch.setattr(images, "_SHOWN_SIDE", 40)
+    monkeypatch.setattr(own_images, "_SHOWN_SIDE", 40)
     image = np.zeros((83, 120), np.uint8)
     image[30:60, 60:90] = 200
-    shown, step = images._overview(trained._batch(image))
+    shown, step = own_images._overview(trained._batch(image))
     assert step == 3
     assert np.array_equal(shown, image[::3, ::3])
     axes = trained.attention_map(image, scale="linear").axes[0]

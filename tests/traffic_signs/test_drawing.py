@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ipslib.data.randomness import stream
-from ipslib.data.traffic_signs_drawing import draw_scene, sign_tile
+from ipslib.traffic_signs.drawing import draw_scene, sign_tile
 
 SIZE = (120, 160)
 LIMITS = ("50_SIGN", "70_SIGN", "80_SIGN")

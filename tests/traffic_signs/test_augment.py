@@ -5,7 +5,7 @@ from scipy.stats import kstest
 from torchvision.transforms import functional
 
 from ipslib.data.randomness import stream
-from ipslib.data.traffic_signs_augment import Augmentation, augmented, draw_augmentation
+from ipslib.traffic_signs.augment import Augmentation, augmented, draw_augmentation
 
 PIXELS = np.random.RandomState(0).randint(1, 256, (30, 40, 3)).astype(np.uint8)
 IMAGE = Image.fromarray(PIXELS)

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ipslib.data.traffic_signs_classes import PUBLISHED_COUNTS, read_set
-from ipslib.data.traffic_signs_marker import MARKER, is_standin, made_by, write_marker
-from ipslib.data.traffic_signs_standin import write_standin
 from ipslib.errors import IpslibError
+from ipslib.traffic_signs.classes import PUBLISHED_COUNTS, read_set
+from ipslib.traffic_signs.marker import MARKER, is_standin, made_by, write_marker
+from ipslib.traffic_signs.standin import write_standin
 
 SIZE = (120, 160)
 

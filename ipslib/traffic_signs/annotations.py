@@ -11,8 +11,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from ipslib.data.traffic_signs_report import REPAIRED, SKIPPED, Problem
 from ipslib.errors import IpslibError, did_you_mean
+from ipslib.traffic_signs.report import REPAIRED, SKIPPED, Problem
 
 ANNOTATIONS = "annotations.txt"
 LIMITS = ("50_SIGN", "70_SIGN", "80_SIGN")

@@ -1,9 +1,9 @@
 import attrs
 import pytest
 
-from ipslib.data.traffic_signs_classes import PUBLISHED_COUNTS
-from ipslib.data.traffic_signs_config import TrafficSignsConfig
 from ipslib.errors import IpslibError
+from ipslib.traffic_signs.classes import PUBLISHED_COUNTS
+from ipslib.traffic_signs.config import TrafficSignsConfig
 
 CONFIG = TrafficSignsConfig(signs="standin", canvas=(90, 120), patch_size=15)
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from ipslib.data.patches import PatchGrid
 from ipslib.data.sources import SourceBatch
-from ipslib.data.traffic_signs_annotations import Box
-from ipslib.data.traffic_signs_classes import Example
-from ipslib.data.traffic_signs_image import SignImage, normalised
+from ipslib.traffic_signs.annotations import Box
+from ipslib.traffic_signs.classes import Example
+from ipslib.traffic_signs.image import SignImage, normalised
 
 NO_BOX = (-1, -1, 0, 0)  # touches no patch
 

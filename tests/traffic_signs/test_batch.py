@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from ipslib.data.patches import PatchGrid
-from ipslib.data.traffic_signs_annotations import Box
-from ipslib.data.traffic_signs_batch import NO_BOX, SignBatch, boxes_on_canvas, padded, touched
-from ipslib.data.traffic_signs_classes import Example
-from ipslib.data.traffic_signs_image import SignImage, normalised
 from ipslib.localisation import touches
+from ipslib.traffic_signs.annotations import Box
+from ipslib.traffic_signs.batch import NO_BOX, SignBatch, boxes_on_canvas, padded, touched
+from ipslib.traffic_signs.classes import Example
+from ipslib.traffic_signs.image import SignImage, normalised
 
 GRID = PatchGrid((60, 80), 20, 20)
 

@@ -1,4 +1,4 @@
-from ipslib.data.traffic_signs_report import REPAIRED, SKIPPED, Problem, ReadReport
+from ipslib.traffic_signs.report import REPAIRED, SKIPPED, Problem, ReadReport
 
 PROBLEMS = (
     Problem(REPAIRED, "trailing letters", "Set1/annotations.txt", 3, "a.jpg", "Read 1l as 1."),

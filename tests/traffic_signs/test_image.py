@@ -7,10 +7,11 @@ from PIL import Image
 from torchvision.models import ResNet18_Weights
 from torchvision.transforms import functional
 
-from ipslib.data import traffic_signs_image
 from ipslib.data.patches import PatchGrid, cut_image
-from ipslib.data.traffic_signs_augment import Augmentation, augmented
-from ipslib.data.traffic_signs_image import (
+from ipslib.errors import IpslibError
+from ipslib.traffic_signs import image
+from ipslib.traffic_signs.augment import Augmentation, augmented
+from ipslib.traffic_signs.image import (
     DEVIATION,
     MEAN,
     SignImage,
@@ -19,7 +20,6 @@ from ipslib.data.traffic_signs_image import (
     inspect_image,
     normalised,
 )
-from ipslib.errors import IpslibError
 
 P, S = 20, 15
 CANVAS = (65, 85)
@@ -86,9 +86,7 @@ def test_a_grey_image_is_read_as_colour(tmp_path):
 
 def test_an_image_is_decoded_once_and_travels_without_its_pixels(path, monkeypatch):
     decoded = []
-    monkeypatch.setattr(
-        traffic_signs_image, "decode", lambda *args: decoded.append(1) or decode(*args)
-    )
+    monkeypatch.setattr(image, "decode", lambda *args: decoded.append(1) or decode(*args))
     source = source_of(path)
     assert not decoded
     for patch in range(source.n_patches):

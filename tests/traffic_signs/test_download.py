@@ -8,14 +8,14 @@ from threading import Thread
 
 import pytest
 
-from ipslib.data import traffic_signs_download
-from ipslib.data.traffic_signs import load_traffic_signs
-from ipslib.data.traffic_signs_classes import read_set
-from ipslib.data.traffic_signs_config import TrafficSignsConfig
-from ipslib.data.traffic_signs_download import BASE_URL, MD5, RECORD, download_traffic_signs
-from ipslib.data.traffic_signs_marker import MARKER
-from ipslib.data.traffic_signs_standin import write_standin
 from ipslib.errors import IpslibError
+from ipslib.traffic_signs import download
+from ipslib.traffic_signs.classes import read_set
+from ipslib.traffic_signs.config import TrafficSignsConfig
+from ipslib.traffic_signs.dataset import load_traffic_signs
+from ipslib.traffic_signs.download import BASE_URL, MD5, RECORD, download_traffic_signs
+from ipslib.traffic_signs.marker import MARKER
+from ipslib.traffic_signs.standin import write_standin
 
 
 class _Handler(SimpleHTTPRequestHandler):
@@ -52,7 +52,7 @@ def served(site, monkeypatch):
     """The site on a local server, its annotations taken for the published ones."""
     for name in MD5:
         content = (site / name / "annotations.txt").read_bytes()
-        monkeypatch.setitem(traffic_signs_download.MD5, name, hashlib.md5(content).hexdigest())
+        monkeypatch.setitem(download.MD5, name, hashlib.md5(content).hexdigest())
     handler = partial(_Handler, directory=str(site))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         server.asked = []

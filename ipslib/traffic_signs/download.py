@@ -1,6 +1,6 @@
 """Fetch the Swedish traffic signs from their publisher.
 
-    python -m ipslib.data.traffic_signs_download
+    python -m ipslib.traffic_signs.download
 
 The annotations' MD5 is known (Katharopoulos and Fleuret published it with their task). No hash of
 the archives of photographs was ever published: each entry is checked by its own checksum, and the
@@ -17,13 +17,13 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm.auto import tqdm
 
-from ipslib.data.traffic_signs import signs_folder
-from ipslib.data.traffic_signs_annotations import ANNOTATIONS, read_annotations
-from ipslib.data.traffic_signs_classes import SET_OF
-from ipslib.data.traffic_signs_config import TrafficSignsConfig
-from ipslib.data.traffic_signs_fetch import Fetched, digest, fetch
-from ipslib.data.traffic_signs_marker import is_standin
 from ipslib.errors import IpslibError
+from ipslib.traffic_signs.annotations import ANNOTATIONS, read_annotations
+from ipslib.traffic_signs.classes import SET_OF
+from ipslib.traffic_signs.config import TrafficSignsConfig
+from ipslib.traffic_signs.dataset import signs_folder
+from ipslib.traffic_signs.fetch import Fetched, digest, fetch
+from ipslib.traffic_signs.marker import is_standin
 
 BASE_URL = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer"
 MD5 = {

@@ -1,10 +1,13 @@
 """What reading a set of traffic signs found: what was kept, left out, repaired and skipped."""
 
+from collections import Counter
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPAIRED, SKIPPED = "repaired", "skipped"
 
@@ -39,8 +42,10 @@ class ReadReport:
     def skipped(self) -> tuple[Problem, ...]:
         return tuple(p for p in self.problems if p.action == SKIPPED)
 
-    def table(self) -> pd.DataFrame:
+    def table(self) -> "pd.DataFrame":
         """A row a problem, with the columns of `Problem`."""
+        import pandas as pd  # training does without
+
         return pd.DataFrame(self.problems, columns=Problem._fields).astype({"line": "Int64"})
 
     def summary(self) -> str:
@@ -51,14 +56,10 @@ class ReadReport:
             counts.append(f"left out as published: {_counted(self.left_out.items())}")
         counts.append(f"MISC_SIGNS passed over: {self.n_misc}")
         counts += [
-            f"{action}: {_counted(_tally(p.kind for p in group).items()) or 'none'}"
+            f"{action}: {_counted(Counter(p.kind for p in group).items()) or 'none'}"
             for action, group in [(REPAIRED, self.repaired), (SKIPPED, self.skipped)]
         ]
         return "\n".join([f"{self.name}: {'; '.join(counts)}.", *(p.message for p in self.skipped)])
-
-
-def _tally(kinds: Iterable[str]) -> dict[str, int]:
-    return pd.Series(list(kinds), dtype=str).value_counts(sort=False).to_dict()
 
 
 def _counted(counts: Iterable[tuple[str, int]]) -> str:

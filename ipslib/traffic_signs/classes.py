@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ipslib.data.traffic_signs_annotations import (
+from ipslib.errors import IpslibError
+from ipslib.traffic_signs.annotations import (
     ANNOTATIONS,
     CLASSES,
     LIMITS,
@@ -18,9 +19,8 @@ from ipslib.data.traffic_signs_annotations import (
     Sign,
     read_annotations,
 )
-from ipslib.data.traffic_signs_image import inspect_image
-from ipslib.data.traffic_signs_report import SKIPPED, Problem, ReadReport
-from ipslib.errors import IpslibError
+from ipslib.traffic_signs.image import inspect_image
+from ipslib.traffic_signs.report import SKIPPED, Problem, ReadReport
 
 SET_OF = {"train": "Set1", "test": "Set2"}
 OTHER_SIGNS, NOT_VISIBLE = "other signs only", "limit sign not VISIBLE"

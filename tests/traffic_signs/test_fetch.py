@@ -5,8 +5,8 @@ from threading import Thread
 
 import pytest
 
-from ipslib.data.traffic_signs_fetch import digest, fetch
 from ipslib.errors import IpslibError
+from ipslib.traffic_signs.fetch import digest, fetch
 
 CONTENT = bytes(range(256)) * 4000
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ipslib.data.sources_files import unreadable
 from ipslib.data.sources_image import ImageSource
-from ipslib.data.traffic_signs_augment import Augmentation, augmented
+from ipslib.traffic_signs.augment import Augmentation, augmented
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, RGB in 0..1
 _CHANNELS = 3

@@ -3,9 +3,9 @@
 import attrs
 
 from ipslib.data.patches import PatchGrid
-from ipslib.data.traffic_signs_annotations import CLASSES
 from ipslib.errors import IpslibError
 from ipslib.fields import choice, flag, integer, number, side_lengths
+from ipslib.traffic_signs.annotations import CLASSES
 
 _PUBLISHED_WIDTH, _PUBLISHED_SHIFT = 1600, 100
 
@@ -60,6 +60,13 @@ class TrafficSignsConfig:
     @property
     def in_channels(self) -> int:
         return 3
+
+    @property
+    def source(self) -> str:
+        """What results are made of, in words."""
+        if self.signs == "real":
+            return "the Swedish traffic signs"
+        return "a STAND-IN: road scenes drawn by this project, not the Swedish traffic signs"
 
     @property
     def short_name(self) -> str:

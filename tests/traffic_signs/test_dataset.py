@@ -6,15 +6,15 @@ import pytest
 import torch
 
 from ipslib.data.digits import DATA_ROOT_VARIABLE
-from ipslib.data.traffic_signs import load_traffic_signs, signs_folder
-from ipslib.data.traffic_signs_annotations import CLASSES
-from ipslib.data.traffic_signs_classes import class_counts
-from ipslib.data.traffic_signs_config import TrafficSignsConfig
-from ipslib.data.traffic_signs_image import denormalised
-from ipslib.data.traffic_signs_marker import MARKER
-from ipslib.data.traffic_signs_standin import write_standin
 from ipslib.errors import IpslibError
 from ipslib.localisation import localise
+from ipslib.traffic_signs.annotations import CLASSES
+from ipslib.traffic_signs.classes import class_counts
+from ipslib.traffic_signs.config import TrafficSignsConfig
+from ipslib.traffic_signs.dataset import load_traffic_signs, signs_folder
+from ipslib.traffic_signs.image import denormalised
+from ipslib.traffic_signs.marker import MARKER
+from ipslib.traffic_signs.standin import write_standin
 
 CONFIG = TrafficSignsConfig(signs="standin", canvas=(90, 120), patch_size=15)
 

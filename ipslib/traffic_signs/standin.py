@@ -14,11 +14,11 @@ from filelock import FileLock
 from tqdm.auto import tqdm
 
 from ipslib.data.randomness import SPLITS, stream
-from ipslib.data.traffic_signs_annotations import ANNOTATIONS, CLASSES, LIMITS
-from ipslib.data.traffic_signs_classes import PUBLISHED_COUNTS, SET_OF
-from ipslib.data.traffic_signs_drawing import DrawnSign, draw_scene
-from ipslib.data.traffic_signs_marker import made_by, write_marker
 from ipslib.errors import IpslibError
+from ipslib.traffic_signs.annotations import ANNOTATIONS, CLASSES, LIMITS
+from ipslib.traffic_signs.classes import PUBLISHED_COUNTS, SET_OF
+from ipslib.traffic_signs.drawing import DrawnSign, draw_scene
+from ipslib.traffic_signs.marker import made_by, write_marker
 
 _FORMAT = 1  # of what is drawn: raise it when a drawing changes
 _SMALLEST_SIDE = 64

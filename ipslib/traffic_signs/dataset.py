@@ -20,10 +20,12 @@ import torch
 from ipslib.data.digits import DATA_ROOT_VARIABLE, data_root
 from ipslib.data.patches import PatchGrid
 from ipslib.data.randomness import SPLITS, stream
-from ipslib.data.traffic_signs_annotations import ANNOTATIONS
-from ipslib.data.traffic_signs_augment import Augmentation, draw_augmentation
-from ipslib.data.traffic_signs_batch import SignBatch, boxes_on_canvas
-from ipslib.data.traffic_signs_classes import (
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.fields import choice
+from ipslib.traffic_signs.annotations import ANNOTATIONS
+from ipslib.traffic_signs.augment import Augmentation, draw_augmentation
+from ipslib.traffic_signs.batch import SignBatch, boxes_on_canvas
+from ipslib.traffic_signs.classes import (
     SET_OF,
     Example,
     SignSet,
@@ -31,14 +33,12 @@ from ipslib.data.traffic_signs_classes import (
     read_set,
     thinned,
 )
-from ipslib.data.traffic_signs_config import TrafficSignsConfig
-from ipslib.data.traffic_signs_fetch import digest
-from ipslib.data.traffic_signs_image import SignImage
-from ipslib.data.traffic_signs_marker import is_standin
-from ipslib.data.traffic_signs_report import ReadReport
-from ipslib.data.traffic_signs_standin import write_standin
-from ipslib.errors import IpslibError, did_you_mean
-from ipslib.fields import choice
+from ipslib.traffic_signs.config import TrafficSignsConfig
+from ipslib.traffic_signs.fetch import digest
+from ipslib.traffic_signs.image import SignImage
+from ipslib.traffic_signs.marker import is_standin
+from ipslib.traffic_signs.report import ReadReport
+from ipslib.traffic_signs.standin import write_standin
 
 _AUGMENT_KEY = 2
 
@@ -216,7 +216,7 @@ def _check_folder(folder: Path, config: TrafficSignsConfig) -> None:
     if not all((folder / name).is_dir() for name in SET_OF.values()):
         raise IpslibError(
             f"{folder}: wanted Set1 and Set2 of the Swedish traffic signs, found none; fetch them "
-            f"(python -m ipslib.data.traffic_signs_download), put them there, set "
+            f"(python -m ipslib.traffic_signs.download), put them there, set "
             f"{DATA_ROOT_VARIABLE} to a root that holds {folder.name}, or use signs: standin."
         )
     drawn, kinds = is_standin(folder), ("the real photographs", "a stand-in that was drawn")

@@ -1,8 +1,8 @@
 import pytest
 
-from ipslib.data.traffic_signs_annotations import Annotations, Box, Sign, read_annotations
-from ipslib.data.traffic_signs_report import REPAIRED, SKIPPED
 from ipslib.errors import IpslibError
+from ipslib.traffic_signs.annotations import Annotations, Box, Sign, read_annotations
+from ipslib.traffic_signs.report import REPAIRED, SKIPPED
 
 # Quoted in a public README about the set.
 PUBLISHED = (
