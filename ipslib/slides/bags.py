@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ipslib.data.patches import MixedBatch
 from ipslib.data.sources import SourceBatch
 from ipslib.errors import IpslibError
 from ipslib.slides.bag_files import SETTINGS
 from ipslib.slides.camelyon16 import canonical_name
+from ipslib.slides.config import TASK
 from ipslib.slides.layouts import find_layout, open_rows, paths_of_bags, slides_of
-
-TASK = "tumour"
 
 
 class SlideBag:
@@ -94,27 +94,25 @@ class SlideBag:
         return array
 
 
-class BagBatch(SourceBatch):
-    """Bags of equal N as a PatchBatch.
+class BagBatch(MixedBatch):
+    """Bags as a batch; each is a `SourceBatch` of its own in `parts`, since bags differ in N.
 
     Attributes:
         labels: {task: (B,) class indices}.
-        roi: (B, N) bool, True where a patch is tumour; None where that is not known of all.
-        boxes: None, since patches of a bag have no common grid.
+        roi: of each bag, (N,) bool, True where a patch is tumour; None where it is not known.
     """
 
-    boxes = None
-
     def __init__(self, bags: Sequence[SlideBag], labels: Mapping[str, Tensor]):
-        super().__init__(bags, labels=labels)
-        known = [bag.patch_labels for bag in bags]
-        self.roi = None if any(each is None for each in known) else torch.stack(known)
+        super().__init__([SourceBatch([bag]) for bag in bags], labels=labels)
+        self._bags = list(bags)
+
+    @property
+    def roi(self) -> list[Tensor | None]:
+        return [bag.patch_labels for bag in self._bags]
 
 
 class BagDataset:
     """Labelled bags, opened by name and streamed from disk: no bag is ever held whole.
-
-    Bags differ in N, so `grid` is None and training takes one at a time, adding up gradients.
 
     Args:
         bags: a folder of bags, a file with a group a slide, or bags by the name of their slide.
@@ -122,6 +120,7 @@ class BagDataset:
         names: the slides of this set; all with a label if None.
         task: name of the labels.
         n_classes: of the labels.
+        also_skipped: what was left out before, to be told with the rest.
 
     Attributes:
         names: slides in order.
@@ -131,7 +130,7 @@ class BagDataset:
         IpslibError: when no labelled bag is left.
     """
 
-    grid = None
+    grid = None  # bags differ in N, and their patches lie on no common grid
 
     def __init__(
         self,
@@ -141,9 +140,11 @@ class BagDataset:
         names: Collection[str] | None = None,
         task: str = TASK,
         n_classes: int = 2,
+        also_skipped: Mapping[str, str] | None = None,
     ):
         self.task, self.n_classes = task, {task: n_classes}
         opened, self.skipped = (dict(bags), {}) if isinstance(bags, Mapping) else open_bags(bags)
+        self.skipped |= also_skipped or {}
         labels = {canonical_name(name): label for name, label in labels.items()}
         wanted = None if names is None else {canonical_name(name) for name in names}
         if wanted is not None:
@@ -176,6 +177,17 @@ class BagDataset:
         """Whether any of its slides was drawn: no result of it is one of real slides."""
         return any(bag.is_standin for bag in self._bags)
 
+    @property
+    def chance(self) -> dict[str, float]:
+        """Share of the most frequent class: the accuracy of naming it always."""
+        return {self.task: self.labels.bincount().max().item() / len(self)}
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """What the slides are."""
+        source = "standin" if self.is_standin else "real"
+        return {"slide_source": source, "n_slides": len(self), "n_skipped": len(self.skipped)}
+
     def __len__(self) -> int:
         return len(self._bags)
 
@@ -187,19 +199,9 @@ class BagDataset:
         return self
 
     def batch(self, indices: Sequence[int]) -> BagBatch:
-        """Bags of equal N, one always being so.
-
-        Raises:
-            IpslibError: when they differ in N.
-        """
-        bags = [self._bags[i] for i in indices]
-        sizes = {bag.n_patches for bag in bags}
-        if len(sizes) > 1:
-            raise IpslibError(
-                f"bags: wanted bags of equal size in a batch, got {min(sizes)} to {max(sizes)} "
-                "patches; take one bag at a time and add up their gradients."
-            )
-        return BagBatch(bags, {self.task: self.labels[list(indices)]})
+        """Bags of any size as one batch."""
+        labels = {self.task: self.labels[list(indices)]}
+        return BagBatch([self._bags[i] for i in indices], labels)
 
     def _unfit(self, name: str, bag: SlideBag, labels: Mapping[str, int]) -> str | None:
         label = labels.get(canonical_name(name))

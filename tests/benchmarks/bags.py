@@ -5,6 +5,7 @@
 Every number is the peak resident set of a process of its own, which classifies the bag or makes
 one training step on it: iterative selection with M = I = 5000 over a projection of the features
 (layer norm, linear, batch norm, ReLU), cross-attention pooling of the kept ones, two classes.
+`shuffle` classifies too, visiting the patches in random order: each row is then read by itself.
 `imports` is a process that builds the network and stops.
 """
 
@@ -21,7 +22,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_MB = 3000
-ACTIONS = ("imports", "classify", "train")
+ACTIONS = ("imports", "classify", "shuffle", "train")
 DIM, N_HEADS = 512, 8
 
 
@@ -106,7 +107,8 @@ def step(parts, case: Case) -> None:
     from ipslib.slides.bags import BagDataset, SlideBag
 
     dataset = BagDataset({"bag": SlideBag(case.path)}, {"bag": 1})
-    batch = dataset.batch([0])
+    whole = dataset.batch([0])
+    [batch] = whole.parts
     parts.eval()
     score_map = parts["pool"].score_map().detach()
     kept = select_patches(
@@ -115,12 +117,13 @@ def step(parts, case: Case) -> None:
         lambda embeddings, index: embeddings @ score_map,
         memory_size=case.memory_size,
         iter_size=case.memory_size,
+        order=torch.randperm(batch.n_patches) if case.action == "shuffle" else None,
     ).indices
     parts.train(case.action == "train")
     with torch.set_grad_enabled(case.action == "train"):
         rows = batch.read(torch.zeros_like(kept[0]), kept[0])
         tokens = parts["pool"](parts["encoder"](rows)[None]).tokens[:, 0]
-        labels = batch.labels[dataset.task]
+        labels = whole.labels[dataset.task]
         loss = torch.nn.functional.cross_entropy(parts["head"](tokens), labels)
     if case.action == "train":
         loss.backward()

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 
+from ipslib.data.patches import MixedBatch
 from ipslib.data.sources import SourceBatch
 from ipslib.errors import IpslibError
 from ipslib.selection import select_patches
@@ -33,23 +34,23 @@ def test_a_batch_is_one_bag_with_its_label_and_its_tumour(folder):
     assert (len(dataset), dataset.in_channels, dataset.grid) == (3, 5, None)
     assert dataset.names == list(LABELS) and dataset.n_classes == {"tumour": 2}
     batch = dataset.batch([1])
-    assert isinstance(batch, SourceBatch)
-    assert (batch.batch_size, batch.n_patches, batch.blank) == (1, 9, None)
+    assert isinstance(batch, MixedBatch) and isinstance(batch.parts[0], SourceBatch)
+    assert (batch.batch_size, batch.parts[0].n_patches, batch.parts[0].blank) == (1, 9, None)
     assert batch.labels["tumour"].tolist() == [1]
-    assert not dataset.is_standin
-    assert batch.roi.tolist() == [[n == 4 for n in range(9)]] and batch.boxes is None
+    assert dataset.provenance == {"slide_source": "real", "n_slides": 3, "n_skipped": 0}
+    assert dataset.chance == {"tumour": 2 / 3} and batch.boxes is None
+    assert batch.roi[0].tolist() == [n == 4 for n in range(9)]
     assert (batch.read(torch.tensor([0, 0]), torch.tensor([8, 0])) == 1).all()
     assert dataset.augmented(seed=0, epoch=3) is dataset
 
 
-def test_equal_bags_go_together_and_unequal_ones_do_not(folder):
+def test_bags_of_any_size_go_together(folder):
     dataset = BagDataset(folder, LABELS)
-    batch = dataset.batch([2, 0])
-    assert batch.labels["tumour"].tolist() == [1, 0]
-    assert batch.roi is None  # of one of them it is not known
-    assert batch.read(torch.tensor([0, 1]), torch.tensor([3, 3]))[:, 0].tolist() == [2, 0]
-    with pytest.raises(IpslibError, match="equal size in a batch, got 7 to 9 patches; take one"):
-        dataset.batch([0, 1])
+    batch = dataset.batch([2, 0, 1])
+    assert batch.labels["tumour"].tolist() == [1, 0, 1]
+    assert [part.n_patches for part in batch.parts] == [7, 7, 9]
+    assert batch.roi[0] is None  # of that one it is not known
+    assert batch.read(torch.tensor([2, 0, 1]), torch.tensor([8, 3, 3]))[:, 0].tolist() == [1, 2, 0]
 
 
 def test_the_rest_works_and_what_is_left_out_says_why(folder):
@@ -94,7 +95,7 @@ def test_the_standin_makes_two_sets_and_selection_finds_the_rows_that_score(stan
     assert all(each.is_standin for each in sets.values())
     assert all(each.labels.double().mean() == 0.5 for each in sets.values())
     dataset = sets["test"]
-    batch = dataset.batch([5])
+    batch = dataset.batch([5]).parts[0]
     kept = select_patches(
         batch, lambda rows: rows, lambda rows, index: rows[:, :1], memory_size=4, iter_size=9
     ).indices[0]
