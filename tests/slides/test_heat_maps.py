@@ -18,8 +18,8 @@ def test_every_patch_stands_in_its_place():
 
 
 def test_overlapping_patches_are_averaged_and_tiny_ones_still_seen():
-    heat = heat_map([0.0, 1.0], np.array([(0, 0), (50, 0)]), 100, SHAPE, pixels=(40, 80))
-    assert heat[0, [0, 7, 12]].tolist() == [0.0, 0.5, 1.0]
+    heat = heat_map([0.2, 1.0], np.array([(0, 0), (50, 0)]), 100, SHAPE, pixels=(40, 80))
+    assert heat[0, [0, 7, 12]].tolist() == pytest.approx([0.2, 0.6, 1.0])
     tiny = heat_map([0.7], np.array([(403, 203)]), 4, SHAPE, pixels=(40, 80))
     assert np.argwhere(tiny == 0.7).tolist() == [[20, 40]]
 
