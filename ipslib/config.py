@@ -19,6 +19,7 @@ from ipslib.data.patches import PatchGrid
 from ipslib.data.placement import most_apart
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, choices, flag, integer, number, side_lengths
+from ipslib.slides.config import SlidesConfig
 from ipslib.traffic_signs.config import TrafficSignsConfig
 
 TASKS = ("majority", "max", "top", "multi")
@@ -294,6 +295,7 @@ MEGAPIXEL_MNIST = "megapixel_mnist"
 DATASETS: dict[str, type] = {
     MEGAPIXEL_MNIST: DataConfig,
     "traffic_signs": TrafficSignsConfig,
+    "slides": SlidesConfig,
     "own_images": OwnImagesConfig,
 }
-_OF_FEATURES: set[str] = set()  # those of DATASETS that are feature bags
+_OF_FEATURES = {"slides"}  # those of DATASETS that are bags of features, not images

@@ -9,6 +9,7 @@ from ipslib.config import DataConfig, DatasetConfig
 from ipslib.data.megapixel_mnist import MegapixelMNIST
 from ipslib.data.own_images import OwnImages, OwnImagesConfig
 from ipslib.data.patches import MixedBatch, PatchBatch, PatchGrid
+from ipslib.slides.config import SlidesConfig
 from ipslib.traffic_signs.config import TrafficSignsConfig
 from ipslib.traffic_signs.dataset import load_traffic_signs
 
@@ -45,8 +46,15 @@ def open_dataset(data: DatasetConfig, split: str) -> Dataset:
     return _OPENED_BY[type(data)](data, split)
 
 
+def _open_slides(data: SlidesConfig, split: str) -> Dataset:
+    from ipslib.slides.sets import open_slides  # and HDF5
+
+    return open_slides(data, split)
+
+
 _OPENED_BY: dict[type, Callable[..., Dataset]] = {
     DataConfig: MegapixelMNIST,
     TrafficSignsConfig: load_traffic_signs,
+    SlidesConfig: _open_slides,
     OwnImagesConfig: OwnImages,
 }

@@ -33,5 +33,10 @@ class SlidesConfig:
         return {TASK: 2}
 
     @property
+    def source(self) -> str:
+        """What results are made of, in words."""
+        return f"the bags of {Path(self.bags).name}"
+
+    @property
     def short_name(self) -> str:
         return f"slides_{Path(self.bags).name}"

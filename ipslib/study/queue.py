@@ -56,7 +56,11 @@ def work_queue(profile: str, minutes: float, overrides: Mapping[str, object] | N
     while True:
         missing = [run for run in runs if not store.find(run.config)]
         print(f"published runs regenerated: {len(runs) - len(missing)} of {len(runs)}", flush=True)
-        times = [each for each in store.all() if each["provenance"]["device"] == processor]
+        times = [
+            record
+            for record in store.all()
+            if record["provenance"]["device"] == processor and "dataset" not in record["config"]
+        ]
         waiting = [run for run in missing if failed[run.config.id] < ATTEMPTS]
         run = next_run(waiting, store, times, deadline - time.monotonic())
         if run is None:
