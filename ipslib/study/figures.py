@@ -140,8 +140,10 @@ def learning_curves(records: Iterable[Mapping], *, by: str = "n_train") -> Figur
     levels = sorted(frame[by].unique())
     colours = dict(zip(levels, level_colours(len(levels)), strict=True))
     curves = _curves(records, dict(zip(frame["id"], frame[by], strict=True)))
-    tasks = list(frame["task"].unique())
-    figure, panels = task_panels(tasks, x_label="epoch", y_label="accuracy (%)")
+    chance = frame.groupby("task", sort=False)["chance"].first()
+    figure, panels = task_panels(
+        list(chance.index), x_label="epoch", y_label="accuracy (%)", chance=chance
+    )
     for (task, level), group in curves.groupby(["task", "level"]):
         ax, colour = panels[task], colours[level]
         for _, run in group.dropna(subset="test").groupby("id"):
@@ -159,9 +161,14 @@ def learning_curves(records: Iterable[Mapping], *, by: str = "n_train") -> Figur
 
 
 def task_panels(
-    tasks: Sequence[str], *, x_label: str, y_label: str
+    tasks: Sequence[str],
+    *,
+    x_label: str,
+    y_label: str,
+    chance: Mapping[str, float] | None = None,
 ) -> tuple[Figure, dict[str, Axes]]:
-    """Make one panel a task, two a row, on common axes from 0 to 100 %, with its chance line."""
+    """Make one panel a task, two a row, on common axes from 0 to 100 %, with its chance line:
+    that of Megapixel MNIST's tasks unless given."""
     if not tasks:
         raise IpslibError("no task to draw: the table is empty.")
     n_columns = min(2, len(tasks))
@@ -177,10 +184,10 @@ def task_panels(
         ax.set(ylabel="" if i % n_columns else y_label, xlabel=x_label if is_lowest else "")
         ax.tick_params(labelbottom=is_lowest)
         ax.set(title=task_title(task), ylim=(0, 102), yticks=range(0, 101, 20))
-        chance = 100 * chance_level(task)
-        ax.axhline(chance, **CHANCE_LINE)
-        beside = {"xycoords": ("axes fraction", "data"), "va": "bottom" if chance < 5 else "center"}
-        ax.annotate(f"chance\n{chance:.2g} %", (1.01, chance), fontsize=9, color=GREY, **beside)
+        level = 100 * (chance[task] if chance is not None else chance_level(task))
+        ax.axhline(level, **CHANCE_LINE)
+        beside = {"xycoords": ("axes fraction", "data"), "va": "bottom" if level < 5 else "center"}
+        ax.annotate(f"chance\n{level:.2g} %", (1.01, level), fontsize=9, color=GREY, **beside)
     return figure, panels
 
 

@@ -30,7 +30,7 @@ from ipslib.study.records import RecordStore
 from ipslib.training import attend
 
 _SHOWN_SIDE = 1500  # px: larger images are drawn from every second pixel, every third, ...
-_DEFAULTS = {"position_encoding": False, "memory_size": 50, "iter_size": 50, "eval_every": 5}
+_DEFAULTS = {"position_encoding": False, "memory_size": 50, "iter_size": 50}
 
 
 @attrs.frozen

@@ -15,7 +15,7 @@ from http.client import HTTPException
 from pathlib import Path, PurePosixPath
 
 from filelock import FileLock
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ipslib.errors import IpslibError
 from ipslib.traffic_signs.annotations import ANNOTATIONS, read_annotations

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 from filelock import FileLock
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from ipslib.data.randomness import SPLITS, stream
 from ipslib.errors import IpslibError

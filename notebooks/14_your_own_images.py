@@ -1,0 +1,124 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 14 - How do I train on my own images?
+#
+# One CSV, one call. The CSV names the images and, in a column a task, their classes:
+#
+# ```
+# image,split,species
+# photos/0001.jpg,train,oak
+# photos/0002.tif,test,beech
+# ```
+#
+# `image` is a path relative to the CSV: JPEG, PNG, TIFF (tiled ones are read patch by patch, of
+# any size) or a `.npy` memory map. Images may differ in size. Without a column `split`, a share of
+# each class is kept for testing.
+#
+# Set `labels` below to your CSV. Left empty, the notebook **draws an example**: images of many
+# sizes and formats with one small shape each among strokes. They are no results of the study.
+
+# %% tags=["parameters"]
+profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
+labels = ""  # path of your CSV; empty: images drawn for this notebook
+n_drawn = 400  # images of the drawn example
+drawn_side = 192  # px, of the largest of them
+image = 0  # which test image is shown with its attention
+settings = {"patch_size": 32, "memory_size": 16, "iter_size": 16, "batch_size": 8, "epochs": 12}
+overrides = {}  # any other field of the images, the network or its training
+
+# %%
+from pathlib import Path
+
+import pandas as pd
+from IPython.display import Markdown
+
+from ipslib.data.own_images import OwnImages, read_labels
+from ipslib.study.example_images import write_example_images
+from ipslib.study.figures import learning_curves
+from ipslib.study.own_images import train_images
+from ipslib.study.session import Study
+from ipslib.study.tables import long_form, show
+
+study = Study("14_your_own_images", profile)
+folder = study.layout.home / "example_images" / f"{n_drawn}_{drawn_side}"
+csv = labels or write_example_images(folder, n_drawn, side=drawn_side)
+what = f"The images of {Path(csv).name}" if labels else "**Drawn examples**, not photographs"
+Markdown(f"{what}, {len(read_labels(csv)['image'])} of them.")
+
+# %% [markdown]
+# ## The call
+# Training, checkpoints and the record go to `folder`; the same call again finds the record there
+# and trains nothing. Every field of the configuration can be set: `encoder`, `weights` (those of
+# ImageNet for photographs), `memory_size`, `epochs`, ... The network here is the narrow one of
+# this profile.
+
+# %%
+model = study.base.model
+narrow = {"width": model.width, "n_heads": model.n_heads, "dropout": 0.0, "attn_dropout": 0.0}
+of_profile = narrow | {"warmup_epochs": study.base.training.warmup_epochs}
+trained = train_images(csv, folder=study.layout.records, **{**of_profile, **settings, **overrides})
+study.save_table("runs", long_form([trained.record]))
+print(trained.skipped or "every image could be read")
+
+# %% [markdown]
+# ## The table
+# Accuracy on the test images in the last epoch, beside the share of the most frequent class.
+
+# %%
+rows = [
+    {"task": task, "accuracy": accuracy, "chance": trained.chance[task]}
+    | {name: by_task.get(task) for name, by_task in trained.record["result"]["measures"].items()}
+    for task, accuracy in trained.accuracy.items()
+]
+table = pd.DataFrame(rows)
+study.save_table("summary", table)
+show(table)
+
+# %%
+study.save_figure("curves", learning_curves([trained.record], by="patch_size"))
+
+# %% [markdown]
+# ## New images
+# `predict` takes files or arrays of any size, `attention_map` draws what the network kept of one.
+
+# %%
+test = OwnImages(trained.config.data, "test")
+shown = test.names[image : image + 4]
+predicted = trained.predict(shown)
+predicted["image"] = [Path(name).name for name in predicted["image"]]
+study.save_table("predictions", predicted)
+show(predicted)
+
+# %%
+study.save_figure("map", trained.attention_map(test.names[image]))
+
+# %% [markdown]
+# ## Reading
+
+# %%
+first, answer = next(iter(trained.accuracy.items()))
+learnt = answer >= 2 * trained.chance[first]
+Markdown(f"""
+On {trained.record["result"]["n_test"]} test images the network names `{first}` rightly in
+{100 * answer:.0f} % of them; naming the most frequent class always would be right in
+{100 * trained.chance[first]:.0f} %.
+{"It has learned." if learnt else "**It has not learned**: see the limits below."}
+""")
+
+# %% [markdown]
+# ## Limits
+# - Nothing is known of what may be done to your images, so they are not augmented.
+# - M, the patches kept, decides memory; where the objects are found late, a larger M finds them
+#   sooner. A network that stays at chance usually needs more images, more epochs or a larger M.
+# - The test images are looked at once an evaluation and choose nothing: the last epoch counts.
