@@ -29,7 +29,7 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-sides = [384, 768, 1536, 3072, 6144, 12288]  # px of the square images
+sides = [384, 1536, 3072, 6144, 12288]  # px of the square images
 batch_size = 4  # images a step
 memory_limit_mb = 2000  # that a step may ask for, beyond program, digits and network
 seconds_limit = 60  # that a step may take

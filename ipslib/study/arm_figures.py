@@ -27,6 +27,7 @@ from ipslib.study.tables import chance_level
 _REFERENCE_LINE = {"color": "#9fc3d9", "linewidth": 1.4, "zorder": 1.5}
 _MEAN = "#2c6f9c"
 _LEGEND_WIDTH = 2.2  # inches
+_LEGEND_LINE = 0.24  # inches a key
 _SAME = 0.5  # points: levels nearer than this have one tick
 _RED = 3  # in the colour-blind palette, too near to the colour of published numbers
 _OWN_SCALE = "published, at its own scale"
@@ -108,6 +109,7 @@ def attention_against_accuracy(
     )
     figure.legend(handles=keys, loc="outside right upper", handletextpad=0.3)
     figure.set_figwidth(figure.get_figwidth() + _LEGEND_WIDTH)
+    figure.set_figheight(max(figure.get_figheight(), _LEGEND_LINE * (len(keys) + 2)))
     return figure
 
 

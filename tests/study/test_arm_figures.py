@@ -103,6 +103,15 @@ def test_arms_with_the_same_random_level_share_a_tick(frame):
     assert ticks == pytest.approx([12])
 
 
+def test_a_legend_of_many_arms_has_room(frame):
+    one = frame[(frame["arm"] == ARMS[0]) & (frame["task"] == "majority")]
+    many = pd.concat([one.assign(arm=f"arm {i}") for i in range(24)])
+    figure = attention_against_accuracy(many)
+    figure.canvas.draw()
+    assert figure.legends[0].get_window_extent().y0 >= 0
+    plt.close(figure)
+
+
 def test_what_cannot_be_drawn_is_said(frame):
     with pytest.raises(IpslibError, match="did you mean 'majority'"):
         arm_dots(frame, tasks=["majorty"])
