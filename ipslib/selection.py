@@ -16,6 +16,7 @@ from ipslib.errors import IpslibError
 
 _CHUNK_VALUES = 200_000  # pixels encoded together: more would fall out of the processor's caches
 _READ_CHUNKS = 4  # chunks read together, so that those with ink make full chunks
+_SIZES = 8  # of chunks
 _WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the iterations
 
 Embed = Callable[[Tensor], Tensor]
@@ -150,15 +151,17 @@ class _LogitReader:
         return logits
 
     def _embed_inked(self, instances: Tensor) -> Tensor:
-        """Embed patches (n, ...) to (n, D) in chunks of one size; the blank one goes along with
-        the first, which costs a call less."""
-        if self._blank_embedding is None:
-            instances = torch.cat([self._blank, instances])
-        chunks = instances.tensor_split(-(-len(instances) // self.chunk_size))
-        embeddings = torch.cat([self.embed(chunk) for chunk in chunks])
-        if self._blank_embedding is None:
-            self._blank_embedding, embeddings = embeddings[:1], embeddings[1:]
-        return embeddings
+        """Embed patches (n, ...) to (n, D) in chunks of few sizes, filled up with the blank one:
+        libraries keep a prepared kernel, and memory, for every size that they meet."""
+        step = max(1, self.chunk_size // _SIZES)
+        n_spare = -(1 + len(instances)) % step
+        blank = self._blank.expand(1 + n_spare, *self._blank.shape[1:])
+        filled = torch.cat([instances, blank])
+        n_chunks = -(-len(filled) // self.chunk_size)
+        chunk_size = -(-len(filled) // (n_chunks * step)) * step
+        embeddings = torch.cat([self.embed(chunk) for chunk in filled.split(chunk_size)])
+        self._blank_embedding = embeddings[-1:]
+        return embeddings[: len(instances)]
 
     def _unread(self, patches: Tensor) -> zip:
         """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
