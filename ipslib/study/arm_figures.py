@@ -1,6 +1,6 @@
 """Figures of a study's arms: every arm beside the reference, and attention beside accuracy."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,7 +22,6 @@ from ipslib.study.figures import (
     task_panels,
     task_title,
 )
-from ipslib.study.tables import chance_level
 
 _REFERENCE_LINE = {"color": "#9fc3d9", "linewidth": 1.4, "zorder": 1.5}
 _MEAN = "#2c6f9c"
@@ -51,7 +50,7 @@ def arm_dots(
     tasks = _known_tasks(frame, tasks)
     table = arm_table(frame, published=published)
     arms = list(table["arm"].unique())
-    figure, panels = _panels_of_arms(tasks, arms)
+    figure, panels = _panels_of_arms(tasks, arms, _chance(frame))
     for task, ax in panels.items():
         rows = table[table["task"] == task].set_index("arm").loc[arms]
         ax.axvline(100 * rows["mean"].iloc[0], **_REFERENCE_LINE)
@@ -73,7 +72,10 @@ def arm_dots(
 
 
 def attention_against_accuracy(
-    frame: pd.DataFrame, *, tasks: Sequence[str] | None = ("majority",)
+    frame: pd.DataFrame,
+    *,
+    tasks: Sequence[str] | None = ("majority",),
+    objects: str = "digits",
 ) -> Figure:
     """Draw accuracy against the share of digits kept, a dot a run, coloured by arm.
 
@@ -83,6 +85,7 @@ def attention_against_accuracy(
     Args:
         frame: of `run_arms`.
         tasks: all if None.
+        objects: what is to be found.
     """
     tasks = _known_tasks(frame, tasks)
     frame = frame.dropna(subset=["roi_recall"])
@@ -93,8 +96,9 @@ def attention_against_accuracy(
     random = 100 * frame.groupby("arm", sort=False)["roi_recall_random"].mean()
     if np.ptp(random) < _SAME:
         random = random.iloc[:1]
-    label = "digits touched by a kept patch (%)"
-    figure, panels = task_panels(tasks, x_label=label, y_label="test accuracy (%)")
+    label = f"{objects} touched by a kept patch (%)"
+    names = {"x_label": label, "y_label": "test accuracy (%)"}
+    figure, panels = task_panels(tasks, **names, chance=_chance(frame))
     for task, ax in panels.items():
         for arm, runs in frame[frame["task"] == task].groupby("arm", sort=False):
             dots = {"s": 42, "color": colours[arm], "edgecolor": "white", "linewidth": 0.6}
@@ -128,7 +132,9 @@ def _draw_means(ax: Axes, rows: pd.DataFrame) -> None:
     ax.errorbar(mean, places, xerr=ends, **style)
 
 
-def _panels_of_arms(tasks: Sequence[str], arms: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
+def _panels_of_arms(
+    tasks: Sequence[str], arms: Sequence[str], chance_of: Mapping[str, float]
+) -> tuple[Figure, dict[str, Axes]]:
     """One panel a task, two a row: accuracy along x, arms down y, the chance line upright."""
     n_columns = min(2, len(tasks))
     n_rows = -(-len(tasks) // n_columns)
@@ -146,10 +152,15 @@ def _panels_of_arms(tasks: Sequence[str], arms: Sequence[str]) -> tuple[Figure, 
         ax.set_xlabel("test accuracy (%)" if is_lowest else "")
         ax.tick_params(labelbottom=is_lowest)
         ax.grid(axis="x")
-        chance = 100 * chance_level(task)
+        chance = 100 * chance_of[task]
         ax.axvline(chance, **CHANCE_LINE)
         ax.set_title(f"chance {chance:.2g} %", loc="right", size=9, weight="normal", color=GREY)
     return figure, panels
+
+
+def _chance(frame: pd.DataFrame) -> dict[str, float]:
+    """Accuracy of the best constant answer, by task."""
+    return frame.groupby("task", sort=False)["chance"].first().to_dict()
 
 
 def _known_tasks(frame: pd.DataFrame, tasks: Sequence[str] | None) -> list[str]:

@@ -15,8 +15,10 @@ from ipslib.study.statistics import CONFIDENCE, SEEDS_WITH_OWN_SPREAD, paired_di
 from ipslib.study.tables import long_form, summarise
 
 _NO_EFFECT = {"effect_low": np.nan, "effect_high": np.nan, "effect_interval": "", "p": np.nan}
+_BALANCED = "balanced_accuracy"
 _HEADLINE = (
-    *("arm", "n", "mean", "low", "high", "chance", "effect", "effect_low", "effect_high"),
+    *("arm", "n", "mean", "low", "high", "chance", _BALANCED),
+    *("effect", "effect_low", "effect_high"),
     *("roi_recall", "times_random", "published", "published_effect", "difference"),
 )
 
@@ -83,7 +85,8 @@ def arm_table(
           spread that is left in all arms together once arms and seeds are accounted for. Blank
           with one seed. `p` is that of `paired_difference`, or of the pooled t; neither is
           corrected for the number of arms;
-        - `roi_recall`, `times_random` (that over its value at random), `entropy`;
+        - `roi_recall`, `times_random` (that over its value at random), `entropy`, and
+          `balanced_accuracy` where the runs have it;
         - `published`, `n_published`, `published_effect`, and `difference` (ours - theirs).
     """
     runs_of = frame["id"].groupby(frame["arm"], sort=False).agg(frozenset)
@@ -95,6 +98,9 @@ def arm_table(
         ignore_index=True,
     )
     table = table.merge(_attention(frame), on="arm")
+    if _BALANCED in frame:
+        balanced = frame.groupby(["arm", "task"])[_BALANCED].mean().reset_index()
+        table = table.merge(balanced, on=["arm", "task"])
     if published is not None:
         table = _add_published(table, published, same_scale=same_scale)
     return table

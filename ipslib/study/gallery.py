@@ -1,4 +1,4 @@
-"""Rows of drawn images with the boxes of what matters in them."""
+"""Rows of images with the boxes of what matters in them."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.localisation import has_object
 from ipslib.model.ips import IPSNet
 from ipslib.study.maps import (
     BOX_COLOUR,
@@ -17,6 +18,7 @@ from ipslib.study.maps import (
     AttentionMap,
     thicken_strokes,
 )
+from ipslib.traffic_signs.dataset import TrafficSigns
 from ipslib.training import attend
 
 _DISPLAY_PIXELS = 500
@@ -29,7 +31,8 @@ def image_row(
     boxes: Sequence[np.ndarray | None] | None = None,
     columns: int | None = None,
 ) -> Figure:
-    """Images (H, W) uint8 side by side, with outlined boxes (n, 4) of top, left, height, width.
+    """Images (H, W) or (H, W, 3) uint8 side by side, with outlined boxes (n, 4) of top, left,
+    height, width.
 
     Strokes of large canvases are thickened so that they survive the reduction to the page.
     """
@@ -55,24 +58,25 @@ def example_row(data_sets: Sequence[MegapixelMNIST], titles: Sequence[str], inde
 
 
 def map_of_image(
-    network: IPSNet, data_set: MegapixelMNIST, index: int, *, title: str = ""
+    network: IPSNet, data_set: MegapixelMNIST | TrafficSigns, index: int, *, title: str = ""
 ) -> AttentionMap:
     """The patches that a network keeps of one image, with their attention (mean over heads and
-    tasks) and the digits' boxes."""
+    tasks) and the boxes of what is to be found in it."""
     batch = data_set.batch([index])
     kept, weights = attend(network, batch)
+    boxes = batch.boxes[0]
     return AttentionMap(
         image=data_set.canvas(index),
         corners=data_set.grid.corners(kept[0].numpy()),
         patch_size=data_set.grid.patch_size,
         weights=weights[0].mean(dim=(0, 1)).numpy(),
-        boxes=batch.boxes[0].numpy(),
+        boxes=boxes[has_object(boxes)].numpy(),
         title=title,
     )
 
 
 def _draw_image(ax: Axes, image: np.ndarray, boxes: Sequence[np.ndarray]) -> None:
-    height, width = image.shape
+    height, width = image.shape[:2]
     shown = thicken_strokes(image, -(-max(height, width) // _DISPLAY_PIXELS))
     ax.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
     for top, left, box_height, box_width in boxes:

@@ -117,4 +117,5 @@ def local_way(jobs: int | None = None) -> Way:
 
 
 def _effort(config: RunConfig) -> int:
-    return config.data.n_train * config.training.epochs
+    """Images seen in training; where only reading tells how many there are, by epochs alone."""
+    return getattr(config.data, "n_train", 1) * config.training.epochs

@@ -24,6 +24,7 @@ _SHARES = {
     "accuracy": "accuracy (%)",
     "train_accuracy": "train accuracy (%)",
     "best_accuracy": "best accuracy (%)",
+    "balanced_accuracy": "balanced accuracy (%)",
     "chance": "chance (%)",
     "mean": "mean (%)",
     "sd": "sd (points)",
@@ -197,12 +198,15 @@ class ShownTable:
         return f"<p><strong>{escape(self.caption)}</strong></p>{html}" if self.caption else html
 
 
-def show(table: pd.DataFrame, *, caption: str = "") -> ShownTable:
+def show(table: pd.DataFrame, *, caption: str = "", objects: str = "digits") -> ShownTable:
     """Show a table: shares as percent with one decimal, bounds as one interval, blanks as a dash.
 
-    Left of a column `task`, a setting is printed once and holds until the next one.
+    Left of a column `task`, a setting is printed once and holds until the next one. `objects` is
+    what headings call the things that attention is to find.
     """
-    return ShownTable(_printed(table), caption)
+    cells = _printed(table)
+    named = {_HEADINGS[name]: _HEADINGS[name].replace("digits", objects) for name in ATTENTION}
+    return ShownTable(cells.rename(columns=named), caption)
 
 
 def _printed(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from ipslib.fields import choice, flag, integer, number, side_lengths
 from ipslib.traffic_signs.annotations import CLASSES
 
 _PUBLISHED_WIDTH, _PUBLISHED_SHIFT = 1600, 100
+_PUBLISHED_TRAIN, _PUBLISHED_TEST = 747, 684
 
 
 @attrs.frozen(kw_only=True)
@@ -27,8 +28,8 @@ class TrafficSignsConfig:
     translate: int = integer(
         lambda self: round(self.canvas[1] * _PUBLISHED_SHIFT / _PUBLISHED_WIDTH), at_least=0
     )
-    standin_train: int = integer(747, at_least=len(CLASSES))  # as many as the real sets have
-    standin_test: int = integer(684, at_least=len(CLASSES))
+    standin_train: int = integer(_PUBLISHED_TRAIN, at_least=len(CLASSES))  # as the real sets have
+    standin_test: int = integer(_PUBLISHED_TEST, at_least=len(CLASSES))
     standin_shares: str = choice("published", ("published", "equal"))  # of the classes
 
     def __attrs_post_init__(self) -> None:
@@ -76,6 +77,12 @@ class TrafficSignsConfig:
         parts += ["thinned"] if self.thin_test else []
         parts += [f"PS_{self.patch_size}"] if self.patch_size != 100 else []
         return "_".join(parts)
+
+    @property
+    def n_train(self) -> int:
+        """Images that train, as far as can be told before they are read."""
+        whole = _PUBLISHED_TRAIN if self.signs == "real" else self.standin_train
+        return int(self.fraction * whole)
 
     @property
     def standin_size(self) -> tuple[int, int]:

@@ -5,7 +5,7 @@
 
 Katharopoulos and Fleuret, arXiv 1905.03711, made it of Larsson and Felsberg's data (SCIA 2011).
 The files lie in the folder `traffic_signs` of the data root; a stand-in that this project draws
-(`traffic_signs_standin`) lies in a folder of its own and says so, and the two never mix.
+lies among the project's own (see `ipslib.data.standins`) and says so, and the two never mix.
 """
 
 from collections.abc import Sequence
@@ -20,6 +20,7 @@ import torch
 from ipslib.data.digits import DATA_ROOT_VARIABLE, data_root
 from ipslib.data.patches import PatchGrid
 from ipslib.data.randomness import SPLITS, stream
+from ipslib.data.standins import standin_folder
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice
 from ipslib.traffic_signs.annotations import ANNOTATIONS
@@ -162,12 +163,13 @@ class TrafficSigns:
 
 
 def signs_folder(config: TrafficSignsConfig) -> Path:
-    """Where the photographs of a configuration lie: in $IPSLIB_DATA, or the project's data."""
+    """Where the photographs of a configuration lie: the real ones in $IPSLIB_DATA or the project's
+    data, drawn ones in the project's alone."""
     if config.signs == "real":
         return data_root() / "traffic_signs"
     height, width = config.standin_size
     name = f"{config.standin_train}_{config.standin_test}_{height}_{width}_{config.standin_shares}"
-    return data_root() / "traffic_signs_standin" / name
+    return standin_folder(f"traffic_signs_{name}")
 
 
 def load_traffic_signs(

@@ -4,16 +4,16 @@ It lets everything run where the real photographs are not. Its folder is marked,
 say nothing about the real task.
 """
 
-import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from filelock import FileLock
 from tqdm import tqdm
 
 from ipslib.data.randomness import SPLITS, stream
+from ipslib.data.standins import make_once
 from ipslib.errors import IpslibError
 from ipslib.traffic_signs.annotations import ANNOTATIONS, CLASSES, LIMITS
 from ipslib.traffic_signs.classes import PUBLISHED_COUNTS, SET_OF
@@ -58,7 +58,7 @@ def write_standin(
     seed: int = 0,
     awkward: bool = True,
 ) -> Path:
-    """Draw a stand-in, or find the very same one drawn before.
+    """Draw a stand-in, or find the very same one drawn before; of several processes one draws.
 
     Args:
         folder: for `Set1`, `Set2` and the marker.
@@ -73,7 +73,8 @@ def write_standin(
         The folder.
 
     Raises:
-        IpslibError: for too few or too small images, and when the folder holds something else.
+        IpslibError: for too few or too small images, when the folder holds something else, and
+            when it cannot be written.
     """
     folder = Path(folder)
     if min(n_train, n_test) < len(CLASSES) or min(size) < _SMALLEST_SIDE:
@@ -89,23 +90,20 @@ def write_standin(
     settings = {
         "format": _FORMAT, "classes": wanted, "size": list(size), "seed": seed, "awkward": awkward,
     }  # fmt: skip
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if made_by(folder) == settings:
-            return folder
-        if folder.exists() and any(folder.iterdir()):
-            raise IpslibError(
-                f"{folder}: wanted an empty folder for a stand-in, got one that holds something "
-                "else; choose another folder, or delete that one."
-            )
-        part = folder.with_name(f"{folder.name}.part")
-        shutil.rmtree(part, ignore_errors=True)
+
+    def draw(part: Path) -> None:
         for split, classes in wanted.items():
             _write_set(part / SET_OF[split], split, classes, size, seed=seed, awkward=awkward)
         write_marker(part, settings)
-        if folder.exists():
-            folder.rmdir()
-        part.rename(folder)
+
+    with suppress(OSError):  # there is none, or it is not empty
+        folder.rmdir()
+    make_once(folder, draw)
+    if made_by(folder) != settings:
+        raise IpslibError(
+            f"{folder}: wanted an empty folder for a stand-in, got one that holds something else; "
+            "choose another folder, or delete that one."
+        )
     return folder
 
 
@@ -138,7 +136,8 @@ def _write_set(
     shots += (_LEFT_OUT + _BROKEN) if awkward else ()
     lines = []
     order = random.permutation(len(shots))
-    for position, which in enumerate(tqdm(order, desc=f"stand-in {folder.name}", leave=False)):
+    progress = tqdm(order, desc=f"stand-in {folder.name}", leave=False, disable=None)
+    for position, which in enumerate(progress):
         shot, name = shots[which], f"{_STAMPS[split] + position}Image{position % 60:06d}.jpg"
         blurred = shot.visibility == "BLURRED"
         scene = draw_scene(

@@ -122,3 +122,13 @@ def test_what_cannot_be_drawn_is_said(frame):
 @pytest.mark.parametrize("n", [1, 2, 9, 15])
 def test_arms_have_different_colours(n):
     assert len({tuple(np.round(matplotlib.colors.to_rgb(c), 3)) for c in arm_colours(n)}) == n
+
+
+def test_chance_is_that_of_the_runs_whatever_the_task(frame):
+    signs = frame[frame["task"] == "majority"].assign(task="sign", chance=0.659)
+    (ax,) = arm_dots(signs).axes
+    assert ax.get_title(loc="right") == "chance 66 %"
+    (ax,) = attention_against_accuracy(signs, tasks=["sign"], objects="signs").axes
+    assert ax.get_xlabel() == "signs touched by a kept patch (%)"
+    levels = [line.get_ydata()[0] for line in ax.lines if len(set(line.get_ydata())) == 1]
+    assert levels == pytest.approx([65.9])

@@ -196,3 +196,12 @@ def test_the_headline_shows_one_task_with_effects_in_signed_points():
     assert cells["times random"].tolist() == ["4.0"] * 3
     with pytest.raises(IpslibError, match="did you mean 'majority'"):
         headline(table, "majorty")
+
+
+def test_balanced_accuracy_stands_beside_accuracy_where_runs_have_it():
+    _, frame = run_arms(make_study(scattered), ARMS, [0, 1])
+    assert "balanced_accuracy" not in headline(arm_table(frame))
+    measured = frame.assign(balanced_accuracy=frame["accuracy"] / 2)
+    table = arm_table(measured)
+    assert table["balanced_accuracy"].to_numpy() == pytest.approx(table["mean"].to_numpy() / 2)
+    assert "balanced_accuracy" in headline(table)

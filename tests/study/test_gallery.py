@@ -1,5 +1,7 @@
 """Drawn images: what is shown, and where the outlines and kept patches lie."""
 
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -54,3 +56,20 @@ def test_a_map_holds_what_the_network_kept(small_data):
     torch.testing.assert_close(torch.from_numpy(shown.weights), weights[0].mean(dim=(0, 1)))
     assert shown.weights.sum() == pytest.approx(1)
     assert np.array_equal(shown.image, data.canvas(2))
+
+
+def test_photographs_are_shown_in_their_colours():
+    image = np.zeros((20, 30, 3), np.uint8)
+    image[..., 0] = 200
+    [ax] = image_row([image], ["a"]).axes
+    assert np.array_equal(np.asarray(ax.images[0].get_array()), image)
+
+
+def test_what_only_fills_a_row_of_boxes_up_is_not_outlined(small_data):
+    data = MegapixelMNIST(small_data(), "test")
+    batch = data.batch([2])
+    batch.boxes[0, 3:] = torch.tensor([-1, -1, 0, 0])
+    stand_in = SimpleNamespace(batch=lambda _: batch, canvas=data.canvas, grid=data.grid)
+    config = ModelConfig(width=0.125, n_heads=4, memory_size=3, iter_size=4)
+    shown = map_of_image(IPSNet(config, dict.fromkeys(data.config.tasks, 10)), stand_in, 2)
+    assert np.array_equal(shown.boxes, batch.boxes[0, :3].numpy())

@@ -41,6 +41,7 @@ def test_settings_follow_the_source_that_is_right(library):
         "patch_size": "patch_size",
         "stroke_width": "thickness_in_name",
         "memory_size": "M",
+        "iter_size": "I",
         "encoder": "enc_type",
         "seed": "seed",
         "epochs_run": "epochs_run",

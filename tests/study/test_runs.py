@@ -4,6 +4,7 @@ import sys
 import pytest
 
 from ipslib import training
+from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.study import one_run, pool, runs
 from ipslib.study.events import PROGRESS_VARIABLE
@@ -217,3 +218,23 @@ def test_digits_that_cannot_be_read_are_told_before_any_run(
     with pytest.raises(IpslibError, match="truncated"):
         run_all([TINY.replace(digits="mnist")], store)
     assert not store.folder.exists()
+
+
+def test_the_longest_runs_are_begun_first_whatever_the_data_are(store):
+    """Kinds of data that tell their images only when read go by epochs."""
+    signs = {"dataset": "traffic_signs", "signs": "standin"}
+    settings = [signs | {"fraction": share, "epochs": 5} for share in (0.25, 1.0, 0.5)]
+    images = {"classes": {"kind": ["a", "b"]}, "labels_sha256": "0", "patch_size": 8}
+    images |= {"dataset": "own_images", "labels": "labels.csv"}
+    begun = []
+
+    def way(configs, store, report):
+        begun.extend(configs)
+        return (each for each in ())
+
+    list(run_outcomes(map(RunConfig.from_flat, settings), store, way))
+    assert [config.data.fraction for config in begun] == [1.0, 0.5, 0.25]
+    begun.clear()
+    own = [RunConfig.from_flat(images | {"epochs": epochs}) for epochs in (1, 3)]
+    list(run_outcomes(own, store, way))
+    assert [config.training.epochs for config in begun] == [3, 1]

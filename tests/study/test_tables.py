@@ -186,3 +186,11 @@ def test_a_written_table_reads_back_the_same(tmp_path):
     frame = long_form([make_record(seed=s) for s in range(2)])
     path = write_table(frame, tmp_path / "new" / "long.csv")
     pd.testing.assert_frame_equal(pd.read_csv(path), frame, check_dtype=False)
+
+
+def test_headings_name_what_attention_is_to_find():
+    table = pd.DataFrame({"roi_recall": [0.5], "balanced_accuracy": [0.25]})
+    assert "digits kept (%)" in repr(show(table))
+    signs = repr(show(table, objects="signs"))
+    assert "signs kept (%)" in signs and "digits" not in signs
+    assert "balanced accuracy (%)" in signs and "25.0" in signs

@@ -16,6 +16,9 @@ def test_the_published_defaults():
     assert config.standin_size == (960, 1280)
     drawn = config.standin_train, config.standin_test
     assert drawn == (sum(PUBLISHED_COUNTS["train"]), sum(PUBLISHED_COUNTS["test"]))
+    assert config.n_train == drawn[0]
+    smaller = {"signs": "standin", "standin_train": 60, "fraction": 0.5}
+    assert TrafficSignsConfig(**smaller).n_train == 30
 
 
 def test_the_shift_follows_the_canvas():

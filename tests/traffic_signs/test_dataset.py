@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from ipslib.data import standins
 from ipslib.data.digits import DATA_ROOT_VARIABLE
 from ipslib.errors import IpslibError
 from ipslib.localisation import localise
@@ -170,7 +171,10 @@ def test_what_changed_on_disk_is_read_again(folder, tmp_path):
 
 
 def test_a_standin_is_drawn_where_it_is_not_there_and_lies_apart(monkeypatch, tmp_path):
-    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path))
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(root))
+    monkeypatch.setattr(standins, "project_root", lambda: tmp_path / "project")
     small = {"canvas": (100, 120), "patch_size": 20, "standin_train": 9, "standin_test": 6}
     config = TrafficSignsConfig(signs="standin", **small)
     train, test = (load_traffic_signs(config, split) for split in ("train", "test"))
@@ -182,6 +186,7 @@ def test_a_standin_is_drawn_where_it_is_not_there_and_lies_apart(monkeypatch, tm
     assert max(load_traffic_signs(equal, "train").class_counts.values()) == 3
     with pytest.raises(IpslibError, match="wanted Set1 and Set2"):
         load_traffic_signs(TrafficSignsConfig(**small), "train")
+    assert not any(root.iterdir())  # the user's own data root is never drawn in
 
 
 def test_the_provenance_tells_drawn_from_real_and_one_set_from_another(folder, train, tmp_path):
