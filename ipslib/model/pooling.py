@@ -62,6 +62,12 @@ class CrossAttentionPool(nn.Module):
         branches = self._mlp(self.branch(head_outputs))
         return Pooled(tokens, attn_weights, head_outputs, branches)
 
+    def alone(self, embeddings: Tensor) -> Tensor:
+        """Tokens (n, T, D) of bags of one patch each (n, D): all attention is on it. The same as
+        the tokens of `forward`, without the work for the branches."""
+        merged = self.merge(self.to_value(embeddings))[:, None]
+        return self._mlp(self.attn_norm(self.dropout(merged) + self.query))
+
     def _mlp(self, tokens: Tensor) -> Tensor:
         hidden = self.contract(self.expand(tokens).relu())
         return self.mlp_norm(self.dropout(hidden) + tokens)

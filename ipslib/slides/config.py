@@ -4,7 +4,7 @@ from pathlib import Path
 
 import attrs
 
-from ipslib.fields import integer
+from ipslib.fields import flag, integer
 
 TASK = "tumour"
 
@@ -16,10 +16,11 @@ class SlidesConfig:
     The hash is of names, sizes, settings and labels of the bags, so that a run belongs to them.
     """
 
-    bags: str  # folder of the bags
+    bags: str  # folder of the bags, relative to the project where it lies inside
     labels: str = ""  # path of the CSV of labels; "": they follow from the names
     bags_sha256: str
     in_channels: int = integer(2048)  # D, features of a patch
+    standin: bool = flag(False)  # any slide was drawn: no result is one of real slides
 
     grid = None  # slides differ in size
 
@@ -35,8 +36,10 @@ class SlidesConfig:
     @property
     def source(self) -> str:
         """What results are made of, in words."""
-        return f"the bags of {Path(self.bags).name}"
+        if self.standin:
+            return f"STAND-IN slides, drawn and not real ({Path(self.bags).name})"
+        return f"the slides of {Path(self.bags).name}"
 
     @property
     def short_name(self) -> str:
-        return f"slides_{Path(self.bags).name}"
+        return f"{'standin' if self.standin else 'slides'}_{Path(self.bags).name}"

@@ -9,7 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import binary_fill_holes, distance_transform_edt
+from scipy.optimize import brentq
 from scipy.spatial import KDTree
+from scipy.stats import norm
 from skimage.measure import label, regionprops
 from sklearn.metrics import roc_auc_score
 
@@ -17,6 +19,7 @@ from ipslib.errors import IpslibError
 
 FALSE_POSITIVE_RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # a slide
 _REACH = 37.5  # µm around an outline that still count; so outlines 75 µm apart are one metastasis
+_TINY = 1e-12  # an area of 1 is a root by itself
 _LARGEST_ITC = 275.0  # µm: isolated tumour cells, of less than 200 µm, reach and all
 
 
@@ -83,6 +86,29 @@ def _auc(what: str, labels: np.ndarray, scores: np.ndarray) -> float:
             f"{len(labels)}; an AUC compares the two."
         )
     return float(roc_auc_score(labels > 0, scores))
+
+
+def auc_interval(auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:
+    """95 % interval of an area under the ROC curve: what other slides would give.
+
+    The variance of Hanley and McNeil (Radiology 1982, doi 10.1148/radiology.143.1.7063747), taken
+    at the true area as Wilson's interval takes that of a share, with the mean of both numbers in
+    place of each (Newcombe, Statistics in Medicine 2006, doi 10.1002/sim.2324). So an area of 1
+    has an interval too, the wider the fewer the slides.
+
+    Args:
+        auc: the area.
+        n_positive, n_negative: slides of each kind.
+    """
+    z, pairs, mean = norm.ppf(0.975), n_positive * n_negative, (n_positive + n_negative) / 2
+
+    def too_far(area: float) -> float:
+        spread = 1 + (mean - 1) * ((1 - area) / (2 - area) + area / (1 + area))
+        return (auc - area) ** 2 - z**2 * area * (1 - area) * spread / pairs
+
+    low = brentq(too_far, 0, auc - _TINY) if auc > 0 else 0.0
+    high = brentq(too_far, auc + _TINY, 1) if auc < 1 else 1.0
+    return low, high
 
 
 def find_metastases(mask: np.ndarray, scale: float, mpp: float) -> Metastases:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from ipslib.errors import IpslibError
+from ipslib.paths import from_project, inside_project
 from ipslib.slides.bag_files import SETTINGS
 from ipslib.slides.bags import BagDataset, SlideBag, open_bags
 from ipslib.slides.camelyon16 import Labelled, canonical_name, label_slides, read_labels, split_of
@@ -28,10 +29,11 @@ def describe_bags(bags: str | Path, labels: str | Path | None = None) -> SlidesC
         raise IpslibError(f"{bags}: wanted bags with labels, got none; the first: {reason}")
     first = min(labelled.labels)
     return SlidesConfig(
-        bags=str(bags),
-        labels="" if labels is None else str(labels),
+        bags=inside_project(bags),
+        labels="" if labels is None else inside_project(labels),
         bags_sha256=_digest(opened, labelled),
         in_channels=opened[first].patch_shape[0],
+        standin=any(opened[name].is_standin for name in labelled.labels),
     )
 
 
@@ -43,8 +45,8 @@ def open_slides(config: SlidesConfig, split: str) -> BagDataset:
     Raises:
         IpslibError: when the bags or labels have changed, or none is of this split.
     """
-    opened, unreadable = open_bags(config.bags)
-    labelled = _label(opened, config.labels or None)
+    opened, unreadable = open_bags(from_project(config.bags))
+    labelled = _label(opened, from_project(config.labels) if config.labels else None)
     if _digest(opened, labelled) != config.bags_sha256:
         raise IpslibError(
             f"{config.bags}: wanted the bags and labels that this run was described with, got "

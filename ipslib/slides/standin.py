@@ -7,6 +7,7 @@ nothing about slides.
 
 import csv
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -24,6 +25,7 @@ _GLASS, _PINK, _NUCLEI, _TUMOUR_NUCLEI = np.array(
     [(243, 241, 244), (226, 168, 200), (122, 84, 158), (84, 50, 122)], np.float32
 )
 _TILE, _N_LEVELS = 256, 3
+_FORMAT = 2  # of what is drawn: raise it when a drawing changes
 
 
 class Standin(NamedTuple):
@@ -50,6 +52,7 @@ def write_standin(
     side: int = 2048,
     mpp: float = 1.0,
     seed: int = 0,
+    workers: int = 2,
 ) -> Standin:
     """Write a stand-in of CAMELYON16: half of each set holds tumour, every third with a hole.
 
@@ -61,12 +64,14 @@ def write_standin(
         mpp: microns per pixel; at 1 and 2048 px a tumour is larger than isolated tumour cells,
             which FROC leaves out.
         seed: of all that is drawn.
+        workers: threads that draw; a slide is the same however many there are.
 
     Raises:
         IpslibError: when the folder holds something else.
     """
     folder = Path(folder)
     arguments = {"n_train": n_train, "n_test": n_test, "side": side, "mpp": mpp, "seed": seed}
+    arguments["format"] = _FORMAT
     standin = Standin(folder / "images", folder / "annotations", folder / "reference.csv")
     if made_by(folder) == arguments:
         return standin
@@ -77,14 +82,19 @@ def write_standin(
         )
     for place in standin[:2]:
         place.mkdir(parents=True, exist_ok=True)
-    random = np.random.Generator(np.random.PCG64(seed))
     slides = [(f"{('normal', 'tumor')[i % 2]}_{FIRST_NUMBER + i // 2}", i) for i in range(n_train)]
     slides += [(f"test_{FIRST_NUMBER + i}", i) for i in range(n_test)]
-    for name, i in slides:
+
+    def write(number: int) -> None:
+        name, i = slides[number]
+        random = np.random.Generator(np.random.PCG64([seed, number]))
         drawn = draw_slide(side, random, has_tumour=i % 2 == 1, has_hole=i % 6 == 5)
         write_pyramid(standin.images / f"{name}.tif", drawn.image, mpp=mpp)
         if drawn.tumour:
             write_asap(standin.annotations / f"{name}.xml", drawn.tumour, drawn.cut_out)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="slides") as pool:
+        list(pool.map(write, range(len(slides))))
     with standin.reference.open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerows(

@@ -1,8 +1,18 @@
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from ipslib.errors import IpslibError
-from ipslib.slides.metrics import Detections, detect, find_metastases, froc, patch_auc, slide_auc
+from ipslib.slides.metrics import (
+    Detections,
+    auc_interval,
+    detect,
+    find_metastases,
+    froc,
+    patch_auc,
+    slide_auc,
+)
+from ipslib.study.statistics import wilson_interval
 
 MPP, SCALE = 0.25, 32  # 8 µm a pixel of the mask
 
@@ -107,3 +117,27 @@ def test_detections_are_the_best_of_their_neighbourhood():
     assert points.tolist() == [[15, 5], [115, 5]] and scores.tolist() == [0.9, 0.3]
     points, scores = detect(np.array([0.2, 0.9, 0.8, 0.1, 0.3]), coords, 10, radius=5)
     assert scores.tolist() == [0.9, 0.8, 0.3, 0.2, 0.1]
+
+
+def test_the_interval_of_an_auc_holds_it_and_narrows_with_more_slides():
+    for auc in (0.3, 0.9):
+        (low, high), (nearer, farther) = auc_interval(auc, 6, 6), auc_interval(auc, 49, 80)
+        assert 0 < low < nearer < auc < farther < high < 1
+    assert auc_interval(1, 6, 6)[0] < auc_interval(1, 49, 80)[0] < 1 == auc_interval(1, 6, 6)[1]
+    low, high = auc_interval(0.3, 6, 9)
+    assert auc_interval(0.7, 9, 6) == pytest.approx((1 - high, 1 - low))
+
+
+def test_the_interval_of_one_pair_is_wilsons_of_one_trial():
+    """Of one slide of each kind the area is right or wrong, a share of one."""
+    assert auc_interval(1.0, 1, 1) == pytest.approx(wilson_interval(1.0, 1))
+
+
+def test_the_interval_covers_the_true_area():
+    random, true = np.random.default_rng(0), norm.cdf(1.2 / np.sqrt(2))
+    held = 0
+    for _ in range(400):
+        scores = np.r_[random.normal(1.2, 1, 12), random.normal(0, 1, 15)]
+        low, high = auc_interval(slide_auc([1] * 12 + [0] * 15, scores), 12, 15)
+        held += low <= true <= high
+    assert 0.92 <= held / 400 <= 0.99

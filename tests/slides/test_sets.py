@@ -3,6 +3,7 @@ import shutil
 import attrs
 import pytest
 
+from ipslib import paths
 from ipslib.errors import IpslibError
 from ipslib.slides.sets import describe_bags, open_slides
 
@@ -48,3 +49,13 @@ def test_bags_of_other_names_are_told(bags, tmp_path):
     train = open_slides(describe_bags(tmp_path, tmp_path / "labels.csv"), "train")
     assert train.names == ["tumor_501"]
     assert "mine: wanted a name that says its set" in train.skipped["mine"]
+
+
+def test_a_path_inside_the_project_is_kept_relative_to_it(standin, bags, tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "project_root", lambda: tmp_path)
+    shutil.copytree(bags, tmp_path / "data" / "bags")
+    config = describe_bags(tmp_path / "data" / "bags", standin.reference)
+    assert config.bags == "data/bags" and config.labels == str(standin.reference)
+    assert len(open_slides(config, "train")) == 12  # whatever the current folder is
+    monkeypatch.chdir(tmp_path / "data")
+    assert describe_bags("bags", standin.reference) == config

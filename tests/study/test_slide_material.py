@@ -1,0 +1,44 @@
+import pytest
+
+from ipslib.data import standins
+from ipslib.errors import IpslibError
+from ipslib.slides.sets import describe_bags
+from ipslib.study.slide_material import find_material
+
+SMALLEST = {"n_train": 2, "n_test": 2, "side": 256, "mpp": 8.0, "tile_size": 32}
+
+
+def test_a_standin_is_drawn_and_prepared_once_and_says_what_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(standins, "project_root", lambda: tmp_path)
+    material = find_material("", "", "", "", standin=SMALLEST)
+    assert material.is_standin and material.bags.is_relative_to(tmp_path / "data" / "standins")
+    assert material.warning.startswith("STAND-IN") and material.titled("x") == "STAND-IN: x"
+    config = describe_bags(material.bags, material.labels)
+    assert config.standin and config.source.startswith("STAND-IN slides, drawn and not real")
+    assert config.short_name == "standin_bags_32px"
+    before = {path: path.stat().st_mtime_ns for path in material.slides.parent.rglob("*")}
+    assert find_material("", "", "", "", standin=SMALLEST) == material
+    assert {path: path.stat().st_mtime_ns for path in material.slides.parent.rglob("*")} == before
+    assert material.open_slide("test_501").name == "test_501"
+    assert material.open_slide("absent") is None and list(material.outlines) == [
+        "test_502",
+        "tumor_501",
+    ]
+
+
+def test_bags_that_are_not_there_say_how_to_prepare_them(tmp_path):
+    slides, bags = str(tmp_path / "images"), str(tmp_path / "bags")
+    with pytest.raises(IpslibError) as told:
+        find_material(slides, bags, "reference.csv", "", standin={})
+    assert str(told.value).endswith(
+        f"call: python -m ipslib slides prepare {slides} {bags} --labels reference.csv"
+    )
+    with pytest.raises(IpslibError, match="labels: wanted absent.csv of CAMELYON16, found none"):
+        find_material("", str(tmp_path), "absent.csv", "", standin={})
+
+
+def test_real_bags_are_taken_as_they_are(tmp_path):
+    material = find_material("", str(tmp_path), "", "", standin={})
+    assert material == (None, tmp_path, None, None, False)
+    assert material.titled("x") == "x" and not material.warning and material.outlines == {}
+    assert material.open_slide("test_001") is None
