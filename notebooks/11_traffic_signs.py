@@ -47,7 +47,7 @@ base = {  # what every run of this notebook has in common
     "eval_every": 6,
 }
 comparisons = {  # the first arm is the reference; an arm is what differs from the base run
-    "quick arms": {
+    "one change each": {
         "42 px, M 8": {},
         "50 % of the images": {"fraction": 0.5},
         "21 px, M 16": {"patch_size": 21, "memory_size": 16, "iter_size": 32},

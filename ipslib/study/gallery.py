@@ -39,7 +39,8 @@ def image_row(
     columns = columns or len(images)
     rows = -(-len(images) // columns)
     side = min(ROW_WIDTH / columns, LARGEST_SIDE)
-    size = (side * columns, (side + 0.3) * rows)
+    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    size = (side * columns, (side * tallest + 0.3) * rows)
     figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
     boxes = boxes or [None] * len(images)
     for ax in grid.flat[len(images) :]:

@@ -40,9 +40,10 @@ def labelled(text: str, data: TrafficSignsConfig) -> str:
 
 
 def marked(figure: Figure, data: TrafficSignsConfig) -> Figure:
-    """A figure of results, with a heading where the photographs are drawn."""
-    if data.signs != "real":
-        figure.suptitle(STANDIN, x=0.01, ha="left", fontsize=10, fontweight="bold", color=GREY)
+    """A figure of results; where the photographs are drawn, a line below says so."""
+    if data.signs != "real":  # on the right: legends stand above, or below on the left
+        style = {"ha": "right", "fontsize": 10, "fontweight": "bold", "color": GREY}
+        figure.supxlabel(STANDIN, x=0.99, **style)
     return figure
 
 

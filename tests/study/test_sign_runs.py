@@ -6,6 +6,7 @@ import pytest
 from ipslib.config import RunConfig
 from ipslib.data import standins
 from ipslib.study.comparisons import published_counterparts
+from ipslib.study.maps import AttentionMap, attention_figure
 from ipslib.study.profiles import load_parameters
 from ipslib.study.session import Study
 from ipslib.study.sign_runs import (
@@ -136,5 +137,16 @@ def test_what_is_drawn_says_so_and_what_is_real_does_not():
     drawn, real = DRAWN.data, TrafficSignsConfig()
     assert labelled("Arms", drawn) == f"{STANDIN}. Arms" and labelled("Arms", real) == "Arms"
     figures = [marked(plt.figure(), data) for data in (drawn, real)]
-    assert [figure.get_suptitle() for figure in figures] == [STANDIN, ""]
+    assert [figure.get_supxlabel() for figure in figures] == [STANDIN, ""]
+
+
+def test_the_line_covers_neither_a_legend_nor_an_axis():
+    attention = AttentionMap(np.zeros((60, 80, 3), np.uint8), np.zeros((1, 2), int), 20, np.ones(1))
+    outlined = attention._replace(boxes=np.array([[5, 5, 10, 10]]))
+    for figure in (published_strip(published_signs()), attention_figure([outlined] * 3)):
+        marked(figure, DRAWN.data).canvas.draw()
+        line = figure._supxlabel.get_window_extent()
+        others = [figure.legends[0].get_window_extent(), figure.axes[0].get_tightbbox()]
+        assert not any(line.overlaps(other) for other in others)
+        assert line.y0 >= 0 and line.x0 >= 0
     plt.close("all")
