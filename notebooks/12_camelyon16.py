@@ -52,7 +52,7 @@ settings = {  # of every run
     "epochs": 12,
     "eval_every": 4,
 }
-ways = {"IPS (M = 32)": {}, "nearly all (M = 180)": {"memory_size": 180}}
+ways = {"IPS M 32": {}, "nearly all M 180": {"memory_size": 180}}
 seeds = [0, 1]  # of training
 slide = "test_502"  # which test slide is shown
 radius = 200  # µm: of detections nearer than this the best counts

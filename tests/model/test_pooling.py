@@ -85,6 +85,11 @@ def test_of_one_patch_its_value_is_the_whole_output(pool, embeddings):
     torch.testing.assert_close(one.head_outputs, value.expand(-1, -1, T, -1))
 
 
+def test_patches_alone_are_bags_of_one_patch(pool, embeddings):
+    expected = pool(embeddings[0][:, None]).tokens  # (M, T, D)
+    torch.testing.assert_close(pool.alone(embeddings[0]), expected)
+
+
 def test_dropout_acts_in_training_only(pool, embeddings):
     assert torch.equal(pool(embeddings).tokens, pool(embeddings).tokens)
     pool.train()
