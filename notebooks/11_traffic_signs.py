@@ -57,7 +57,6 @@ comparisons = {  # the first arm is the reference; an arm is what differs from t
 seeds = [0]  # of training: initial weights, order and shifts of images, order of patches
 arm_seeds = {"42 px, M 8": [0, 1]}  # other seeds for some arms
 images = [0, 1, 2]  # which test images with a sign are shown
-scale = "rank"  # colours by attention: rank, linear (times uniform) or log
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
@@ -215,7 +214,7 @@ maps = [
     map_of_image(networks[0], test, int(i), title=name)
     for i, name in zip(shown, names, strict=True)
 ]
-study.save_figure("maps", marked(attention_figure(maps, scale=scale, box_name="sign"), data))
+study.save_figure("maps", marked(attention_figure(maps, box_name="sign"), data))
 
 # %% [markdown]
 # ## Reading
