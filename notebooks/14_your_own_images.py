@@ -69,7 +69,7 @@ narrow = {"width": model.width, "n_heads": model.n_heads, "dropout": 0.0, "attn_
 of_profile = narrow | {"warmup_epochs": study.base.training.warmup_epochs}
 trained = train_images(csv, folder=study.layout.records, **{**of_profile, **settings, **overrides})
 study.save_table("runs", long_form([trained.record]))
-print(trained.skipped or "every image could be read")
+Markdown("\n".join(trained.skipped) or "Every image could be read.")
 
 # %% [markdown]
 # ## The table
