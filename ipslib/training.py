@@ -44,9 +44,7 @@ class Evaluation(NamedTuple):
     loss: float
     accuracy: dict[str, float]
     localisation: Localisation | None  # None where no object's place is known
-    measures: dict[
-        str, dict[str, float]
-    ]  # by name and task; of uneven classes
+    measures: dict[str, dict[str, float]]  # by name and task; of uneven classes
 
 
 def build_network(config: RunConfig, *, device: str = "cpu") -> IPSNet:

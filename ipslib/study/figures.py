@@ -22,6 +22,7 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from ipslib.errors import IpslibError
 from ipslib.study.layout import write_atomically
+from ipslib.study.pictures import smaller_png
 from ipslib.study.tables import beside_published, chance_level, long_form, summarise
 
 INK, GREY, PUBLISHED = "#222222", "#6b6b6b", "#c8430a"
@@ -200,7 +201,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     """Write a figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
-    return write_atomically(path, buffer.getvalue())
+    return write_atomically(path, smaller_png(buffer.getvalue()))
 
 
 def _draw_bars(ax: Axes, rows: pd.DataFrame, at: list[float], width: float, colour) -> None:

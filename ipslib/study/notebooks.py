@@ -4,6 +4,7 @@ A notebook's source is percent-format text. It becomes an .ipynb in a temporary 
 runs it in a kernel process of its own, and the executed copy and its HTML go to the outputs.
 """
 
+import base64
 import logging
 import os
 import tempfile
@@ -26,6 +27,7 @@ from traitlets.config import Config
 
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.layout import APART_VARIABLE, Layout, write_atomically
+from ipslib.study.pictures import smaller_png
 from ipslib.study.progress import Progress
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -151,6 +153,7 @@ def _keep(executed: Path, path: Path, title: str, layout: Layout, *, failed: boo
         return
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("jupytext", None)
+    make_pictures_smaller(notebook)
     notebook.metadata["papermill"].update(
         input_path=f"notebooks/{path.name}", output_path=f"{path.stem}.ipynb"
     )
@@ -164,6 +167,16 @@ def _keep(executed: Path, path: Path, title: str, layout: Layout, *, failed: boo
     write_atomically(layout.notebooks / f"{path.stem}.ipynb", text)
     write_atomically(layout.notebooks / f"{path.stem}.html", html)
     partial.unlink(missing_ok=True)
+
+
+def make_pictures_smaller(notebook: NotebookNode) -> None:
+    """Replace the PNGs in a notebook's outputs by smaller ones that look the same."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" in data:
+                png = smaller_png(base64.b64decode(data["image/png"]))
+                data["image/png"] = base64.b64encode(png).decode()
 
 
 @contextmanager

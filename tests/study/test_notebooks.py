@@ -3,6 +3,7 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from ipslib.errors import IpslibError
+from ipslib.study import notebooks
 from ipslib.study.layout import Layout
 from ipslib.study.notebooks import (
     DEAD_KERNEL,
@@ -106,3 +107,16 @@ def test_our_own_error_is_its_sentence():
 def test_title_is_the_first_heading_of_a_text_cell(project):
     path = project.add("01_good", "# not this", title="01 - This")
     assert title_of(read_source(path)) == "01 - This"
+
+
+def test_pictures_of_a_notebook_are_made_smaller(monkeypatch):
+    monkeypatch.setattr(notebooks, "smaller_png", lambda png: png[:2])
+    picture = nbformat.v4.new_output(
+        "display_data", data={"image/png": "YWJjZA==", "text/plain": "x"}
+    )
+    text = nbformat.v4.new_output("display_data", data={"text/plain": "y"})
+    cell = nbformat.v4.new_code_cell(outputs=[picture, text])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("text"), cell])
+    notebooks.make_pictures_smaller(notebook)
+    assert cell.outputs[0].data == {"image/png": "YWI=", "text/plain": "x"}
+    assert cell.outputs[1].data == {"text/plain": "y"}
