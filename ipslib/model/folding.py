@@ -41,8 +41,9 @@ class FoldedEncoder:
     @torch.no_grad()
     def refresh(self, dtype: torch.dtype) -> None:
         """Take over the encoder's weights as they are now, in this precision."""
-        like = next(self._encoder.parameters())
-        self._copy.to(like.device, dtype)
+        like, mine = next(self._encoder.parameters()), next(self._copy.parameters())
+        if (mine.device, mine.dtype) != (like.device, dtype):
+            self._copy.to(like.device, dtype)
         for conv, norm, copied in self._folded:
             weight, bias = fuse_conv_bn_weights(
                 conv.weight,
