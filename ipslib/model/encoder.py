@@ -12,6 +12,7 @@ from torchvision.models.resnet import BasicBlock
 
 from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
+from ipslib.imagenet import normalised
 from ipslib.model.repeats import RepeatBatchNorm2d
 
 _WEIGHTS = {
@@ -121,9 +122,13 @@ def keep_frozen_statistics(encoder: nn.Module) -> None:
             module.eval()
 
 
-def as_encoder_input(patches: Tensor) -> Tensor:
-    """uint8 patches as float in 0..1; floats and features as they are."""
-    return patches if patches.is_floating_point() else patches.float() / 255
+def as_encoder_input(patches: Tensor, *, weights: str = "none") -> Tensor:
+    """uint8 patches as float in 0..1, colour ones normalised where the encoder's weights are of
+    ImageNet; floats and features as they are."""
+    if patches.is_floating_point():
+        return patches
+    pixels = patches.float() / 255
+    return normalised(pixels) if weights != "none" and pixels.shape[1] == 3 else pixels
 
 
 def layout_of(patches: Tensor) -> torch.memory_format:

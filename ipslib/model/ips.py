@@ -78,7 +78,7 @@ class IPSNet(nn.Module):
     def embed(self, patches: Tensor) -> Tensor:
         """Encode patches (n, C, P, P), uint8 or float in 0..1, or features (n, C), to (n, D)
         float32."""
-        inputs = as_encoder_input(patches.to(self.device))
+        inputs = self._input(patches)
         inputs = inputs.contiguous(memory_format=layout_of(inputs))
         low = self.precision != torch.float32
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
@@ -97,7 +97,7 @@ class IPSNet(nn.Module):
         score_map = self.pool.score_map()
         return select_patches(
             batch,
-            lambda patches: self._selecting(as_encoder_input(patches.to(self.device))),
+            lambda patches: self._selecting(self._input(patches)),
             lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
             memory_size=config.memory_size,
             iter_size=config.iter_size,
@@ -143,6 +143,9 @@ class IPSNet(nn.Module):
         distinct = torch.cat([torch.zeros_like(patches[:1]), patches[has_ink], spare])
         with repeated(self._norms, n_blank - n_spare):
             return self.embed(distinct)[has_ink.cumsum(0) * has_ink]
+
+    def _input(self, patches: Tensor) -> Tensor:
+        return as_encoder_input(patches.to(self.device), weights=self.config.weights)
 
     def _at_position(self, embeddings: Tensor, index: Tensor) -> Tensor:
         if not self.config.position_encoding:

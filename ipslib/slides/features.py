@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
 from ipslib.fields import choice, integer
+from ipslib.imagenet import DEVIATION, MEAN
 from ipslib.model.encoder import build_encoder, weights_file
-
-_MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, RGB in 0..1
 
 
 @attrs.frozen(kw_only=True)
@@ -60,8 +59,8 @@ class Backbone(nn.Module):
             raise self._without_weights() from error
         is_projected = isinstance(layers[-1], nn.Linear)  # a random one, behind ResNet-50
         self.layers = layers[:-1] if is_projected else layers
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None])
-        self.register_buffer("std", torch.tensor(_STD)[:, None, None])
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(DEVIATION)[:, None, None])
         self.requires_grad_(False).eval()
         self.to(memory_format=torch.channels_last)
 

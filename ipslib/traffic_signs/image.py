@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ipslib.data.sources_files import unreadable
 from ipslib.data.sources_image import ImageSource
+from ipslib.imagenet import DEVIATION, MEAN
 from ipslib.traffic_signs.augment import Augmentation, augmented
 
-MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's, RGB in 0..1
 _CHANNELS = 3
 _AGAIN = "copy it from its source again"
 _END_OF_JPEG, _TAIL = b"\xff\xd9", 64  # some writers pad what follows the end

@@ -3,7 +3,8 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import nn
-from torchvision.models import resnet18
+from torchvision.models import ResNet18_Weights, resnet18
+from torchvision.transforms import functional
 
 from ipslib.config import ModelConfig
 from ipslib.data.patches import TensorBatch
@@ -156,3 +157,15 @@ def test_bytes_become_shares_and_floats_stay():
     torch.testing.assert_close(as_encoder_input(patches), torch.tensor([0.0, 0.2, 1.0]))
     features = torch.tensor([-3.0, 7.5])
     assert as_encoder_input(features) is features
+
+
+def test_colour_pixels_are_normalised_for_weights_of_imagenet_only():
+    pixels = torch.randint(0, 256, (2, 3, 4, 4), dtype=torch.uint8)
+    transforms = ResNet18_Weights.IMAGENET1K_V1.transforms()
+    scaled = pixels.float() / 255
+    expected = functional.normalize(scaled, transforms.mean, transforms.std)
+    torch.testing.assert_close(as_encoder_input(pixels, weights="imagenet_v1"), expected)
+    assert torch.equal(as_encoder_input(pixels), scaled)
+    assert torch.equal(as_encoder_input(scaled, weights="imagenet_v1"), scaled)
+    grey = pixels[:, :1]
+    assert torch.equal(as_encoder_input(grey, weights="imagenet_v1"), scaled[:, :1])
