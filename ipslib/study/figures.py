@@ -153,7 +153,7 @@ def learning_curves(records: Iterable[Mapping], *, by: str = "n_train") -> Figur
         train, test = mean["train"].dropna(), mean["test"].dropna()
         ax.plot(train.index, train, color=colour, **_TRAINING)
         ax.plot(test.index, test, color=colour)
-        ax.set_xlim(1, curves["epoch"].max())
+        ax.set_xlim(1, max(2, curves["epoch"].max()))
     keys = [Line2D([], [], color=c, label=_level_text(v)) for v, c in colours.items()]
     keys.append(Line2D([], [], color=INK, label="test"))
     keys.append(Line2D([], [], color=INK, label="training", **_TRAINING))
