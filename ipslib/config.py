@@ -219,7 +219,7 @@ class RunConfig:
                 f"encoder: {self.model.encoder} does not read {self.dataset}; images need resnet18 "
                 "or resnet50, feature bags need features."
             )
-        if self.data.grid and isinstance(self.data, DataConfig):
+        if isinstance(self.data, DataConfig):
             self._check_batch_norm(self.data)
 
     def _check_batch_norm(self, data: DataConfig) -> None:

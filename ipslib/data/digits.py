@@ -45,7 +45,7 @@ class DigitSet:
         members = [self.labels == digit for digit in range(10)]
         return [(np.flatnonzero(member), np.flatnonzero(~member)) for member in members]
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """Of the images' and labels' bytes: what a result was computed on."""
         digest = hashlib.sha256(self.images.tobytes())

@@ -24,6 +24,7 @@ from ipslib.data.randomness import SPLITS
 from ipslib.data.sources import PatchSource, SourceBatch, open_source
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, integer, number
+from ipslib.paths import from_project, inside_project
 
 IMAGE, SPLIT = "image", "split"
 
@@ -35,7 +36,7 @@ class OwnImagesConfig:
     The hash is of the CSV, so that a run belongs to the labels it was trained on.
     """
 
-    labels: str  # path of the CSV
+    labels: str  # path of the CSV, relative to the project where it lies inside
     labels_sha256: str
     classes: dict[str, list[str]]  # by task, in the order of the outputs
     in_channels: int = integer(1)
@@ -86,9 +87,9 @@ def describe_images(labels: str | Path, **fields: object) -> OwnImagesConfig:
                 f"{labels}: wanted at least two classes in column {task}, got {names}; label more "
                 "images or leave the column out."
             )
-    content = {"labels": str(labels), "labels_sha256": _sha256(labels), "classes": classes}
+    content = {"labels": inside_project(labels), "labels_sha256": _sha256(labels)}
     try:
-        config = OwnImagesConfig(**content, **fields)
+        config = OwnImagesConfig(**content, classes=classes, **fields)
     except TypeError as error:
         known = [field.name for field in attrs.fields(OwnImagesConfig)]
         wrong = next(name for name in fields if name not in known)
@@ -205,12 +206,13 @@ class OwnImages:
     @cached_property
     def _table(self) -> dict[str, list[str]]:
         config = self.config
-        if _sha256(config.labels) != config.labels_sha256:
+        path = from_project(config.labels)
+        if _sha256(path) != config.labels_sha256:
             raise IpslibError(
                 f"{config.labels}: wanted the labels that this run was described with, got a file "
                 "that has changed since; describe the images anew."
             )
-        return read_labels(config.labels)
+        return read_labels(path)
 
     @cached_property
     def _opened(self) -> tuple[list[Labelled], tuple[str, ...]]:
@@ -270,7 +272,7 @@ def _readable(
     config: OwnImagesConfig, names: Sequence[str], skipped: list[str] | None = None
 ) -> Iterator[Labelled]:
     """Open images by name; sentences about those that cannot be are added to `skipped`."""
-    folder = Path(config.labels).parent
+    folder = from_project(config.labels).parent
     for line, name in enumerate(names):
         try:
             yield Labelled(config.open(folder / name), line)

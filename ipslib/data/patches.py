@@ -1,6 +1,6 @@
 """Images as bags of patches: the grid that cuts them and the batches that selection reads."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -115,14 +115,23 @@ class MixedBatch:
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """Patches at pairs of indices (n,), (n,): (n, C, P, P), or (n, D)."""
-        out: Tensor | None = None
-        for i in image.unique().tolist():
-            here = (image == i).nonzero()[:, 0]
-            read = self.parts[i].read(torch.zeros_like(patch[here]), patch[here])
-            if out is None:
-                out = read.new_empty(len(patch), *read.shape[1:])
-            out[here] = read
-        return out
+        none = self.parts[0].read(patch[:0], patch[:0])
+        return read_by_image(
+            none.new_empty(len(patch), *none.shape[1:]),
+            image,
+            patch,
+            lambda i, patches: self.parts[i].read(torch.zeros_like(patches), patches),
+        )
+
+
+def read_by_image(
+    out: Tensor, image: Tensor, patch: Tensor, read: Callable[[int, Tensor], Tensor]
+) -> Tensor:
+    """Fill `out` (n, ...) with the patches at pairs of indices (n,), (n,), one `read` an image."""
+    for i in image.unique().tolist():
+        here = (image == i).nonzero()[:, 0]
+        out[here] = read(i, patch[here])
+    return out
 
 
 def cut_image(image: np.ndarray | Tensor, grid: PatchGrid) -> Tensor:

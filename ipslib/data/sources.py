@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ipslib.data.patches import read_by_image
 from ipslib.data.sources_bag import FeatureBag
 from ipslib.data.sources_files import file_id
 from ipslib.data.sources_image import ArraySource, npy_source
@@ -127,10 +128,7 @@ class SourceBatch:
         """Patches at pairs of indices (n,), (n,): (n, C, P, P), or (n, D)."""
         first = self.sources[0]
         out = torch.empty(len(patch), *first.patch_shape, dtype=first.dtype)
-        for i in image.unique().tolist():
-            here = (image == i).nonzero()[:, 0]
-            out[here] = self.sources[i].read(patch[here])
-        return out
+        return read_by_image(out, image, patch, lambda i, patches: self.sources[i].read(patches))
 
 
 def _size(source: PatchSource) -> str:

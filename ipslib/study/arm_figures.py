@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
@@ -18,6 +17,7 @@ from ipslib.study.figures import (
     GREY,
     INK,
     level_colours,
+    panel_grid,
     row_legend,
     task_panels,
     task_title,
@@ -136,14 +136,8 @@ def _panels_of_arms(
     tasks: Sequence[str], arms: Sequence[str], chance_of: Mapping[str, float]
 ) -> tuple[Figure, dict[str, Axes]]:
     """One panel a task, two a row: accuracy along x, arms down y, the chance line upright."""
-    n_columns = min(2, len(tasks))
-    n_rows = -(-len(tasks) // n_columns)
-    size = (4 * n_columns + 1.5, 0.9 + n_rows * (0.75 + 0.33 * len(arms)))
-    common = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
-    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, **common)
-    for spare in grid.flat[len(tasks) :]:
-        spare.remove()
-    panels = dict(zip(tasks, grid.flat, strict=False))
+    height = 0.75 + 0.33 * len(arms)
+    figure, panels, n_columns = panel_grid(tasks, each=(4, height), around=(1.5, 0.9))
     for i, (task, ax) in enumerate(panels.items()):
         is_lowest = i + n_columns >= len(tasks)
         ax.set(xlim=(0, 102), xticks=range(0, 101, 20), ylim=(len(arms) - 0.4, -0.6))

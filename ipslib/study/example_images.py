@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image, ImageDraw
 
 from ipslib.data.randomness import stream
-from ipslib.study.layout import write_atomically
+from ipslib.data.standins import make_once
 
 SHAPES = ("cross", "disc", "ring")
 _SUFFIXES = (".png", ".tif", ".npy", ".jpg")
@@ -33,20 +33,18 @@ def write_example_images(
         seed: another one gives other images.
 
     Returns:
-        The CSV, written last: where it is there already, nothing is drawn.
+        The CSV. Where the folder is there already, nothing is drawn.
     """
-    folder = Path(folder)
-    labels = folder / _CSV
-    if labels.is_file():
-        return labels
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = ["image,shape"]
-    for i in range(n_images):
-        name, shape = f"{i:04d}{_SUFFIXES[i % len(_SUFFIXES)]}", SHAPES[i % len(SHAPES)]
-        _write(folder / name, _drawn(stream(seed, _KEY, i), shape, side, shape_size))
-        lines.append(f"{name},{shape}")
-    write_atomically(labels, "\n".join(lines) + "\n")
-    return labels
+
+    def draw(into: Path) -> None:
+        lines = ["image,shape"]
+        for i in range(n_images):
+            name, shape = f"{i:04d}{_SUFFIXES[i % len(_SUFFIXES)]}", SHAPES[i % len(SHAPES)]
+            _write(into / name, _drawn(stream(seed, _KEY, i), shape, side, shape_size))
+            lines.append(f"{name},{shape}")
+        (into / _CSV).write_text("\n".join(lines) + "\n")
+
+    return make_once(Path(folder), draw) / _CSV
 
 
 def _drawn(random: np.random.RandomState, shape: str, side: int, shape_size: int) -> np.ndarray:

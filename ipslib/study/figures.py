@@ -172,14 +172,7 @@ def task_panels(
     that of Megapixel MNIST's tasks unless given."""
     if not tasks:
         raise IpslibError("no task to draw: the table is empty.")
-    n_columns = min(2, len(tasks))
-    n_rows = -(-len(tasks) // n_columns)
-    size = (5 * n_columns, 0.7 + 2.9 * n_rows)
-    common = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
-    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, **common)
-    for spare in grid.flat[len(tasks) :]:
-        spare.remove()
-    panels = dict(zip(tasks, grid.flat, strict=False))
+    figure, panels, n_columns = panel_grid(tasks, each=(5, 2.9), around=(0, 0.7))
     for i, (task, ax) in enumerate(panels.items()):
         is_lowest = i + n_columns >= len(tasks)
         ax.set(ylabel="" if i % n_columns else y_label, xlabel=x_label if is_lowest else "")
@@ -190,6 +183,29 @@ def task_panels(
         beside = {"xycoords": ("axes fraction", "data"), "va": "bottom" if level < 5 else "center"}
         ax.annotate(f"chance\n{level:.2g} %", (1.01, level), fontsize=9, color=GREY, **beside)
     return figure, panels
+
+
+def panel_grid(
+    tasks: Sequence[str], *, each: tuple[float, float], around: tuple[float, float]
+) -> tuple[Figure, dict[str, Axes], int]:
+    """Lay out one panel a task, two a row, on common axes.
+
+    Args:
+        tasks: at least one.
+        each: width and height of a panel in inches.
+        around: what comes to all panels' width and height.
+
+    Returns:
+        The figure, the panels by task, and how many stand in a row.
+    """
+    n_columns = min(2, len(tasks))
+    n_rows = -(-len(tasks) // n_columns)
+    size = (each[0] * n_columns + around[0], each[1] * n_rows + around[1])
+    common = {"sharex": True, "sharey": True, "squeeze": False, "layout": "constrained"}
+    figure, grid = plt.subplots(n_rows, n_columns, figsize=size, **common)
+    for spare in grid.flat[len(tasks) :]:
+        spare.remove()
+    return figure, dict(zip(tasks, grid.flat, strict=False)), n_columns
 
 
 def level_colours(n: int) -> list:
