@@ -9,6 +9,8 @@ their attention goes to the rest (ACMIL's source).
 import torch
 from torch import Tensor
 
+from ipslib.devices import moved
+
 _MASKED_LOGIT = -1e9
 
 
@@ -25,7 +27,7 @@ def mask_scores(scores: Tensor, k: int, p: float, *, generator: torch.Generator)
     """
     best, index = scores.topk(min(k, scores.shape[1]), dim=1)
     kept = torch.rand(best.shape, generator=generator, device=generator.device) >= p
-    return scores.scatter(1, index, best * kept.to(scores.device))
+    return scores.scatter(1, index, best * moved(kept, scores.device))
 
 
 def mask_logits(logits: Tensor, k: int, p: float, *, generator: torch.Generator) -> Tensor:
@@ -43,4 +45,4 @@ def mask_logits(logits: Tensor, k: int, p: float, *, generator: torch.Generator)
     index = logits.topk(k, dim=1).indices  # (B, k, S)
     lot = torch.rand(index.shape, generator=generator, device=generator.device)
     drawn = lot.argsort(dim=1)[:, : int(k * p)]  # (B, int(k p), S)
-    return logits.scatter(1, index.gather(1, drawn.to(index.device)), _MASKED_LOGIT)
+    return logits.scatter(1, index.gather(1, moved(drawn, index.device)), _MASKED_LOGIT)

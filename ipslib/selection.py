@@ -12,12 +12,15 @@ import torch
 from torch import Tensor
 
 from ipslib.data.patches import PatchBatch
+from ipslib.devices import is_accelerator, moved
 from ipslib.errors import IpslibError
 
 _CHUNK_VALUES = 200_000  # pixels encoded together: more would fall out of the processor's caches
 _READ_CHUNKS = 4  # chunks read together, so that those with ink make full chunks
 _SIZES = 8  # of chunks
 _WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the iterations
+# An accelerator wants more at once; the memory of training bounds what a chunk may take.
+_ACCELERATOR_CHUNK_VALUES, _ACCELERATOR_WINDOW_SIZE = 5_000_000, 65_536
 
 Embed = Callable[[Tensor], Tensor]
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -48,6 +51,7 @@ def select_patches(
     iter_size: int,
     order: Tensor | None = None,
     score_set: Callable[[Tensor], Tensor] = attention_scores,
+    device: torch.device | str = "cpu",
 ) -> Selection:
     """Select the most attended patches of each image of a batch.
 
@@ -59,9 +63,10 @@ def select_patches(
         iter_size: I, patches that compete with the memory in one iteration.
         order: (N,) permutation in which patches are visited, row-major if None.
         score_set: logits of a set (B, n, S) to scores (B, n).
+        device: where `embed` computes.
 
     Returns:
-        Indices and last scores (B, M), best first; all N in order where M >= N.
+        Indices and last scores (B, M) on that device, best first; all N in order where M >= N.
     """
     n_images, n_patches = batch.batch_size, batch.n_patches
     if memory_size < 1 or iter_size < 1:
@@ -69,9 +74,9 @@ def select_patches(
             f"memory_size and iter_size: wanted at least 1, got {memory_size} and {iter_size}."
         )
     if memory_size >= n_patches:
-        return Selection(torch.arange(n_patches).expand(n_images, -1), None)
+        return Selection(torch.arange(n_patches, device=device).expand(n_images, -1), None)
     order = torch.arange(n_patches) if order is None else order
-    reader = _LogitReader(batch, embed, score)
+    reader = _LogitReader(batch, embed, score, device)
 
     blocks = reader.blocks(order, memory_size, iter_size)
     kept, logits = next(blocks)
@@ -79,7 +84,7 @@ def select_patches(
         candidates = torch.cat([kept, block], dim=1)  # (B, M + I)
         logits = torch.cat([logits, block_logits], dim=1)  # (B, M + I, S)
         scores, best = score_set(logits).topk(memory_size, dim=1)  # (B, M)
-        kept = candidates.gather(1, best.to(candidates.device))
+        kept = candidates.gather(1, best)
         logits = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[2]))
     return Selection(kept, scores)
 
@@ -111,12 +116,17 @@ def not_blank(instances: Tensor) -> Tensor:
 class _LogitReader:
     """Reads patches and turns them into logits; all-zero patches share one embedding."""
 
-    def __init__(self, batch: PatchBatch, embed: Embed, score: Score):
-        self.batch, self.embed, self.score = batch, embed, score
+    def __init__(
+        self, batch: PatchBatch, embed: Embed, score: Score, device: torch.device | str
+    ):
+        self.batch, self.embed, self.score, self.device = batch, embed, score, device
+        on_accelerator = is_accelerator(device)
+        self.window_size = _ACCELERATOR_WINDOW_SIZE if on_accelerator else _WINDOW_SIZE
+        n_values = _ACCELERATOR_CHUNK_VALUES if on_accelerator else _CHUNK_VALUES
         first = torch.zeros(1, dtype=torch.long)
         self._blank = torch.zeros_like(batch.read(first, first))
         self._blank_embedding: Tensor | None = None
-        self.chunk_size = max(1, _CHUNK_VALUES // self._blank.numel())
+        self.chunk_size = max(1, n_values // self._blank.numel())
 
     def blocks(
         self, order: Tensor, memory_size: int, iter_size: int
@@ -125,10 +135,12 @@ class _LogitReader:
         blocks are read together, as many as a bounded window holds."""
         n_images = self.batch.batch_size
         blocks = [order[:memory_size], *order[memory_size:].split(iter_size)]
-        n_together = max(1, _WINDOW_SIZE // (n_images * iter_size))
+        n_together = max(1, self.window_size // (n_images * iter_size))
         for start in range(0, len(blocks), n_together):
-            window = blocks[start : start + n_together]
-            parts = self.logits(torch.cat(window)).split([len(block) for block in window], dim=1)
+            sizes = [len(block) for block in blocks[start : start + n_together]]
+            patches = torch.cat(blocks[start : start + n_together])
+            parts = self.logits(patches).split(sizes, dim=1)
+            window = moved(patches, self.device).split(sizes)
             for block, logits in zip(window, parts, strict=True):
                 yield block.expand(n_images, -1), logits
 
@@ -137,17 +149,19 @@ class _LogitReader:
         inked = []
         for image, column in self._unread(patches):
             instances = self.batch.read(image, patches[column])
-            has_ink = not_blank(instances)
-            if has_ink.any():
-                image, column = image[has_ink], column[has_ink]
-                embeddings = self._embed_inked(instances[has_ink])
-                inked.append((image, column, self.score(embeddings, patches[column])))
+            if not is_accelerator(instances.device):  # where the host would wait for the answer
+                has_ink = not_blank(instances)
+                image, column, instances = image[has_ink], column[has_ink], instances[has_ink]
+            if len(instances):
+                where = (moved(image, self.device), moved(column, self.device))
+                scores = self.score(self._embed_inked(instances), patches[column])
+                inked.append((where, scores))
         if self._blank_embedding is None:
             self._blank_embedding = self.embed(self._blank)
         blank = self._blank_embedding.expand(len(patches), -1)
         logits = self.score(blank, patches).repeat(self.batch.batch_size, 1, 1)
-        for image, column, scores in inked:
-            logits[image, column] = scores
+        for where, scores in inked:
+            logits[where] = scores
         return logits
 
     def _embed_inked(self, instances: Tensor) -> Tensor:

@@ -10,9 +10,10 @@ from torch import Tensor
 
 from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig, TrainingConfig
-from ipslib.data.datasets import Dataset, LabelledBatch, open_dataset
+from ipslib.data.datasets import Dataset, LabelledBatch, batch_maker, open_dataset
 from ipslib.data.patches import PatchBatch
 from ipslib.data.prefetch import prefetched
+from ipslib.devices import moved, prepare
 from ipslib.errors import IpslibError
 from ipslib.localisation import Localisation, has_object, localise, mean_localisation
 from ipslib.losses import Losses, combined_losses
@@ -129,6 +130,7 @@ def train(
     """
     settings = config.training
     keep_freed_memory()
+    prepare(device)
     state = TrainingState(config, device=device)
     if snapshot is not None:
         state.restore(snapshot)
@@ -163,7 +165,8 @@ def _train_epoch(
     tally = Tally()
     order = torch.randperm(len(train_set), generator=state.generator)
     steps = order.split(settings.batch_size)
-    for step, batch in enumerate(prefetched(train_set.batch, (step.tolist() for step in steps))):
+    make = batch_maker(train_set, network.device)
+    for step, batch in enumerate(prefetched(make, (step.tolist() for step in steps))):
         rate = learning_rate((epoch - 1) * len(steps) + step, len(steps), settings)
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -190,7 +193,7 @@ def forward_step(
     network: IPSNet, batch: LabelledBatch, settings: TrainingConfig, generator: torch.Generator
 ) -> tuple[IPSOutput, Losses, Mapping[str, Tensor]]:
     """The forward pass that training and evaluation share."""
-    labels = {task: label.to(network.device) for task, label in batch.labels.items()}
+    labels = {task: moved(label, network.device) for task, label in batch.labels.items()}
     output = network(batch, generator=generator)
     losses = combined_losses(
         output,
@@ -215,13 +218,13 @@ def evaluate(
     generator = torch.Generator().manual_seed(_EVALUATION_SEED)
     tally, parts, sizes, answers = Tally(), [], [], []
     with evaluating(network.modules()):
-        for batch in batches(dataset, batch_size):
+        for batch in batches(dataset, batch_size, device=network.device):
             output, losses, labels = forward_step(network, batch, settings, generator)
             tally.add(output.logits, labels, losses)
             answers.append((output.logits, batch.labels))
             n_located = 0 if batch.boxes is None else int(has_object(batch.boxes).any(dim=1).sum())
             if n_located:
-                kept, weights = output.selection.indices, output.attn_weights.cpu()
+                kept, weights = output.selection.indices.cpu(), output.attn_weights.cpu()
                 parts.append(localise(dataset.grid, kept, weights, batch.boxes))
                 sizes.append(n_located)
     means, located = tally.means(), mean_localisation(parts, sizes) if parts else None
@@ -238,13 +241,15 @@ def attend(network: IPSNet, batch: PatchBatch) -> tuple[Tensor, Tensor]:
     """
     with evaluating(network.modules()):
         output = network(batch, generator=torch.Generator().manual_seed(_EVALUATION_SEED))
-    return output.selection.indices, output.attn_weights.cpu()
+    return output.selection.indices.cpu(), output.attn_weights.cpu()
 
 
-def batches(dataset: Dataset, batch_size: int) -> Iterator[LabelledBatch]:
-    """All images in order."""
+def batches(
+    dataset: Dataset, batch_size: int, *, device: torch.device | str = "cpu"
+) -> Iterator[LabelledBatch]:
+    """All images in order, for a network on a device."""
     together = torch.arange(len(dataset)).split(batch_size)
-    yield from prefetched(dataset.batch, (images.tolist() for images in together))
+    yield from prefetched(batch_maker(dataset, device), (images.tolist() for images in together))
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainingConfig) -> float:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ipslib.config import DataConfig, DatasetConfig
@@ -44,6 +45,19 @@ def open_dataset(data: DatasetConfig, split: str) -> Dataset:
         IpslibError: when its files are missing or unfit.
     """
     return _OPENED_BY[type(data)](data, split)
+
+
+def batch_maker(
+    dataset: Dataset, device: torch.device | str
+) -> Callable[[Sequence[int]], LabelledBatch | MixedBatch]:
+    """What takes indices to a batch for a network on a device: images that are drawn are drawn
+    there, others are read on the host."""
+
+    def make(indices: Sequence[int]) -> LabelledBatch | MixedBatch:
+        batch = dataset.batch(indices)
+        return batch.on(device) if hasattr(batch, "on") else batch
+
+    return make
 
 
 def _open_slides(data: SlidesConfig, split: str) -> Dataset:

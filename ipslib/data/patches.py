@@ -87,13 +87,18 @@ class PatchBatch(Protocol):
         ...
 
 
+def device_of(batch: PatchBatch) -> torch.device:
+    """Where a batch reads its patches, and wants their indices: the host, if it does not say."""
+    return getattr(batch, "device", torch.device("cpu"))
+
+
 class TensorBatch:
     """A batch that lies in memory: patches (B, N, C, P, P) or features (B, N, D)."""
 
     blank = None
 
     def __init__(self, instances: Tensor):
-        self.instances = instances
+        self.instances, self.device = instances, instances.device
         self.batch_size, self.n_patches = instances.shape[:2]
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:

@@ -1,12 +1,15 @@
 """Patch encoders: the first stages of a ResNet, a frozen ResNet-50 with a projection, and that of
 features which another network made."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.hub import get_dir
+from torch.utils.checkpoint import checkpoint
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18, resnet50
 from torchvision.models.resnet import BasicBlock
 
@@ -120,6 +123,30 @@ def keep_frozen_statistics(encoder: nn.Module) -> None:
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
             module.eval()
+
+
+def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
+    """What an encoder of images gives, in less memory: the maps of its stem, which are its
+    largest, are not held for the gradient but computed again for it (Chen et al., arXiv
+    1604.06174). Statistics of batch norms are updated once."""
+    return encoder[4:](
+        checkpoint(
+            encoder[:4],
+            inputs,
+            use_reentrant=False,
+            preserve_rng_state=False,
+            context_fn=lambda: (nullcontext(), _statistics_kept(encoder[1])),
+        )
+    )
+
+
+@contextmanager
+def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
+    before, norm.track_running_stats = norm.track_running_stats, False
+    try:
+        yield
+    finally:
+        norm.track_running_stats = before
 
 
 def as_encoder_input(patches: Tensor, *, weights: str = "none") -> Tensor:

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.data.patches import MixedBatch, PatchBatch
+from ipslib.data.patches import MixedBatch, PatchBatch, device_of
+from ipslib.devices import is_accelerator, moved
 from ipslib.masking import mask_logits, mask_scores
 from ipslib.model.encoder import (
     as_encoder_input,
     build_encoder,
+    encode_sparing,
     keep_frozen_statistics,
     layout_of,
 )
@@ -81,8 +83,10 @@ class IPSNet(nn.Module):
         inputs = self._input(patches)
         inputs = inputs.contiguous(memory_format=layout_of(inputs))
         low = self.precision != torch.float32
+        sparing = self._norms and self.training and is_accelerator(self.device)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
-            return self.encoder(inputs).float()
+            encoded = encode_sparing(self.encoder, inputs) if sparing else self.encoder(inputs)
+        return encoded.float()
 
     @torch.no_grad()
     def select(self, batch: PatchBatch | MixedBatch, *, generator: torch.Generator) -> Selection:
@@ -103,6 +107,7 @@ class IPSNet(nn.Module):
             iter_size=config.iter_size,
             order=order,
             score_set=self._score_set(generator),
+            device=self.device,
         )
 
     def forward(self, batch: PatchBatch | MixedBatch, *, generator: torch.Generator) -> IPSOutput:
@@ -114,8 +119,9 @@ class IPSNet(nn.Module):
         """
         selection = self.select(batch, generator=generator)
         indices = selection.indices  # (B, M)
-        image = torch.arange(len(indices)).repeat_interleave(indices.shape[1])
-        patches = batch.read(image, indices.flatten())
+        read_at = indices.to(device_of(batch))
+        image = torch.arange(len(indices), device=read_at.device)[:, None].expand_as(indices)
+        patches = batch.read(image.flatten(), read_at.flatten())
         embeddings = self._at_position(self._embed_kept(patches), indices.flatten())
         pooled = self.pool(embeddings.unflatten(0, indices.shape))
         heads = self.heads.items()
@@ -129,8 +135,9 @@ class IPSNet(nn.Module):
 
     def _embed_kept(self, patches: Tensor) -> Tensor:
         """Embed the kept patches (B M, ...): all-zero ones are encoded once, and counted as many
-        times as they are in the statistics of batch norms."""
-        if not self._norms:
+        times as they are in the statistics of batch norms. Not so on an accelerator, where the
+        host would wait for their number."""
+        if not self._norms or is_accelerator(self.device):
             return self.embed(patches)
         has_ink = not_blank(patches)
         n_blank = int((~has_ink).sum())
@@ -145,12 +152,12 @@ class IPSNet(nn.Module):
             return self.embed(distinct)[has_ink.cumsum(0) * has_ink]
 
     def _input(self, patches: Tensor) -> Tensor:
-        return as_encoder_input(patches.to(self.device), weights=self.config.weights)
+        return as_encoder_input(moved(patches, self.device), weights=self.config.weights)
 
     def _at_position(self, embeddings: Tensor, index: Tensor) -> Tensor:
         if not self.config.position_encoding:
             return embeddings
-        return embeddings + sinusoidal_encoding(index.to(self.device), embeddings.shape[-1])
+        return embeddings + sinusoidal_encoding(moved(index, self.device), embeddings.shape[-1])
 
     def _score_set(self, generator: torch.Generator):
         config = self.config
