@@ -1,4 +1,4 @@
-"""The command line: study, run, sweep, queue, notebooks and slides."""
+"""The command line: study, run, sweep, queue, gpu, notebooks and slides."""
 
 import argparse
 import os
@@ -53,10 +53,30 @@ def _queue(arguments: argparse.Namespace) -> int:
     from ipslib.study.profiles import parse_value
     from ipslib.study.queue import list_queue, work_queue
 
+    if arguments.readme:
+        from ipslib.paths import project_root
+        from ipslib.study.regenerated import renew_project_readme
+
+        return renew_project_readme(project_root())
     changes = {name: parse_value(value) for name, value in arguments.parameters}
     if arguments.list:
         return list_queue(arguments.profile, changes)
     return work_queue(arguments.profile, arguments.minutes, changes)
+
+
+def _gpu(arguments: argparse.Namespace) -> int:
+    from ipslib.study.gpu import work_on_gpu
+    from ipslib.study.profiles import parse_value
+
+    return work_on_gpu(
+        arguments.minutes,
+        device=arguments.device,
+        smoke=arguments.smoke,
+        jobs=arguments.jobs,
+        checks=not arguments.skip_checks,
+        trials=arguments.trials,
+        overrides={name: parse_value(value) for name, value in arguments.parameters},
+    )
 
 
 def _notebooks(arguments: argparse.Namespace) -> int:
@@ -104,13 +124,27 @@ def _parser() -> argparse.ArgumentParser:
 
     queue = commands.add_parser(
         "queue", help="train missing published runs, the most valuable first",
-        usage="ipslib queue [--profile PROFILE] [--minutes N] [--list] [-p FIELD VALUE] ...",
+        usage="ipslib queue [--profile PROFILE] [--minutes N] [--list] [--readme] [-p FIELD V] ...",
     )  # fmt: skip
     queue.add_argument("--profile", default="paper", help="whose base settings (paper)")
     queue.add_argument("--minutes", type=float, default=25, help="time there is (25)")
     queue.add_argument("--list", action="store_true", help="only list the queue, in order")
+    queue.add_argument("--readme", action="store_true", help="only count the runs in README.md")
     _add_settings(queue, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")
     queue.set_defaults(handler=_queue)
+
+    gpu = commands.add_parser(
+        "gpu", help="check a GPU, time a step on it, then work the queue of published runs",
+        usage="ipslib gpu [--minutes N] [--jobs N] [--skip-checks] [-p FIELD VALUE] ...",
+    )  # fmt: skip
+    gpu.add_argument("--minutes", type=float, default=25, help="time there is for all (25)")
+    gpu.add_argument("--jobs", type=int, default=1, help="runs side by side on the GPU (1)")
+    gpu.add_argument("--skip-checks", action="store_true", help="go straight to the runs")
+    gpu.add_argument("--trials", action="store_true", help="time what training does not use too")
+    gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --smoke")
+    gpu.add_argument("--smoke", action="store_true", help="tiny images, to see that it runs")
+    _add_settings(gpu, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")
+    gpu.set_defaults(handler=_gpu)
 
     pairing = commands.add_parser("notebooks", help="write notebooks/*.ipynb for JupyterLab")
     pairing.set_defaults(handler=_notebooks)

@@ -39,7 +39,7 @@ def measure_heads(network: IPSNet, dataset: Dataset, batch_size: int) -> HeadMea
     attention = outputs = 0.0
     correct = dict.fromkeys(network.heads, 0.0)
     with evaluating(network.modules()):
-        for batch in batches(dataset, batch_size):
+        for batch in batches(dataset, batch_size, device=network.device):
             output = network(batch, generator=generator)
             attention += diversity_loss(output.attn_weights).item() * batch.batch_size
             outputs += diversity_loss(output.head_outputs).item() * batch.batch_size

@@ -116,9 +116,7 @@ def not_blank(instances: Tensor) -> Tensor:
 class _LogitReader:
     """Reads patches and turns them into logits; all-zero patches share one embedding."""
 
-    def __init__(
-        self, batch: PatchBatch, embed: Embed, score: Score, device: torch.device | str
-    ):
+    def __init__(self, batch: PatchBatch, embed: Embed, score: Score, device: torch.device | str):
         self.batch, self.embed, self.score, self.device = batch, embed, score, device
         on_accelerator = is_accelerator(device)
         self.window_size = _ACCELERATOR_WINDOW_SIZE if on_accelerator else _WINDOW_SIZE

@@ -162,9 +162,7 @@ class SceneBatch:
         in_object = top - row, size - row, left - col, size - col
         self._pastes = np.stack([layer[over], kind[over], *in_patch, *in_object])
 
-    def _meetings(
-        self, layers: Sequence[Layer], boxes: np.ndarray
-    ) -> tuple[Meetings, np.ndarray]:
+    def _meetings(self, layers: Sequence[Layer], boxes: np.ndarray) -> tuple[Meetings, np.ndarray]:
         """All pairs, and the box of each."""
         n_boxes = boxes.shape[1]
         rows, cols = self.grid.shape

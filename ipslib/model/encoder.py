@@ -142,11 +142,15 @@ def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
 
 @contextmanager
 def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
-    before, norm.track_running_stats = norm.track_running_stats, False
+    """What is computed meanwhile updates copies of the statistics."""
+    own = dict(norm.named_buffers())
     try:
+        for name, buffer in own.items():
+            setattr(norm, name, buffer.clone())
         yield
     finally:
-        norm.track_running_stats = before
+        for name, buffer in own.items():
+            setattr(norm, name, buffer)
 
 
 def as_encoder_input(patches: Tensor, *, weights: str = "none") -> Tensor:

@@ -75,7 +75,9 @@ def build_way(
     generator = torch.Generator().manual_seed(config.training.seed)
 
     def loss_of(indices: list[int]) -> Tensor:
-        _, losses, _ = forward_step(network, data.batch(indices), config.training, generator)
+        _, losses, _ = forward_step(
+            network, data.batch(indices).on(device), config.training, generator
+        )
         return losses.total
 
     return network, loss_of

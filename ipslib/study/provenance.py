@@ -65,6 +65,7 @@ def provenance(config: RunConfig, device: str) -> dict:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": torch.cuda.get_device_name(device) if "cuda" in device else _processor(),
         "threads": torch.get_num_threads(),
+        **({"tf32": torch.backends.cudnn.allow_tf32} if "cuda" in device else {}),
         **open_dataset(config.data, "train").provenance,
     }
 

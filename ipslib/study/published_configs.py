@@ -55,7 +55,7 @@ def published_runs(
         earlier = distinct.get(config.id)
         if earlier is None or (row["complete"] and "incomplete" in earlier.note):
             distinct[config.id] = run
-    figure = [run for run in distinct.values() if _in_o2i_figure(run)]
+    figure = [run for run in distinct.values() if in_o2i_figure(run)]
     first, further, seen = [], [], {_setting(run) for run in figure}
     for run in distinct.values():
         if run not in figure:
@@ -68,7 +68,8 @@ def _setting(run: PublishedRun) -> str:
     return run.config.replace(seed=0).id
 
 
-def _in_o2i_figure(run: PublishedRun) -> bool:
+def in_o2i_figure(run: PublishedRun) -> bool:
+    """Whether it is one of the 16 runs of the figure of object size and training set size."""
     return run.category == "O2I_datasize" and "_3000_3000_" in run.name
 
 

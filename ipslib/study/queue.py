@@ -18,6 +18,7 @@ from ipslib.study.events import reporter
 from ipslib.study.layout import Layout
 from ipslib.study.one_run import OutOfTime, RunFailed, failure_record, train_and_record
 from ipslib.study.pool import threads_of
+from ipslib.study.precision import in_found_precision
 from ipslib.study.provenance import provenance
 from ipslib.study.published_configs import PublishedRun, published_runs
 from ipslib.study.records import RecordStore
@@ -29,7 +30,7 @@ _STARTING_SECONDS = 20.0  # a run's digits, noise and network before its first s
 def list_queue(profile: str, overrides: Mapping[str, object] | None = None) -> int:
     """Print the queue in its order, and which runs have a record."""
     store = RecordStore(Layout.of(profile).records)
-    for run in published_runs(profile, overrides):
+    for run in _runs(profile, overrides, store, "cpu"):
         state = "done" if store.find(run.config) else "    "
         print(f"{state} {run.category:<34} {run.name:<52} {run.note}".rstrip())
     return 0
@@ -48,7 +49,8 @@ def work_queue(profile: str, minutes: float, overrides: Mapping[str, object] | N
         raise IpslibError(f"minutes: wanted more than 0, got {minutes:g}.")
     deadline = time.monotonic() + 60 * minutes
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    store, runs = RecordStore(Layout.of(profile).records), published_runs(profile, overrides)
+    store = RecordStore(Layout.of(profile).records)
+    runs = _runs(profile, overrides, store, device)
     # What is missing is said once, not by every run.
     load_digits(runs[0].config.data.digits, "train")
     processor = provenance(runs[0].config, device)["device"]
@@ -79,6 +81,18 @@ def work_queue(profile: str, minutes: float, overrides: Mapping[str, object] | N
                 raise  # as every other run would
             print(f"{run.name}: {failure.reason}: {failure}", flush=True)
     return int(any(run.config.id in failed for run in missing))
+
+
+def _runs(
+    profile: str, overrides: Mapping[str, object] | None, store: RecordStore, device: str
+) -> list[PublishedRun]:
+    """The queue, each run in the precision that it has been made in or will be."""
+    runs = published_runs(profile, overrides)
+    if "precision" in (overrides or {}):
+        return runs
+    return [
+        run._replace(config=in_found_precision(run.config, store, device=device)) for run in runs
+    ]
 
 
 def next_run(

@@ -13,6 +13,7 @@ from ipslib.model.ips import IPSNet
 from ipslib.paths import project_root
 from ipslib.study.figures import save_figure, use_style
 from ipslib.study.layout import Layout
+from ipslib.study.precision import in_found_precision
 from ipslib.study.profiles import base_config, resolve_notebook
 from ipslib.study.records import RecordStore
 from ipslib.study.runs import run_all
@@ -105,10 +106,16 @@ class Study:
         """What runs were made of and by: data, commits of the code, and their number."""
         commits = sorted({str(record["provenance"]["commit"]) for record in records})
         mixed = "; more than one version of the code made these" if len(commits) > 1 else ""
-        return f"{len(records)} runs on {self.source}; commit {', '.join(commits)}{mixed}."
+        precisions = sorted({record["config"].get("precision", "fp32") for record in records})
+        low = f" in {' and '.join(precisions)}" if precisions != ["fp32"] else ""
+        return f"{len(records)} runs on {self.source}{low}; commit {', '.join(commits)}{mixed}."
 
     def run(self, configs: Iterable[RunConfig]) -> list[dict]:
-        """The records of the runs; what has none yet is trained now."""
+        """The records of the runs; what has none yet is trained now. Runs of the published scale
+        may have been made in either precision."""
+        if self.profile == "paper" and "precision" not in self._overrides:
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+            configs = [in_found_precision(each, self.store, device=device) for each in configs]
         return run_all(configs, self.store, jobs=self.jobs)
 
     def load_network(self, record: dict) -> IPSNet:

@@ -48,6 +48,7 @@ def main() -> None:
                 state = torch.load(arguments.weights, map_location="cpu", weights_only=True)
                 network.load_state_dict(state)
             batch = MegapixelMNIST(config.data, "test").batch(range(arguments.images))
+            batch = batch.on(arguments.device)
             exact = kept(network, batch, torch.float32, 0)
             low = kept(network, batch, torch.bfloat16, 0)
             moved = kept(network, batch, torch.float32, 1)

@@ -1,96 +1,122 @@
-"""Seconds of a training step: this path against the published algorithm written plainly.
+"""Milliseconds of a training step: this path against the published algorithm written plainly.
 
-    python -m tests.benchmarks.step [--rounds 3] [--precision fp32] [--device cpu] [--weights FILE]
+    python -m tests.benchmarks.step [--rounds N] [--precision fp32] [--device cpu] [--weights FILE]
+                                    [--trials] [--smoke]
 
-`plain` is tests/reference.py: dense images, every patch encoded, fp32. Where the allocator counts
-(glibc, CPU) it runs twice, as it comes and with freed memory kept. Each way is a process of its
-own; in every round each makes one step, one after the other, so that all share its moods.
-Medians over rounds, the first round left out. `times` is plain over ours. `limit` is the time that
-the encoder's operations of our selection take at the rate of a large matrix product.
+`plain` is tests/reference.py: dense images, every patch encoded, fp32 (on CUDA with TF32 in its
+convolutions, torch's default). Where the allocator counts (glibc, CPU) it runs twice, as it comes
+and with freed memory kept. `ours` has its batches prepared ahead as in training, and on CUDA bf16
+unless told otherwise. `--trials` also times what training does not use: selection with its encoder
+under torch.compile, and cuDNN's search for the fastest kernels. Each way is a process of its own;
+in every round each makes one step, one after the other, so that all share its moods. Medians over
+rounds, the first quarter left out. `times` is plain over ours; `peak` is what a process allocated
+at most on CUDA, or its resident set.
 
 The published setting: ResNet-18 of two stages, batch 16, M = I = 100, patches of 50 px. `--weights`
-takes an original checkpoint or a state dict of this network, for weights that have learned.
+takes an original checkpoint or a state dict of this network, for weights that have learned;
+`--smoke` times tiny images, to see that everything runs.
 """
 
 import argparse
+import itertools
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig
+from ipslib.data.datasets import batch_maker
 from ipslib.data.digits import find_source
 from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.data.prefetch import prefetched
+from ipslib.devices import is_accelerator, prepare
 from ipslib.losses import combined_losses
+from ipslib.study.memory import peak_memory_mb
 from ipslib.training import TrainingState
 from tests import reference
+from tests.benchmarks.roofline import now, roofline
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ({"canvas": 1500, "n_noise": 50}, {"canvas": 3000, "n_noise": 800})
+SMOKE = ({"canvas": 200, "n_noise": 5, "width": 0.125, "memory_size": 4, "iter_size": 4},)
+COMPILED, SEARCHED = TRIALS = ("ours, compiled", "ours, searched")
+_BATCHES = 4  # of different images, one after the other
 
 
 class Step:
     """One way to make a training step on one setting, timed in its parts."""
 
     def __init__(self, way: str, setting: dict, arguments: argparse.Namespace):
-        precision = arguments.precision if way == "ours" else "fp32"
+        precision = "fp32" if way.startswith("plain") else arguments.precision
         self.config = RunConfig.from_flat(
-            setting | {"digits": find_source(), "precision": precision, "n_train": 16}
+            setting | {"digits": find_source(), "precision": precision, "n_train": 16 * _BATCHES}
         )
-        self.way, self.device = way, torch.device(arguments.device)
+        self.is_ours, self.device = way.startswith("ours"), torch.device(arguments.device)
         if way != "plain" and self.device.type == "cpu":
             keep_freed_memory()
+        if self.is_ours:
+            prepare(self.device)
         self.state = TrainingState(self.config, device=arguments.device)
         if arguments.weights:
             weights = torch.load(arguments.weights, map_location="cpu", weights_only=True)
             self.state.network.load_state_dict(weights)
-        self.batch = MegapixelMNIST(self.config.data).batch(range(16))
-        self.bag = None if way == "ours" else reference.dense_bag(self.batch).to(self.device)
-        self.labels = {t: label.to(self.device) for t, label in self.batch.labels.items()}
+        if way == COMPILED:
+            self.state.network._selecting._copy.compile(dynamic=False)
+        make = batch_maker(MegapixelMNIST(self.config.data), self.device)
+        torch.backends.cudnn.benchmark = way == SEARCHED
+        images = [range(16 * i, 16 * i + 16) for i in range(_BATCHES)]
+        if self.is_ours:
+            self.batches = prefetched(make, itertools.cycle(images))
+        else:
+            batch = make(images[0])
+            self.batches, self.bag = itertools.repeat(batch), reference.dense_bag(batch)
+            self.bag = self.bag.to(self.device)
 
     def __call__(self) -> dict[str, float]:
-        """Seconds of selection and of all that follows it, and the peak memory so far."""
+        """Seconds of selection, of all that follows it and of both, the share of blank patches
+        among those kept, and the peak memory so far."""
         network = self.state.network.train()
-        selecting = _Stopwatch(network if self.way == "ours" else reference, "select", self.device)
-        start = _now(self.device)
+        selecting = _Stopwatch(network if self.is_ours else reference, "select", self.device)
+        start = now(self.device)
+        batch = next(self.batches)
         with selecting:
-            if self.way == "ours":
-                output = network(self.batch, generator=self.state.generator)
+            if self.is_ours:
+                output = network(batch, generator=self.state.generator)
             else:
                 output = reference.forward(network, self.bag)
+            labels = {t: label.to(self.device) for t, label in batch.labels.items()}
             self.state.optimiser.zero_grad()
-            combined_losses(output, self.labels).total.backward()
+            combined_losses(output, labels).total.backward()
             self.state.optimiser.step()
-        seconds = _now(self.device) - start
-        kept = self.batch.blank.gather(1, output.selection.indices.cpu())
+        seconds = now(self.device) - start
+        kept = batch.blank.gather(1, output.selection.indices.cpu())
         return {
             "select": selecting.seconds,
             "train": seconds - selecting.seconds,
             "step": seconds,
             "blank_kept": kept.float().mean().item(),
+            "peak_mb": peak_memory_mb(str(self.device)),
         }
 
 
 class _Stopwatch:
-    """Times one function of a module or object while it is entered."""
+    """Times one function of a module or object while it is entered; on CUDA by events, so that
+    the host does not wait between the parts of a step."""
 
     def __init__(self, owner: object, name: str, device: torch.device):
-        self.owner, self.name, self.device, self.seconds = owner, name, device, 0.0
+        self.owner, self.name, self.cuda, self.marks = owner, name, device.type == "cuda", []
 
     def __enter__(self) -> "_Stopwatch":
         function = getattr(self.owner, self.name)
 
         def timed(*args, **kwargs):
-            start = _now(self.device)
+            self._mark()
             result = function(*args, **kwargs)
-            self.seconds = _now(self.device) - start
+            self._mark()
             return result
 
         self.former, self.owner.__dict__[self.name] = self.owner.__dict__.get(self.name), timed
@@ -102,30 +128,18 @@ class _Stopwatch:
         else:
             self.owner.__dict__[self.name] = self.former
 
+    def _mark(self) -> None:
+        if self.cuda:
+            self.marks.append(torch.cuda.Event(enable_timing=True))
+            self.marks[-1].record()
+        else:
+            self.marks.append(now(torch.device("cpu")))
 
-def _now(device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
-
-
-def limit(setting: dict, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Seconds that our selection's operations need at the matrix rate, and that rate in GFLOP/s."""
-    step = Step("ours", setting, arguments)
-    batch, network = step.batch, step.state.network
-    image, patch = (~batch.blank).nonzero(as_tuple=True)
-    n_inked = int(batch.read(image, patch).flatten(1).any(dim=1).sum()) + 1
-    side = step.config.data.patch_size
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network.encoder.eval()(torch.zeros(1, 1, side, side, device=step.device))
-    dtype = torch.bfloat16 if arguments.precision == "bf16" else torch.float32
-    matrix, times = torch.randn(2048, 2048, device=step.device).to(dtype), []
-    for _ in range(10):
-        start = _now(step.device)
-        nn.functional.linear(matrix, matrix)
-        times.append(_now(step.device) - start)
-    rate = 2 * 2048**3 / min(times)
-    return counter.get_total_flops() * n_inked / rate, rate / 1e9
+    @property
+    def seconds(self) -> float:
+        """To be asked for once the device is done."""
+        start, end = self.marks
+        return start.elapsed_time(end) / 1e3 if self.cuda else end - start
 
 
 def serve(way: str, setting: dict, arguments: argparse.Namespace) -> None:
@@ -134,13 +148,15 @@ def serve(way: str, setting: dict, arguments: argparse.Namespace) -> None:
     print("ready", flush=True)
     for _ in sys.stdin:
         print(json.dumps(step()), flush=True)
+    if step.is_ours:
+        step.batches.close()
 
 
 def compare(setting: dict, arguments: argparse.Namespace) -> None:
     """Print one setting's table."""
-    ways = ["plain", "plain, memory kept", "ours"]
-    if arguments.device != "cpu":
-        ways.remove("plain, memory kept")
+    ways = ["plain", "ours", *(TRIALS if arguments.trials else ())]
+    if not is_accelerator(arguments.device):
+        ways.insert(1, "plain, memory kept")
     command = [sys.executable, "-m", "tests.benchmarks.step", *sys.argv[1:], "--serve"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "cwd": ROOT}
     servers = {
@@ -148,42 +164,51 @@ def compare(setting: dict, arguments: argparse.Namespace) -> None:
     }
     for server in servers.values():
         server.stdout.readline()
-    rounds = []
-    for _ in range(arguments.rounds + 1):
-        rounds.append({})
+    rounds: dict[str, list[dict]] = {way: [] for way in ways}
+    for _ in range(arguments.rounds + -(-arguments.rounds // 3)):
         for way, server in servers.items():
             server.stdin.write("\n")
             server.stdin.flush()
-            rounds[-1][way] = json.loads(server.stdout.readline())
+            rounds[way].append(json.loads(server.stdout.readline()))
     for server in servers.values():
         server.communicate()
-    least, rate = limit(setting, arguments)
+    timed = {way: each[-arguments.rounds :] for way, each in rounds.items()}
+    step = Step("ours", setting, arguments)
+    least = roofline(step.state.network, next(step.batches), arguments.precision)
+    step.batches.close()
     print(
         f"\n{setting['canvas']} px, {setting['n_noise']} noise objects, ours in "
-        f"{arguments.precision}; limit of selection {least:.2f} s at {rate:.0f} GFLOP/s"
+        f"{arguments.precision} on {arguments.device}; {least}"
     )
-    print(f"{'':<20}{'select s':>10}{'train s':>10}{'step s':>10}{'times':>8}{'blank kept':>12}")
-    ours = median(r["ours"]["step"] for r in rounds[1:])
+    heads = ("select ms", "train ms", "step ms", "times", "peak MB", "blank kept")
+    print(f"{'':<20}" + "".join(f"{head:>12}" for head in heads))
+    ours = median(each["step"] for each in timed["ours"])
     for way in ways:
-        part = {k: median(r[way][k] for r in rounds[1:]) for k in rounds[0][way]}
+        part = {name: median(each[name] for each in timed[way]) for name in timed[way][0]}
         print(
-            f"{way:<20}{part['select']:>10.3f}{part['train']:>10.3f}{part['step']:>10.3f}"
-            f"{part['step'] / ours:>8.1f}{part['blank_kept']:>12.2f}"
+            f"{way:<20}{1e3 * part['select']:>12.1f}{1e3 * part['train']:>12.1f}"
+            f"{1e3 * part['step']:>12.1f}{part['step'] / ours:>12.1f}{part['peak_mb']:>12.0f}"
+            f"{part['blank_kept']:>12.2f}"
         )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="steps of each way (default 3)")
-    parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32", help="of ours")
+    parser.add_argument("--rounds", type=int, help="timed steps of each way (3; on CUDA 30)")
+    parser.add_argument("--precision", choices=("fp32", "bf16"), help="of ours (fp32; CUDA: bf16)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--weights", type=Path, help="a state dict; fresh weights without")
+    parser.add_argument("--trials", action="store_true", help="also what training does not use")
+    parser.add_argument("--smoke", action="store_true", help="tiny images")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    on_accelerator = is_accelerator(arguments.device)
+    arguments.rounds = arguments.rounds or (30 if on_accelerator else 3)
+    arguments.precision = arguments.precision or ("bf16" if on_accelerator else "fp32")
     if arguments.serve:
         serve(*json.loads(arguments.serve), arguments)
     else:
-        for setting in SETTINGS:
+        for setting in SMOKE if arguments.smoke else SETTINGS:
             compare(setting, arguments)
 
 

@@ -1,33 +1,14 @@
 import pytest
 import torch
 from hypothesis import given, settings
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from ipslib.data.drawn_scenes import DrawnScenes
 from ipslib.data.megapixel_mnist import MegapixelMNIST
 from tests.data.test_megapixel_mnist import VARIANTS
 from tests.data.test_scenes import crowded
+from tests.waits import Waits
 
 CPU = torch.device("cpu")
-ASKS_THE_DEVICE = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select")
-
-
-class Waits(TorchDispatchMode):
-    """Notes what would make the host wait for an accelerator: values read, shapes from data."""
-
-    def __init__(self):
-        super().__init__()
-        self.seen = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.__name__.split(".")[0]
-        indices = args[1] if name.startswith("index") and len(args) > 1 else ()
-        masked = isinstance(indices, list | tuple) and any(
-            each is not None and each.dtype == torch.bool for each in indices
-        )
-        if name in ASKS_THE_DEVICE or masked:
-            self.seen.append(name)
-        return function(*args, **(kwargs or {}))
 
 
 def every_patch(batch) -> tuple[torch.Tensor, torch.Tensor]:

@@ -142,6 +142,26 @@ def test_digit_sizes_and_noise_counts_go_in_pairs():
 
 
 def test_runs_of_several_versions_of_the_code_are_told_apart(study):
-    of = [{"provenance": {"commit": commit}} for commit in ("a1", "b2", "a1")]
+    of = [{"config": {}, "provenance": {"commit": commit}} for commit in ("a1", "b2", "a1")]
     assert "3 runs" in study().made_of(of) and "more than one version" in study().made_of(of)
     assert "more than one version" not in study().made_of(of[::2])
+
+
+def test_published_scale_runs_are_found_in_the_precision_they_were_made_in(
+    study, project, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(session, "run_all", lambda configs, *_, **__: asked.extend(configs))
+    monkeypatch.setattr(session.RecordStore, "find", lambda _, c: c.training.precision == "bf16")
+    for profile in ("quick", "paper"):
+        project.set(profile, "base", BASE)
+        study(profile=profile).run([study(profile=profile).config(seed=1)])
+    study(profile="paper", overrides={"precision": "fp32"}).run([study().config(seed=2)])
+    assert [config.training.precision for config in asked] == ["fp32", "bf16", "fp32"]
+
+
+def test_runs_of_low_precision_are_said_to_be(study):
+    made_by = {"provenance": {"commit": "abc"}}
+    of = [{"config": {"precision": each}} | made_by for each in ("bf16", "fp32")]
+    assert "in bf16 and fp32; commit abc" in study().made_of(of)
+    assert " in " not in study().made_of(of[1:])

@@ -1,0 +1,63 @@
+"""How many of the published runs have a record, category by category, and the README's table."""
+
+from collections import Counter
+from pathlib import Path
+
+from ipslib.errors import IpslibError
+from ipslib.study.layout import Layout, write_atomically
+from ipslib.study.precision import in_found_precision
+from ipslib.study.published_configs import CATEGORIES, in_o2i_figure, published_runs
+from ipslib.study.records import RecordStore
+
+_FIGURE = "O2I_datasize, the 16 of its figure"
+_BEGIN = "<!-- made by: python -m ipslib queue --readme -->\n"
+_END = "<!-- end of what was made -->\n"
+
+
+def regenerated(store: RecordStore) -> dict[str, tuple[int, int]]:
+    """{category: (published runs that have a record, all of them)}, each run counted once; the
+    runs of the O2I figure stand for themselves."""
+    done, planned = Counter(), Counter()
+    for run in published_runs("paper"):
+        part = _FIGURE if in_o2i_figure(run) else run.category
+        planned[part] += 1
+        done[part] += store.find(in_found_precision(run.config, store)) is not None
+    parts = (_FIGURE, "O2I_datasize", *CATEGORIES[1:])
+    return {part: (done[part], planned[part]) for part in parts}
+
+
+def as_markdown(counts: dict[str, tuple[int, int]]) -> str:
+    """The table, its last row the sum."""
+    total = tuple(sum(each) for each in zip(*counts.values(), strict=True))
+    rows = [*counts.items(), ("**all**", total)]
+    lines = [f"| {part} | {k} of {n} |" for part, (k, n) in rows]
+    return "\n".join(["| published runs | regenerated |", "| --- | --- |", *lines, ""])
+
+
+def renew_readme(path: Path, store: RecordStore) -> bool:
+    """Write the table into a README between its two marks; return whether it changed.
+
+    Raises:
+        IpslibError: where the marks are missing.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise IpslibError(
+            f"{path.name}: wanted a line {_BEGIN.strip()!r} and below it {_END.strip()!r}, where "
+            "the table goes; put them back."
+        )
+    renewed = before + _BEGIN + as_markdown(regenerated(store)) + _END + after
+    if renewed == text:
+        return False
+    write_atomically(path, renewed)
+    return True
+
+
+def renew_project_readme(root: Path) -> int:
+    """The README of the checkout, from its `paper` records; returns an exit status."""
+    store = RecordStore(Layout.of("paper", root=root).records)
+    changed = renew_readme(root / "README.md", store)
+    print("README.md: renewed" if changed else "README.md: up to date")
+    return 0

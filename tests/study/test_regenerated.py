@@ -1,0 +1,95 @@
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from ipslib.__main__ import main
+from ipslib.errors import IpslibError
+from ipslib.study.provenance import SCHEMA
+from ipslib.study.published_configs import published_runs
+from ipslib.study.records import RecordStore
+from ipslib.study.regenerated import as_markdown, regenerated, renew_readme
+
+ROOT = Path(__file__).resolve().parents[2]
+MARKED = "# A title\n<!-- made by: python -m ipslib queue --readme -->\nold\n{}\nThe rest.\n"
+END = "<!-- end of what was made -->"
+
+
+@pytest.fixture
+def store(tmp_path) -> RecordStore:
+    folder = tmp_path / "records"
+    folder.mkdir()
+    return RecordStore(folder)
+
+
+def write(store: RecordStore, config) -> None:
+    path = store.folder / f"{config.id}.json"
+    path.write_text(json.dumps({"schema": SCHEMA, "id": config.id}))
+
+
+def test_the_readme_counts_the_records_that_are_committed(store, tmp_path):
+    listed = subprocess.run(
+        ["git", "ls-files", "outputs/paper/records/*.json"],
+        cwd=ROOT, capture_output=True, text=True,
+    )  # fmt: skip
+    if listed.returncode:
+        pytest.skip("not a git checkout: what is committed is not known")
+    for name in listed.stdout.split():
+        shutil.copy(ROOT / name, store.folder)
+    copy = tmp_path / "README.md"
+    shutil.copy(ROOT / "README.md", copy)
+    assert not renew_readme(copy, store), "run: python -m ipslib queue --readme"
+
+
+def test_runs_are_counted_once_by_category_whatever_their_precision(store):
+    runs = published_runs()
+    nothing = regenerated(store)
+    assert sum(n for _, n in nothing.values()) == len(runs)
+    assert {k for k, _ in nothing.values()} == {0}
+    assert nothing["O2I_datasize, the 16 of its figure"] == (0, 16)
+    thick = next(run for run in runs if run.category == "Digit_Thickness")
+    for config in (runs[0].config, runs[1].config.replace(precision="bf16"), thick.config):
+        write(store, config)
+    write(store, runs[0].config.replace(precision="bf16"))  # the same run again
+    write(store, runs[2].config.replace(epochs=1))  # no published one
+    counts = regenerated(store)
+    assert counts["O2I_datasize, the 16 of its figure"] == (2, 16)
+    assert counts["Digit_Thickness"][0] == 1
+    assert sum(k for k, _ in counts.values()) == 3
+
+
+def test_the_table_ends_with_the_sum():
+    table = as_markdown({"One": (1, 2), "Other": (0, 5)})
+    rows = ["| One | 1 of 2 |", "| Other | 0 of 5 |", "| **all** | 1 of 7 |"]
+    assert table.splitlines()[2:] == rows
+
+
+def test_only_what_is_between_the_marks_is_renewed(store, tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text(MARKED.format(END))
+    assert renew_readme(readme, store)
+    text = readme.read_text()
+    assert text.startswith("# A title\n") and text.endswith(f"|\n{END}\nThe rest.\n")
+    assert "old" not in text and "0 of 16" in text
+    assert not renew_readme(readme, store)
+
+
+@pytest.mark.parametrize("text", ["no marks", MARKED.format("")])
+def test_a_readme_without_the_marks_is_refused_and_left(store, tmp_path, text):
+    readme = tmp_path / "README.md"
+    readme.write_text(text)
+    with pytest.raises(IpslibError, match="wanted a line .* put them back"):
+        renew_readme(readme, store)
+    assert readme.read_text() == text
+
+
+def test_the_command_says_what_it_did(monkeypatch, capsys):
+    seen = []
+    monkeypatch.setattr(
+        "ipslib.study.regenerated.renew_readme", lambda path, store: seen.append((path, store))
+    )
+    assert main(["queue", "--readme"]) == 0
+    assert seen[0][0] == ROOT / "README.md" and seen[0][1].folder.name == "records"
+    assert capsys.readouterr().out == "README.md: up to date\n"
