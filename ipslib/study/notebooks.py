@@ -86,8 +86,13 @@ def check_parameters(path: Path, parameters: Iterable[str]) -> None:
         )
 
 
-def execute(path: Path, parameters: dict[str, Any], layout: Layout) -> Execution:
-    """Run a notebook and keep it as NN_name.ipynb and .html, or as NN_name.failed.ipynb."""
+def execute(
+    path: Path, parameters: dict[str, Any], layout: Layout, *, bar: bool = True
+) -> Execution:
+    """Run a notebook and keep it as NN_name.ipynb and .html, or as NN_name.failed.ipynb.
+
+    `bar`: in a terminal its progress moves a bar; else it is told in lines.
+    """
     check_parameters(path, parameters)
     layout.create()
     source = read_source(path)
@@ -95,7 +100,7 @@ def execute(path: Path, parameters: dict[str, Any], layout: Layout) -> Execution
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, f"{path.stem}.ipynb"), Path(folder, "executed.ipynb")
         nbformat.write(source, before)
-        with Progress(path.stem, Path(folder, "progress.jsonl")) as progress:
+        with Progress(path.stem, Path(folder, "progress.jsonl"), bar) as progress:
             error = _run(before, after, parameters, layout, progress.file)
         _keep(after, path, title, layout, failed=bool(error))
     minutes = (time.monotonic() - start) / 60
