@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
@@ -116,6 +116,16 @@ class RecordStore:
         folder = self.folder / ".locks"
         folder.mkdir(parents=True, exist_ok=True)
         return FileLock(folder / config.id)
+
+    def is_held(self, config: RunConfig) -> bool:
+        """Whether another process has the run at this moment."""
+        try:
+            with self.lock(config).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder that cannot be written: told when the run is made
+            return False
 
     def tidy(self, config: RunConfig) -> None:
         """Remove what killed writers of this run left; only under its lock or beside its record."""

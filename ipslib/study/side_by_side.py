@@ -1,8 +1,10 @@
 """Notebooks executed side by side, each in a process of its own.
 
-While one imports, draws a figure or waits for its last run, the runs of the other have the cores.
+Each has a share of the cores: while one imports, draws figures or ends with a single run, the
+others go on.
 """
 
+import os
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -37,10 +39,11 @@ def executed(
             yield path, execute(path, values, layout)
         return
     waiting, workers = deque(tasks), []
+    share = max(1, (os.cpu_count() or 1) // lanes)
     try:
         while waiting or workers:
             while waiting and len(workers) < lanes:
-                workers.append(Worker(_execute, layout))
+                workers.append(Worker(_execute, layout, share))
                 _begin(workers[-1], waiting.popleft(), begun)
             ready = wait([worker.connection for worker in workers])
             for worker in [each for each in workers if each.connection in ready]:
@@ -67,6 +70,6 @@ def _begin(worker: Worker, task: Task, begun: Callable[[Path], None]) -> None:
     worker.begin(task)
 
 
-def _execute(layout: Layout, _: Tell, task: Task) -> Execution:
+def _execute(layout: Layout, share: int, _: Tell, task: Task) -> Execution:
     signal.signal(signal.SIGINT, signal.default_int_handler)  # its kernel is told to end, too
-    return execute(*task, layout, bar=False)  # bars of two would write over each other
+    return execute(*task, layout, share=share)
