@@ -28,7 +28,7 @@ from ipslib.study.profiles import (
 )
 from ipslib.study.side_by_side import executed
 
-EFFICIENCY, SUMMARY = "13_efficiency", "99_summary"
+SUMMARY = "99_summary"
 
 
 def run_study(
@@ -160,12 +160,10 @@ def _row(done: Execution) -> Row:
     return asdict(done) | {"state": done.state, "minutes": minutes, "finished": finished}
 
 
-def _parts(plan: Iterable[Path]) -> list[list[Path]]:
-    """What may run side by side; then, each for itself, what measures the machine and what is
-    made of the others."""
-    parts = {stem: [path for path in plan if path.stem == stem] for stem in (EFFICIENCY, SUMMARY)}
-    together = [path for path in plan if path.stem not in parts]
-    return [together, *parts.values()]
+def _parts(plan: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """What may be executed side by side, and then what is made of the others."""
+    together = [path for path in plan if path.stem != SUMMARY]
+    return together, [path for path in plan if path.stem == SUMMARY]
 
 
 def _lanes(profile: str) -> int:

@@ -55,7 +55,7 @@ def executed(
                         title_of(read_source(path)), 0, 0, 0, minutes=0.0, error=str(death)
                     )
                 if worker.dead or not waiting:
-                    worker.end()
+                    worker.stop()
                     workers.remove(worker)
                 else:
                     _begin(worker, waiting.popleft(), begun)
@@ -71,5 +71,8 @@ def _begin(worker: Worker, task: Task, begun: Callable[[Path], None]) -> None:
 
 
 def _execute(layout: Layout, share: int, _: Tell, task: Task) -> Execution:
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # its kernel is told to end, too
-    return execute(*task, layout, share=share)
+    ignored = signal.signal(signal.SIGINT, signal.default_int_handler)  # its kernel ends, too
+    try:
+        return execute(*task, layout, share=share)
+    finally:
+        signal.signal(signal.SIGINT, ignored)

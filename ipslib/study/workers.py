@@ -68,7 +68,7 @@ class Worker:
         self.process.join()
 
     def stop(self) -> None:
-        """Interrupt its task as Ctrl-C would, and end it when that does not help."""
+        """Let it end by itself, its task interrupted as by Ctrl-C; kill it when it does not."""
         if self.process.is_alive():
             os.kill(self.process.pid, signal.SIGINT)
         self.connection.close()

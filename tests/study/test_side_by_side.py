@@ -40,6 +40,14 @@ def test_two_run_at_the_same_time_and_a_third_follows(project):
     assert multiprocessing.active_children() == []
 
 
+def test_each_has_its_share_of_the_cores(project, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    said = 'import os\nassert (os.environ["IPSLIB_JOBS"], os.environ["OMP_NUM_THREADS"]) == {}'
+    project.add("01_a", said.format(("3", "3")))
+    project.add("02_b", said.format(("3", "3")))
+    assert [each.error for each in run(project, ["01_a", "02_b"]).values()] == ["", ""]
+
+
 def test_a_killed_process_fails_its_notebook_only(project):
     project.add("01_bad", KILL_PARENT)
     project.add("02_good", "1")
