@@ -50,7 +50,7 @@ class Layout(NamedTuple):
     features: Stored
     coords: Stored | None
     patch_labels: Stored | None
-    attributes: dict  # of the corners, the features and the group, by name
+    attributes: dict  # of the corners, the features and the slide's group, by name
 
 
 def find_layout(path: str | Path, slide: str | None = None) -> Layout:
