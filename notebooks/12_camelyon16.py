@@ -33,9 +33,9 @@
 # ./run_all.sh paper 12
 # ```
 #
-# Bags of CLAM, TRIDENT, STAMP, ACMIL and IPS are read as they are. With no `bags` named, the
-# notebook draws a **STAND-IN**: small slides that show that every step works, and nothing about
-# real ones.
+# Bags of CLAM, TRIDENT, STAMP, ACMIL and IPS are read as they are, with the slides' classes where
+# they hold them (ACMIL, IPS). With no `bags` named, the notebook draws a **STAND-IN**: small slides
+# that show that every step works, and nothing about real ones.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below

@@ -101,7 +101,7 @@ def label_slides(names: Iterable[str], table: Mapping[str, int] | None = None) -
 
     Args:
         names: of the slides that there are.
-        table: of `read_labels`; the names of test slides say nothing.
+        table: of `read_labels`, or what bags say; the names of test slides say nothing.
 
     Returns:
         Labels, and a sentence for every slide without one, removed officially, or in the table

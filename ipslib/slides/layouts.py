@@ -1,7 +1,8 @@
 """Bags as other tools write them: CLAM, TRIDENT, STAMP, ACMIL, IPS and torchmil.
 
 A layout is where features, corners and patch labels lie: in one HDF5 file, in a group of it, or in
-files that stand beside each other in folders.
+files that stand beside each other in folders. ACMIL and IPS keep a group a slide, whose attribute
+`label` is the slide's class.
 """
 
 from collections.abc import Iterator
