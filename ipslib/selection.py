@@ -30,8 +30,8 @@ class Selection(NamedTuple):
     is as many as the image of a batch that keeps most."""
 
     indices: Tensor  # (B, M); -1 behind the patches of an image that keeps fewer
-    scores: Tensor | None  # (B, M) of the last iteration; None where M >= N left no choice
-    real: Tensor | None = None  # (B, M) bool, False where there is no patch; None: nowhere
+    scores: Tensor | None  # (B, M) of the last iteration; None where M >= N left an image no choice
+    real: Tensor | None = None  # (B, M) bool, False where there is no patch; None: all are
 
     def pairs(self) -> tuple[Tensor, Tensor]:
         """Image and index of every kept patch, (n,) and (n,), image by image."""
