@@ -117,7 +117,7 @@ class RecordStore:
         return FileLock(self._locks / config.id)
 
     def is_held(self, config: RunConfig) -> bool:
-        """Whether another process has the run at this moment."""
+        """Whether the run is being made at this moment."""
         if not (self._locks / config.id).exists():
             return False
         try:
