@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from ipslib.data.patches import PatchBatch
 from ipslib.devices import is_accelerator, moved
@@ -21,16 +22,32 @@ _SIZES = 8  # of chunks
 _WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the iterations
 # An accelerator wants more at once; the memory of training bounds what a chunk may take.
 _ACCELERATOR_CHUNK_VALUES, _ACCELERATOR_WINDOW_SIZE = 5_000_000, 65_536
+_NO_PATCH = -1
 
 Embed = Callable[[Tensor], Tensor]
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
 class Selection(NamedTuple):
-    """The patches kept at the end, best first."""
+    """The patches kept at the end, best first. An image of fewer than M patches keeps its own; M
+    is as many as the image of a batch that keeps most."""
 
-    indices: Tensor  # (B, M)
-    scores: Tensor | None  # (B, M) of the last iteration; None where M >= N left no choice
+    indices: Tensor  # (B, M); -1 behind the patches of an image that keeps fewer
+    scores: Tensor | None  # (B, M) of the last iteration; None where M >= N left an image no choice
+    real: Tensor | None = None  # (B, M) bool, False where there is no patch; None: all are
+
+    def pairs(self) -> tuple[Tensor, Tensor]:
+        """Image and index of every kept patch, (n,) and (n,), image by image."""
+        if self.real is None:
+            image = torch.arange(len(self.indices), device=self.indices.device)
+            return image.repeat_interleave(self.indices.shape[1]), self.indices.flatten()
+        return self.real.nonzero()[:, 0], self.indices[self.real]
+
+    def by_image(self, rows: Tensor) -> Tensor:
+        """What was made of `pairs`, (n, D), as (B, M, D): zero where there is no patch."""
+        if self.real is None:
+            return rows.unflatten(0, self.indices.shape)
+        return pad_sequence(rows.split(self.real.sum(dim=1).tolist()), batch_first=True)
 
 
 def attention_scores(logits: Tensor) -> Tensor:
@@ -90,17 +107,11 @@ def select_patches(
 
 
 def joined(selections: Sequence[Selection]) -> Selection:
-    """The selections of several images as one.
-
-    Raises:
-        IpslibError: when an image has fewer patches than are kept of another.
-    """
-    kept = {len(each.indices[0]) for each in selections}
-    if len(kept) > 1:
-        raise IpslibError(
-            f"memory_size: wanted images of at least {max(kept)} patches, as many as are kept, got "
-            f"one of {min(kept)}; lower memory_size or patch_size."
-        )
+    """The selections of several images as one; those that keep fewer patches are filled up."""
+    if len({each.indices.shape[1] for each in selections}) > 1:
+        rows = [row for each in selections for row in each.indices]
+        indices = pad_sequence(rows, batch_first=True, padding_value=_NO_PATCH)
+        return Selection(indices, None, real=indices != _NO_PATCH)
     chosen = all(each.scores is not None for each in selections)
     return Selection(
         torch.cat([each.indices for each in selections]),

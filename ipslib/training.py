@@ -237,7 +237,8 @@ def attend(network: IPSNet, batch: PatchBatch) -> tuple[Tensor, Tensor]:
     """What a network keeps of each image, and how it attends to it, in evaluation mode.
 
     Returns:
-        Kept patches (B, M) and attention weights (B, H, T, M), on the CPU.
+        Kept patches (B, M) and attention weights (B, H, T, M), on the CPU; -1 and 0 behind the
+        patches of an image that has fewer than M.
     """
     with evaluating(network.modules()):
         output = network(batch, generator=torch.Generator().manual_seed(_EVALUATION_SEED))

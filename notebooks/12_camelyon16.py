@@ -20,7 +20,7 @@
 # dissertation (arXiv 2412.11237) trained nothing on CAMELYON16: no number stands beside ours.
 #
 # **What would refute it**: an AUC whose interval holds 50 %, that of chance; an AUC that keeping
-# (nearly) all patches clearly raises; or kept patches that hold tumour no more often than patches
+# all patches clearly raises; or patches kept of many that hold tumour no more often than patches
 # drawn blindly.
 #
 # **From slides to bags**: the slides are at `s3://camelyon-dataset/CAMELYON16`, about 700 GB. Put
@@ -33,9 +33,9 @@
 # ./run_all.sh paper 12
 # ```
 #
-# Bags of CLAM, TRIDENT, STAMP, ACMIL and IPS are read as they are. With no `bags` named, the
-# notebook draws a **STAND-IN**: small slides that show that every step works, and nothing about
-# real ones.
+# Bags of CLAM, TRIDENT, STAMP, ACMIL and IPS are read as they are, with the slides' classes where
+# they hold them (ACMIL, IPS). With no `bags` named, the notebook draws a **STAND-IN**: small slides
+# that show that every step works, and nothing about real ones.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
@@ -52,7 +52,7 @@ settings = {  # of every run
     "epochs": 12,
     "eval_every": 4,
 }
-ways = {"IPS M 32": {}, "nearly all M 180": {"memory_size": 180}}
+ways = {"IPS M 32": {}, "all patches": {"memory_size": 1000}}  # no slide has 1000
 seeds = [0, 1]  # of training
 slide = "test_502"  # which test slide is shown
 radius = 200  # µm: of detections nearer than this the best counts
@@ -174,8 +174,9 @@ Markdown(f"""
 # ## Limits
 # - A stand-in's tumour differs from its tissue in colour, which a network of random weights keeps:
 #   it is far easier than any metastasis. Real slides need features of a pretrained network.
-# - Slides that share a batch keep equally many patches: M is at most the patches of the smallest
-#   slide, or slides go one by one (`batch_size: 1`, as `paper` does).
+# - A slide of fewer than M patches keeps all of its own, so that slides which share a batch can
+#   keep unequal numbers. *All patches* holds every row of a batch in memory at once, which is what
+#   IPS is there to avoid.
 # - The probability of a patch alone asks the network what it was never trained on, a slide of one
 #   patch. It can be compared between slides, which attention cannot.
 # - The interval of the AUC is over test slides and leaves out what another seed would give; with

@@ -92,7 +92,9 @@ Markdown(f"""
 Measured on {made_on["device"]}, threads: {made_on["threads"]}; precision
 {base.training.precision}; commit {", ".join(measured.commits)}. Fastest matrix work found at this
 precision: {rates["matmul"] / 1e9:,.0f} GFLOP/s in a matrix product, {rates["conv"] / 1e9:,.0f} in a
-convolution; the roofline is the operations counted over the larger of the two.
+convolution; the roofline is the operations counted over the larger of the two. On a CPU each
+measurement has one thread; other notebooks executed at the same time keep other cores busy, which
+lengthens the shortest steps most.
 """)
 
 # %% [markdown]

@@ -92,16 +92,21 @@ def forward(network: IPSNet, bag: Tensor, *, order: Tensor | None = None) -> IPS
 
 
 def random_network(
-    seed: int, n_classes: Mapping[str, int] | None = None, **config: object
+    seed: int,
+    n_classes: Mapping[str, int] | None = None,
+    *,
+    in_channels: int = 1,
+    **config: object,
 ) -> IPSNet:
     """A network as unlike a fresh one as a trained one is, in evaluation mode: its batch norms
     have statistics of their own, and its attention is peaked."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         small = {"width": 0.125, "n_heads": 4, "memory_size": 6, "iter_size": 4} | config
-        network = IPSNet(ModelConfig(**small), n_classes or {"majority": 10, "multi": 10})
+        n_classes = n_classes or {"majority": 10, "multi": 10}
+        network = IPSNet(ModelConfig(**small), n_classes, in_channels=in_channels)
         for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
                 nn.init.uniform_(module.weight, 0.5, 1.5)
                 nn.init.normal_(module.bias, 0.0, 0.3)
                 module.running_mean.normal_(0.0, 0.1)

@@ -132,6 +132,33 @@ class TestLocalise:
         assert localise(GRID, kept, uniform(kept), boxes([2, 2, 2, 2])).entropy == 0
 
 
+@pytest.mark.parametrize("sharp", [0.1, 8.0])
+def test_images_that_keep_unequal_numbers_measure_as_the_mean_of_each_alone(sharp):
+    counts = [2, 7, 1]
+    kept, weights = torch.full((3, 7), -1), torch.zeros(3, 2, 2, 7)
+    objects = torch.tensor([[[0, 0, 2, 2], [4, 4, 1, 1]], [[0, 0, 3, 3], [0, 0, 0, 0]]])
+    objects = objects[[0, 1, 0]]
+    alone = []
+    for i, n in enumerate(counts):
+        kept[i, :n] = torch.randperm(9)[:n]
+        weights[i, ..., :n] = (sharp * torch.randn(2, 2, n)).softmax(dim=-1)
+        each = slice(i, i + 1)
+        alone.append(localise(GRID, kept[each, :n], weights[each, ..., :n], objects[each]))
+    found, mean = localise(GRID, kept, weights, objects), mean_localisation(alone, [1, 1, 1])
+    for measure in ("attention_on_digits", "attention_on_digits_random", "entropy"):
+        assert getattr(found, measure) == pytest.approx(getattr(mean, measure), abs=1e-6)
+    boxes_of = [2, 1, 2]  # recall is over boxes
+    by_box = mean_localisation(alone, boxes_of)
+    assert found.roi_recall == pytest.approx(by_box.roi_recall)
+    assert found.roi_recall_random == pytest.approx(by_box.roi_recall_random)
+
+
+def test_no_patch_touches_nothing_where_patches_overlap():
+    grid = PatchGrid((6, 6), 4, 1)  # a patch before the first row would reach into the canvas
+    everywhere = boxes([0, 0, 6, 6])
+    assert touches(grid, torch.tensor([[0, -1]]), everywhere).tolist() == [[[True, False]]]
+
+
 def test_batches_count_by_their_size():
     parts = [Localisation(*[0.0] * 5), Localisation(*[1.0] * 5)]
     assert mean_localisation(parts, [3, 1])._asdict() == dict.fromkeys(MEASURES, 0.25)

@@ -14,11 +14,11 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import attrs
 import torch
 
+from ipslib.data.own_files import Labelled, readable
 from ipslib.data.patches import MixedBatch
 from ipslib.data.randomness import SPLITS
 from ipslib.data.sources import PatchSource, SourceBatch, open_source
@@ -149,13 +149,6 @@ def read_labels(labels: str | Path) -> dict[str, list[str]]:
     return table
 
 
-class Labelled(NamedTuple):
-    """One image that can be read."""
-
-    source: PatchSource
-    line: int  # of the table, from 0
-
-
 @attrs.frozen
 class OwnImages:
     """One split. Images that cannot be read are left out and named in `skipped`."""
@@ -271,14 +264,10 @@ class OwnImages:
 def _readable(
     config: OwnImagesConfig, names: Sequence[str], skipped: list[str] | None = None
 ) -> Iterator[Labelled]:
-    """Open images by name; sentences about those that cannot be are added to `skipped`."""
+    """Images by name; sentences about those that cannot be read are added to `skipped`."""
     folder = from_project(config.labels).parent
-    for line, name in enumerate(names):
-        try:
-            yield Labelled(config.open(folder / name), line)
-        except IpslibError as error:
-            if skipped is not None:
-                skipped.append(str(error))
+    cut = config.patch_size, config.patch_stride, config.level
+    return readable([folder / name for name in names], config.open, settings=cut, skipped=skipped)
 
 
 def _tasks(table: dict[str, list[str]]) -> list[str]:

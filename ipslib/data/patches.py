@@ -106,7 +106,8 @@ class TensorBatch:
 
 
 class MixedBatch:
-    """Images of several sizes: selection visits them one by one, what is kept is encoded together.
+    """Images of several sizes: selection visits them one by one, and what is kept, at most M of
+    each, is encoded together.
 
     Args:
         parts: one image each.

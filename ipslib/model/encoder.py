@@ -158,8 +158,9 @@ def as_encoder_input(patches: Tensor, *, weights: str = "none") -> Tensor:
     ImageNet; floats and features as they are."""
     if patches.is_floating_point():
         return patches
-    pixels = patches.float() / 255
-    return normalised(pixels) if weights != "none" and pixels.shape[1] == 3 else pixels
+    if weights != "none" and patches.shape[1] == 3:
+        return normalised(patches)
+    return patches.float() / 255
 
 
 def layout_of(patches: Tensor) -> torch.memory_format:

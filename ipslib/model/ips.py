@@ -34,7 +34,7 @@ class IPSOutput(NamedTuple):
 
     logits: dict[str, Tensor]  # task: (B, C)
     branch_logits: dict[str, Tensor]  # task: (B, H, C), every attention head alone
-    attn_weights: Tensor  # (B, H, T, M) over the kept patches
+    attn_weights: Tensor  # (B, H, T, M) over the kept patches, 0 where there is none
     head_outputs: Tensor  # (B, H, T, D_v)
     selection: Selection
 
@@ -114,16 +114,15 @@ class IPSNet(nn.Module):
         """Select, then encode and classify the kept patches.
 
         Args:
-            batch: B images as patches.
+            batch: B images as patches; one of fewer than M patches keeps all of them.
             generator: of the visiting order and the masking; on the CPU.
         """
         selection = self.select(batch, generator=generator)
-        indices = selection.indices  # (B, M)
-        read_at = indices.to(device_of(batch))
-        image = torch.arange(len(indices), device=read_at.device)[:, None].expand_as(indices)
-        patches = batch.read(image.flatten(), read_at.flatten())
-        embeddings = self._at_position(self._embed_kept(patches), indices.flatten())
-        pooled = self.pool(embeddings.unflatten(0, indices.shape))
+        image, index = selection.pairs()
+        place = device_of(batch)
+        patches = batch.read(image.to(place), index.to(place))
+        embeddings = self._at_position(self._embed_kept(patches), index)
+        pooled = self.pool(selection.by_image(embeddings), selection.real)
         heads = self.heads.items()
         return IPSOutput(
             logits={t: head(pooled.tokens[:, i]) for i, (t, head) in enumerate(heads)},
@@ -134,7 +133,7 @@ class IPSNet(nn.Module):
         )
 
     def _embed_kept(self, patches: Tensor) -> Tensor:
-        """Embed the kept patches (B M, ...): all-zero ones are encoded once, and counted as many
+        """Embed the kept patches (n, ...): all-zero ones are encoded once, and counted as many
         times as they are in the statistics of batch norms. Not so on an accelerator, where the
         host would wait for their number."""
         if not self._norms or is_accelerator(self.device):

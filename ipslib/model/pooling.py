@@ -11,7 +11,7 @@ class Pooled(NamedTuple):
     """What pooling gives: the tokens, and what every head did."""
 
     tokens: Tensor  # (B, T, D)
-    attn_weights: Tensor  # (B, H, T, M), after softmax, before dropout
+    attn_weights: Tensor  # (B, H, T, M), after softmax, before dropout; 0 of what is not real
     head_outputs: Tensor  # (B, H, T, D_v)
     branches: Tensor  # (B, H, T, D), each head's output alone through the shared MLP
 
@@ -50,11 +50,20 @@ class CrossAttentionPool(nn.Module):
         folded = torch.einsum("thk,hkd->htd", query, key_map) / math.sqrt(self.head_dim)
         return folded.flatten(0, 1).T
 
-    def forward(self, embeddings: Tensor) -> Pooled:
-        """Pool (B, M, D)."""
+    def forward(self, embeddings: Tensor, real: Tensor | None = None) -> Pooled:
+        """Pool sets of embeddings.
+
+        Args:
+            embeddings: (B, M, D).
+            real: (B, M) bool, at least one of each set; the others only fill a smaller set up and
+                are not attended to. None: all are.
+        """
         n_tokens = self.query.shape[1]
         scores = (embeddings @ self.score_map()).unflatten(-1, (self.n_heads, n_tokens))
-        attn_weights = scores.permute(0, 2, 3, 1).softmax(dim=-1)  # (B, H, T, M)
+        scores = scores.permute(0, 2, 3, 1)  # (B, H, T, M)
+        if real is not None:
+            scores = scores.masked_fill(~real.to(scores.device)[:, None, None], -math.inf)
+        attn_weights = scores.softmax(dim=-1)
         values = self.to_value(embeddings).unflatten(-1, (self.n_heads, -1)).transpose(1, 2)
         head_outputs = self.attn_dropout(attn_weights) @ values  # (B, H, T, D_v)
         merged = self.merge(head_outputs.transpose(1, 2).flatten(2))  # (B, T, D)

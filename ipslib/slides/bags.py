@@ -13,7 +13,7 @@ from ipslib.data.patches import MixedBatch
 from ipslib.data.sources import SourceBatch
 from ipslib.errors import IpslibError
 from ipslib.slides.bag_files import SETTINGS
-from ipslib.slides.camelyon16 import canonical_name
+from ipslib.slides.camelyon16 import canonical_name, stored_class
 from ipslib.slides.config import TASK
 from ipslib.slides.layouts import find_layout, open_rows, paths_of_bags, slides_of
 
@@ -76,6 +76,12 @@ class SlideBag:
         """Whether the slide was drawn, as its bag says."""
         return json.loads(self.layout.attributes.get(SETTINGS, "{}")).get("is_standin", False)
 
+    @property
+    def label(self) -> int | None:
+        """Class of the slide, where its group says it, as ACMIL's and IPS's do."""
+        stored = self.layout.attributes
+        return stored_class(stored["label"]) if "label" in stored else None
+
     @cached_property
     def patch_labels(self) -> Tensor | None:
         """True where a patch is tumour, (N,) bool; None where it is not known."""
@@ -116,7 +122,8 @@ class BagDataset:
 
     Args:
         bags: a folder of bags, a file with a group a slide, or bags by the name of their slide.
-        labels: {slide: class index}; names are matched as CAMELYON16 spells them.
+        labels: {slide: class index}; names are matched as CAMELYON16 spells them. As the bags say
+            if None.
         names: the slides of this set; all with a label if None.
         task: name of the labels.
         n_classes: of the labels.
@@ -135,7 +142,7 @@ class BagDataset:
     def __init__(
         self,
         bags: str | Path | Mapping[str, SlideBag],
-        labels: Mapping[str, int],
+        labels: Mapping[str, int] | None = None,
         *,
         names: Collection[str] | None = None,
         task: str = TASK,
@@ -145,6 +152,7 @@ class BagDataset:
         self.task, self.n_classes = task, {task: n_classes}
         opened, self.skipped = (dict(bags), {}) if isinstance(bags, Mapping) else open_bags(bags)
         self.skipped |= also_skipped or {}
+        labels = stored_labels(opened) if labels is None else labels
         labels = {canonical_name(name): label for name, label in labels.items()}
         wanted = None if names is None else {canonical_name(name) for name in names}
         if wanted is not None:
@@ -215,6 +223,12 @@ class BagDataset:
                 f"{self.names[0]}, got {bag.patch_shape[0]}; prepare both alike."
             )
         return None
+
+
+def stored_labels(bags: Mapping[str, SlideBag]) -> dict[str, int]:
+    """Classes of the slides whose bags say them."""
+    said = {name: bag.label for name, bag in bags.items()}
+    return {name: label for name, label in said.items() if label is not None}
 
 
 def open_bags(place: str | Path) -> tuple[dict[str, SlideBag], dict[str, str]]:

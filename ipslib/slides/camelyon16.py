@@ -10,6 +10,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from ipslib.data.sources_files import file_id
 from ipslib.errors import IpslibError
 from ipslib.slides.slide import SUFFIXES
@@ -81,12 +83,25 @@ def read_labels(path: str | Path) -> dict[str, int]:
     return labels
 
 
+def stored_class(said: object) -> int | None:
+    """The class that an attribute of HDF5 says: a number as it is, a word, or an array of one;
+    None where it says none.
+    """
+    values = np.ravel(said).tolist()
+    value = values[0] if len(values) == 1 else None
+    value = value.decode(errors="replace") if isinstance(value, bytes) else value
+    if isinstance(value, str):
+        value = _CLASSES.get(value.strip().lower())
+    is_whole = isinstance(value, int | float) and value % 1 == 0
+    return int(value) if is_whole else None
+
+
 def label_slides(names: Iterable[str], table: Mapping[str, int] | None = None) -> Labelled:
     """Labels of slides: from the table where they stand in it, else from their names.
 
     Args:
         names: of the slides that there are.
-        table: of `read_labels`; the names of test slides say nothing.
+        table: of `read_labels`, or what bags say; the names of test slides say nothing.
 
     Returns:
         Labels, and a sentence for every slide without one, removed officially, or in the table
@@ -102,7 +117,8 @@ def label_slides(names: Iterable[str], table: Mapping[str, int] | None = None) -
             skipped[name] = f"{name}: left out, since {REMOVED[known]} (official correction)."
         elif (label := table.get(known, from_name)) is None:
             skipped[name] = (
-                f"{name}: wanted a label, found none in its name or the table of labels; add it."
+                f"{name}: wanted a label, found none in its name, its bag or the table of labels; "
+                "add it."
             )
         else:
             labels[name] = label

@@ -98,11 +98,11 @@ def _check(arguments: argparse.Namespace) -> int:
     import numpy as np
 
     from ipslib.slides.bags import open_bags
-    from ipslib.slides.camelyon16 import label_slides, read_labels, split_of
+    from ipslib.slides.camelyon16 import split_of
+    from ipslib.slides.sets import label_bags
 
     bags, unreadable = open_bags(Path(arguments.bags))
-    table = read_labels(arguments.labels) if arguments.labels else {}
-    labels, skipped = label_slides(bags, table)
+    labels, skipped = label_bags(bags, arguments.labels or None)
     _say(unreadable | skipped)
     for split in ("train", "test", None):
         names = [name for name in labels if split_of(name) == split]

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
 from ipslib.fields import choice, integer
-from ipslib.imagenet import DEVIATION, MEAN
+from ipslib.imagenet import normalised
 from ipslib.model.encoder import build_encoder, weights_file
 
 
@@ -59,15 +59,13 @@ class Backbone(nn.Module):
             raise self._without_weights() from error
         is_projected = isinstance(layers[-1], nn.Linear)  # a random one, behind ResNet-50
         self.layers = layers[:-1] if is_projected else layers
-        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
-        self.register_buffer("std", torch.tensor(DEVIATION)[:, None, None])
         self.requires_grad_(False).eval()
         self.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
-        images = tiles.to(self.mean.device).permute(0, 3, 1, 2).float() / 255  # (n, 3, P, P)
-        return self.layers((images - self.mean) / self.std).float()
+        images = tiles.to(next(self.parameters()).device).permute(0, 3, 1, 2)  # (n, 3, P, P)
+        return self.layers(normalised(images)).float()
 
     def _without_weights(self) -> IpslibError:
         path = self.config.weights_path

@@ -93,7 +93,7 @@ def draw_heat_map(
     )
     extent = (0, shape[1], shape[0], 0)  # in pixels of level 0
     for ax in axes:
-        ax.imshow(overview, extent=extent)
+        ax.imshow(overview, extent=extent, interpolation="nearest")
         for points in outlines:
             outline = Polygon(points, fill=False, edgecolor=BOX_COLOUR, linewidth=1.2)
             outline.set(path_effects=_HALO, zorder=3)

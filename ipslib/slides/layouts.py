@@ -1,7 +1,8 @@
 """Bags as other tools write them: CLAM, TRIDENT, STAMP, ACMIL, IPS and torchmil.
 
 A layout is where features, corners and patch labels lie: in one HDF5 file, in a group of it, or in
-files that stand beside each other in folders.
+files that stand beside each other in folders. ACMIL and IPS keep a group a slide, whose attribute
+`label` is the slide's class.
 """
 
 from collections.abc import Iterator
@@ -50,7 +51,7 @@ class Layout(NamedTuple):
     features: Stored
     coords: Stored | None
     patch_labels: Stored | None
-    attributes: dict  # of the corners, the features and the group, by name
+    attributes: dict  # of the corners, the features and the slide's group, by name
 
 
 def find_layout(path: str | Path, slide: str | None = None) -> Layout:

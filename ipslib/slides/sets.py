@@ -7,7 +7,7 @@ from pathlib import Path
 from ipslib.errors import IpslibError
 from ipslib.paths import from_project, inside_project
 from ipslib.slides.bag_files import SETTINGS
-from ipslib.slides.bags import BagDataset, SlideBag, open_bags
+from ipslib.slides.bags import BagDataset, SlideBag, open_bags, stored_labels
 from ipslib.slides.camelyon16 import Labelled, canonical_name, label_slides, read_labels, split_of
 from ipslib.slides.config import SlidesConfig
 
@@ -17,13 +17,14 @@ def describe_bags(bags: str | Path, labels: str | Path | None = None) -> SlidesC
 
     Args:
         bags: folder, or a file with a group a slide.
-        labels: CSV such as `reference.csv`; without it the test slides have no label.
+        labels: CSV such as `reference.csv`; without it test slides have a label where their bags
+            say it.
 
     Raises:
         IpslibError: when there is no bag with a label, or the CSV is not as it should be.
     """
     opened, _ = open_bags(bags)
-    labelled = _label(opened, labels)
+    labelled = label_bags(opened, labels)
     if not labelled.labels:
         reason = next(iter(labelled.skipped.values()), "there is none that can be read.")
         raise IpslibError(f"{bags}: wanted bags with labels, got none; the first: {reason}")
@@ -46,7 +47,7 @@ def open_slides(config: SlidesConfig, split: str) -> BagDataset:
         IpslibError: when the bags or labels have changed, or none is of this split.
     """
     opened, unreadable = open_bags(from_project(config.bags))
-    labelled = _label(opened, from_project(config.labels) if config.labels else None)
+    labelled = label_bags(opened, from_project(config.labels) if config.labels else None)
     if _digest(opened, labelled) != config.bags_sha256:
         raise IpslibError(
             f"{config.bags}: wanted the bags and labels that this run was described with, got "
@@ -67,8 +68,15 @@ def open_slides(config: SlidesConfig, split: str) -> BagDataset:
     return BagDataset(bags, labelled.labels, names=of_split, also_skipped=skipped)
 
 
-def _label(opened: dict[str, SlideBag], labels: str | Path | None) -> Labelled:
-    return label_slides(opened, {} if labels is None else read_labels(labels))
+def label_bags(opened: dict[str, SlideBag], labels: str | Path | None = None) -> Labelled:
+    """Labels of slides: from a CSV where they stand in it, else as their bags say (ACMIL, IPS),
+    else from their names.
+
+    Raises:
+        IpslibError: when the CSV is missing, or a row says no class.
+    """
+    said = {canonical_name(name): label for name, label in stored_labels(opened).items()}
+    return label_slides(opened, said | ({} if labels is None else read_labels(labels)))
 
 
 def _digest(opened: dict[str, SlideBag], labelled: Labelled) -> str:

@@ -12,19 +12,21 @@ from typing import Any
 
 import jupytext
 import nbformat
+import torch
 from jupytext.combine import combine_inputs_with_outputs
 from tabulate import tabulate
 
 from ipslib.paths import project_root
 from ipslib.study.index import Row, build_index, read_summary, write_summary
 from ipslib.study.layout import Layout, write_atomically
-from ipslib.study.notebooks import check_parameters, execute, read_source
+from ipslib.study.notebooks import Execution, check_parameters, read_source
 from ipslib.study.profiles import (
     check_profile,
     list_notebooks,
     load_parameters,
     resolve_notebooks,
 )
+from ipslib.study.side_by_side import executed
 
 SUMMARY = "99_summary"
 
@@ -36,12 +38,14 @@ def run_study(
     parameters: dict[str, Any] | None = None,
     force: bool = False,
     root: Path | None = None,
+    lanes: int | None = None,
 ) -> int:
     """Execute notebooks in order, print a summary, and return the exit status.
 
     `parameters` override the profile's file for every notebook named. A notebook whose text,
     parameters, code and results are those of its last successful execution is not run again
-    unless `force` says so. A failed one does not stop the others; the status is then 1.
+    unless `force` says so. A failed one does not stop the others; the status is then 1. `lanes`
+    notebooks are executed at a time, as many as suit the machine if None.
     """
     root = root or project_root()
     layout = Layout.of(check_profile(profile), root=root)
@@ -50,24 +54,33 @@ def run_study(
         plan[path] = load_parameters(profile, path, root=root) | (parameters or {})
         check_parameters(path, plan[path])
     pair_notebooks(root)
+    sources = {path: source_fingerprint(path, profile, plan[path], root) for path in plan}
     rows, shown = read_summary(layout), {}
-    for path, values in plan.items():
-        source = source_fingerprint(path, profile, values, root)
-        row = rows.get(path.stem)
-        if not force and row and _is_current(row, source, results_fingerprint(path, layout, root)):
-            _say(f"{path.stem}: up to date (--force runs it again)")
-            shown[path.stem] = _not_run(row)
-            continue
-        _say(f"{path.stem}: running")
-        shown[path.stem] = rows[path.stem] = _execute(
-            path, values, layout, source=source, root=root
-        )
-        _save(layout, rows, root)
-    # Records that later notebooks added are no reason to run the earlier ones again.
+    for part in _parts(plan):
+        tasks = []
+        for path in part:
+            row, results = rows.get(path.stem), results_fingerprint(path, layout, root)
+            if not force and row and _is_current(row, sources[path], results):
+                _say(f"{path.stem}: up to date (--force runs it again)")
+                shown[path.stem] = _not_run(row)
+            else:
+                tasks.append((path, plan[path]))
+        n_lanes = lanes or _lanes(profile)
+        for path, done in executed(tasks, layout, lanes=n_lanes, begun=_tell_begun):
+            if done.error:
+                _say(f"{path.stem} failed: {done.error}")
+            shown[path.stem] = rows[path.stem] = _row(done) | {
+                "fingerprint": {
+                    "source": sources[path],
+                    "results": results_fingerprint(path, layout, root),
+                }
+            }
+            _save(layout, rows, root)
+    # Records that other notebooks added are no reason to run these again.
     for path in plan:
         rows[path.stem]["fingerprint"]["results"] = results_fingerprint(path, layout, root)
     index = _save(layout, rows, root)
-    print(_table(shown, layout))
+    print(_table({path.stem: shown[path.stem] for path in plan}, layout))
     print(f"\nEverything is linked from {index}")
     return int(any(row["state"] == "failed" for row in shown.values()))
 
@@ -141,17 +154,27 @@ def results_fingerprint(path: Path, layout: Layout, root: Path) -> str:
     return hashlib.sha256("\n".join(listing).encode()).hexdigest()
 
 
-def _execute(path: Path, values: dict, layout: Layout, *, source: str, root: Path) -> Row:
-    result = execute(path, values, layout)
-    if result.error:
-        _say(f"{path.stem} failed: {result.error}")
-    results = results_fingerprint(path, layout, root)
-    return asdict(result) | {
-        "state": result.state,
-        "minutes": round(result.minutes, 2),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "fingerprint": {"source": source, "results": results},
-    }
+def _row(done: Execution) -> Row:
+    finished = datetime.now(UTC).isoformat(timespec="seconds")
+    minutes = round(done.minutes, 2)
+    return asdict(done) | {"state": done.state, "minutes": minutes, "finished": finished}
+
+
+def _parts(plan: Iterable[Path]) -> tuple[list[Path], list[Path]]:
+    """What may be executed side by side, and then what is made of the others."""
+    together = [path for path in plan if path.stem != SUMMARY]
+    return together, [path for path in plan if path.stem == SUMMARY]
+
+
+def _lanes(profile: str) -> int:
+    """Notebooks at a time: two keep the cores of a computer busy; a GPU, and runs of the
+    published size, are for one."""
+    alone = profile == "paper" or torch.cuda.is_available() or os.cpu_count() == 1
+    return 1 if alone else 2
+
+
+def _tell_begun(path: Path) -> None:
+    _say(f"{path.stem}: running")
 
 
 def _table(shown: dict[str, Row], layout: Layout) -> str:

@@ -18,7 +18,7 @@ Report = Callable[[dict], None]
 
 
 def reporter(reused: Sequence[str], waiting: Sequence[RunConfig]) -> Report:
-    """What takes the events of runs: an epoch done, a run ended, all ended.
+    """What takes the events of runs: one waited for, an epoch done, a run ended, all ended.
 
     An epoch's event says which `epoch` of `epochs` it was and, where the run goes on from a
     checkpoint, at which epoch it was `resumed_at`. Progress that cannot be told (a full disk, a
@@ -47,6 +47,11 @@ def reporter(reused: Sequence[str], waiting: Sequence[RunConfig]) -> Report:
         sink(event)
 
     return report
+
+
+def waiting_line(event: dict) -> str:
+    """What is said of a run that another process holds."""
+    return f"{event['run']} is being made by another process; waiting."
 
 
 def _telling(sink: Report) -> Report:
@@ -92,6 +97,8 @@ def _bar(text: str, total: int) -> Report:
             bar.n = event["done_epochs"]
             bar.initial = bar.n - event["worked_epochs"]  # its time left is of what was worked
             bar.refresh()
+        if event["event"] == "wait":
+            tqdm.write(waiting_line(event), file=sys.stderr)
         elif event["event"] == "end":
             bar.close()
 
@@ -108,5 +115,7 @@ def _lines() -> Report:
             epoch = f"epoch {event['epoch']} of {event['epochs']}"
             left = f"{seconds / 60:.1f} min left"
             print(f"{event['run']}: {epoch}, {left}", file=sys.stderr, flush=True)
+        elif event["event"] == "wait":
+            print(waiting_line(event), file=sys.stderr, flush=True)
 
     return sink

@@ -59,7 +59,8 @@ def differing(one: Selection, other: Selection) -> tuple[int, float]:
     n_apart, widest = 0, 0.0
     if one.scores is None:
         return n_apart, widest
-    for own, own_scores, others, other_scores in zip(*one, *other, strict=True):
+    rows = zip(*one[:2], *other[:2], strict=True)
+    for own, own_scores, others, other_scores in rows:
         alone, missed = (~torch.isin(*pair) for pair in ((own, others), (others, own)))
         n_apart += int(alone.sum())
         pairs = torch.stack([_best_first(own_scores[alone]), _best_first(other_scores[missed])])

@@ -29,6 +29,7 @@ from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.layout import APART_VARIABLE, Layout, write_atomically
 from ipslib.study.pictures import smaller_png
 from ipslib.study.progress import Progress
+from ipslib.study.runs import JOBS_VARIABLE
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 SECONDS_TO_START = 180
@@ -86,8 +87,21 @@ def check_parameters(path: Path, parameters: Iterable[str]) -> None:
         )
 
 
-def execute(path: Path, parameters: dict[str, Any], layout: Layout) -> Execution:
-    """Run a notebook and keep it as NN_name.ipynb and .html, or as NN_name.failed.ipynb."""
+def execute(
+    path: Path, parameters: dict[str, Any], layout: Layout, *, share: int | None = None
+) -> Execution:
+    """Run a notebook and keep it as NN_name.ipynb and .html, or as NN_name.failed.ipynb.
+
+    Args:
+        path: the notebook's source.
+        parameters: of its parameters cell.
+        layout: where its results go.
+        share: cores that it has to itself, where others are executed beside it; its progress is
+            then told in lines, since bars would write over each other.
+
+    Raises:
+        IpslibError: for parameters that are not those of its parameters cell.
+    """
     check_parameters(path, parameters)
     layout.create()
     source = read_source(path)
@@ -95,15 +109,20 @@ def execute(path: Path, parameters: dict[str, Any], layout: Layout) -> Execution
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, f"{path.stem}.ipynb"), Path(folder, "executed.ipynb")
         nbformat.write(source, before)
-        with Progress(path.stem, Path(folder, "progress.jsonl")) as progress:
-            error = _run(before, after, parameters, layout, progress.file)
+        with Progress(path.stem, Path(folder, "progress.jsonl"), bar=not share) as progress:
+            error = _run(before, after, parameters, layout, progress.file, share)
         _keep(after, path, title, layout, failed=bool(error))
     minutes = (time.monotonic() - start) / 60
     return Execution(title, **asdict(progress.counts()), minutes=minutes, error=error)
 
 
 def _run(
-    before: Path, after: Path, parameters: dict[str, Any], layout: Layout, progress: Path
+    before: Path,
+    after: Path,
+    parameters: dict[str, Any],
+    layout: Layout,
+    progress: Path,
+    share: int | None,
 ) -> str:
     """Let papermill execute; return what went wrong, or an empty text."""
     package = Path(__file__).resolve().parents[2]
@@ -116,6 +135,8 @@ def _run(
         "JUPYTER_PREFER_ENV_PATH": "1",  # not a python3 kernel of some other environment
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning at every kernel start
     }
+    if share:
+        environment |= {JOBS_VARIABLE: str(share), "OMP_NUM_THREADS": str(share)}
     try:
         with _environment(environment):
             papermill.execute_notebook(

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ def train_and_record(
         config: the run.
         store: where its files lie.
         device: where the network lives.
-        report: called with an event after every epoch.
+        report: called with an event after every epoch, and where the run is waited for.
         checkpoint_seconds: time between checkpoints, $IPSLIB_CHECKPOINT_SECONDS or a minute if
             None; the first follows the first epoch, so that a full disk is told at once.
         deadline: `time.monotonic()` at which to stop with a checkpoint.
@@ -66,7 +65,7 @@ def train_and_record(
     """
     if checkpoint_seconds is None:
         checkpoint_seconds = _chosen_interval()
-    with _failures_told(config), _locked(config, store, deadline):
+    with _failures_told(config), _locked(config, store, deadline, report):
         with _files_told(config, store):
             record = store.find(config)
             store.tidy(config)
@@ -158,14 +157,17 @@ class _AfterEpoch:
 
 
 @contextmanager
-def _locked(config: RunConfig, store: RecordStore, deadline: float) -> Iterator[None]:
+def _locked(
+    config: RunConfig, store: RecordStore, deadline: float, report: Report | None
+) -> Iterator[None]:
     """Hold the run's lock, waiting for it until the deadline."""
     with _files_told(config, store):
         lock = store.lock(config)
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            print(f"{run_name(config)} is being made by another process; waiting.", file=sys.stderr)
+            if report:
+                report({"event": "wait", "id": config.id, "run": run_name(config)})
             patience = -1 if deadline == float("inf") else max(0.0, deadline - time.monotonic())
             try:
                 lock.acquire(timeout=patience)

@@ -3,18 +3,13 @@
 Each yields (run, record or RunFailed) as runs end. Processes have one thread each: two of them
 finish sooner than one of two threads. So has a narrow network that is trained alone, which gains
 little by more; alone, a network of full width has all cores. A CPU gives a run the same bits
-whenever it has as many threads. Every process talks to this one through a pipe of its own, so
-that one that is killed tears no other's talk, and what it was at is known.
+whenever it has as many threads.
 """
 
-import multiprocessing
-import os
-import signal
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing.connection import Connection, wait
-from threading import Thread
+from contextlib import contextmanager
+from multiprocessing.connection import wait
 
 import torch
 
@@ -22,8 +17,8 @@ from ipslib.config import RunConfig
 from ipslib.naming import run_name
 from ipslib.study.one_run import Report, RunFailed, train_and_record
 from ipslib.study.records import RecordStore
+from ipslib.study.workers import Worker, WorkerDied
 
-_PATIENCE_S = 10
 Ended = Iterator[tuple[RunConfig, dict | RunFailed]]
 
 
@@ -46,20 +41,23 @@ def in_processes(
     waiting, workers = deque(configs), []
     try:
         for _ in range(min(jobs, len(waiting))):
-            workers.append(_Worker(store, device))
+            workers.append(Worker(_work, store, device))
             workers[-1].begin(waiting.popleft())
         while workers:
             ready = wait([worker.connection for worker in workers])
             for worker in [each for each in workers if each.connection in ready]:
-                said = worker.hear()
+                config = worker.task
+                try:
+                    said = worker.hear()
+                except WorkerDied as death:
+                    said = RunFailed("killed", f"{run_name(config)}: {death}.")
                 if isinstance(said, dict) and "event" in said:
                     report(said)
                     continue
-                config = worker.config
                 if worker.dead:
                     workers.remove(worker)
                     if waiting:
-                        workers.append(worker := _Worker(store, device))
+                        workers.append(worker := Worker(_work, store, device))
                 if waiting:
                     worker.begin(waiting.popleft())
                 elif not worker.dead:
@@ -69,43 +67,6 @@ def in_processes(
     finally:
         for worker in workers:
             worker.end()
-
-
-class _Worker:
-    """A process that trains the runs it is given one by one, as seen from its parent."""
-
-    def __init__(self, store: RecordStore, device: str):
-        # Spawned, not forked: threads of this process (a notebook's kernel has several) stay out.
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(theirs, store, device), daemon=True)
-        self.process.start()
-        theirs.close()  # so that the pipe ends when the process does
-        self.config, self.dead = None, False
-
-    def begin(self, config: RunConfig) -> None:
-        self.config = config
-        with suppress(OSError):  # a dead process is noticed by `hear`
-            self.connection.send(config)
-
-    def hear(self) -> dict | RunFailed:
-        """An event, or how the run ended."""
-        try:
-            return self.connection.recv()
-        except (EOFError, OSError):
-            self.dead = True
-            self.process.join(_PATIENCE_S)  # it may be on its way out, with a status of its own
-            self.end()
-            code = self.process.exitcode
-            how = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
-            why = "; a system short of memory does this" if code == -signal.SIGKILL else ""
-            return RunFailed("killed", f"{run_name(self.config)}: its process {how}{why}.")
-
-    def end(self) -> None:
-        """Nothing that a process is at is lost beyond its last checkpoint."""
-        self.process.kill()
-        self.connection.close()
-        self.process.join()
 
 
 def attempt(config: RunConfig, store: RecordStore, device: str, report: Report) -> dict | RunFailed:
@@ -131,17 +92,7 @@ def threads_of(config: RunConfig, device: str) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _work(connection: Connection, store: RecordStore, device: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this
-    Thread(target=_die_with_parent, daemon=True).start()
+def _work(store: RecordStore, device: str, report: Report, config: RunConfig) -> dict | RunFailed:
     if device == "cpu":
         torch.set_num_threads(1)
-    with suppress(EOFError, BrokenPipeError):  # the parent is gone
-        while True:
-            connection.send(attempt(connection.recv(), store, device, connection.send))
-
-
-def _die_with_parent() -> None:
-    """A worker whose parent was killed would train on for nobody."""
-    multiprocessing.parent_process().join()
-    os._exit(1)
+    return attempt(config, store, device, report)

@@ -10,6 +10,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from ipslib.study.events import waiting_line
+
 
 @dataclass(frozen=True)
 class Counts:
@@ -24,12 +26,13 @@ class Progress:
 
     Events are JSON lines: `start` (runs and reused; better ids and reused_ids), `epoch`
     (done_epochs, total_epochs) and `run` (id, or else name; status made, reused or failed). A run
-    counts once, however many cells name it. In a terminal they move a bar; elsewhere each
-    finished run prints a line.
+    counts once, however many cells name it. In a terminal they move a bar, if there is to be
+    one; else each finished run prints a line.
     """
 
     name: str
     file: Path
+    bar: bool = True
     unnamed_runs: int = 0
     unnamed_reused: int = 0
     statuses: dict[str, str] = field(default_factory=dict)  # of each run by id; "" to begin with
@@ -38,7 +41,8 @@ class Progress:
         self.file.touch()
         self._start, self._rest, self._place = time.monotonic(), b"", 0
         self._bar = tqdm(
-            desc=self.name, unit="epoch", total=1, dynamic_ncols=True, leave=False, disable=None,
+            desc=self.name, unit="epoch", total=1, dynamic_ncols=True, leave=False,
+            disable=None if self.bar else True,
             bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}{postfix}",
         )  # fmt: skip
         self._ended = threading.Event()
@@ -87,6 +91,8 @@ class Progress:
                 self._say()
             case "epoch":
                 self._bar.total, self._bar.n = event["total_epochs"], event["done_epochs"]
+            case "wait":
+                tqdm.write(f"{self.name}: {waiting_line(event)}", file=sys.stderr)
             case "run":
                 self._note(event.get("id") or event["name"], event["status"])
                 if event["status"] != "reused":

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
@@ -113,9 +113,24 @@ class RecordStore:
 
     def lock(self, config: RunConfig) -> FileLock:
         """The lock of one run. The system releases it when its owner dies, however it dies."""
-        folder = self.folder / ".locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / config.id)
+        self._locks.mkdir(parents=True, exist_ok=True)
+        return FileLock(self._locks / config.id)
+
+    def is_held(self, config: RunConfig) -> bool:
+        """Whether the run is being made at this moment."""
+        if not (self._locks / config.id).exists():
+            return False
+        try:
+            with self.lock(config).acquire(timeout=0):
+                return False
+        except Timeout:
+            return True
+        except OSError:  # a folder that cannot be written: told when the run is made
+            return False
+
+    @property
+    def _locks(self) -> Path:
+        return self.folder / ".locks"
 
     def tidy(self, config: RunConfig) -> None:
         """Remove what killed writers of this run left; only under its lock or beside its record."""

@@ -17,7 +17,7 @@ from ipslib.study.one_run import Report, RunFailed, failure_record
 from ipslib.study.pool import Ended, here, in_processes
 from ipslib.study.records import RecordStore
 
-ATTEMPTS = 2
+ATTEMPTS, JOBS_VARIABLE = 2, "IPSLIB_JOBS"
 Way = Callable[[Sequence[RunConfig], RecordStore, Report], Ended]
 
 
@@ -38,7 +38,7 @@ def run_all(
     Args:
         configs: runs; the same run named twice is trained once.
         store: where records are looked up and written.
-        jobs: processes side by side; the number of cores if None, 1 on a GPU.
+        jobs: processes side by side; if None, 1 on a GPU, else $IPSLIB_JOBS or the number of cores.
 
     Raises:
         IpslibError: when a run failed twice; the others have been finished by then.
@@ -65,9 +65,9 @@ def run_outcomes(configs: Iterable[RunConfig], store: RecordStore, way: Way) -> 
             with suppress(OSError):  # a folder that cannot be written can still be read
                 store.tidy(distinct[run_id])
             yield Outcome(distinct[run_id], "reused", record, None)
-    # The longest first, so that no long run is left alone at the end.
+    # The longest first, so that no long run is left alone at the end; last what others are at.
     waiting = [config for run_id, config in distinct.items() if not found[run_id]]
-    waiting.sort(key=_effort, reverse=True)
+    waiting.sort(key=lambda config: (store.is_held(config), -_effort(config)))
     report = reporter([run_id for run_id, record in found.items() if record], waiting)
     n_attempts = 0
     try:
@@ -97,9 +97,13 @@ def _settle(
 
 
 def local_way(jobs: int | None = None) -> Way:
-    """This machine: a GPU takes one run after the other, a CPU one run a core."""
+    """This machine: a GPU takes one run after the other, a CPU one run a core.
+
+    Raises:
+        IpslibError: when $IPSLIB_JOBS is no number of runs.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    jobs = jobs or (1 if device == "cuda" else os.cpu_count() or 1)
+    jobs = jobs or (1 if device == "cuda" else _jobs())
     apart = False
 
     def way(configs: Sequence[RunConfig], store: RecordStore, report: Report) -> Ended:
@@ -114,6 +118,18 @@ def local_way(jobs: int | None = None) -> Way:
         return here(configs, store, device, report)
 
     return way
+
+
+def _jobs() -> int:
+    """Runs side by side on a CPU, as the environment says; else as many as there are cores."""
+    said = os.environ.get(JOBS_VARIABLE) or os.cpu_count() or 1
+    try:
+        jobs = int(said)
+    except ValueError:
+        jobs = 0
+    if jobs < 1:
+        raise IpslibError(f"{JOBS_VARIABLE}: wanted a number of runs, at least 1, got {said!r}.")
+    return jobs
 
 
 def _effort(config: RunConfig) -> int:

@@ -28,7 +28,7 @@ class Study:
         profile: `smoke`, `quick` or `paper`; its base settings come from params/.
         base: fields that this notebook sets apart from the profile's base, such as `dataset`.
         overrides: fields of RunConfig that differ from them in every run of this notebook.
-        jobs: runs side by side; the number of cores if None.
+        jobs: runs side by side, see `run_all`.
 
     Raises:
         IpslibError: for an unknown notebook, profile or field, or a bad value.

@@ -23,13 +23,18 @@ from ipslib.study.slide_runs import Answered
 
 _TUMOUR = "#c8430a"
 _REFERENCE = (0, (4, 1.5))
-_SHOWN_PIXELS = 800  # of an overview's longer side
+_SHOWN_PIXELS = 400  # of an overview's longer side: about one on a screen each
+_COLOUR_STEP = 8  # of 255: what is finer is noise, which takes most of a picture's bytes
 _HALO = [withStroke(linewidth=2.5, foreground="#00000090")]
 
 
 def slide_overview(slide: Slide) -> np.ndarray:
-    """A slide as figures show it, (H, W, 3) uint8."""
-    return slide.overview(max(slide.shape) * slide.mpp / _SHOWN_PIXELS)
+    """A slide as figures show it, (H, W, 3) uint8: small, and in steps of colour from the one
+    that it has most of, so that even ground is of one colour."""
+    overview = slide.overview(max(slide.shape) * slide.mpp / _SHOWN_PIXELS)
+    ground = np.median(overview, axis=(0, 1))
+    steps = np.round((overview - ground) / _COLOUR_STEP)
+    return np.clip(ground + steps * _COLOUR_STEP, 0, 255).astype(np.uint8)
 
 
 def slide_to_bag(
@@ -50,7 +55,7 @@ def slide_to_bag(
     figure, row = plt.subplots(1, 3, figsize=size, layout="constrained")
     extent = (0, width, height, 0)
     for ax in row:
-        ax.imshow(overview, extent=extent)
+        ax.imshow(overview, extent=extent, interpolation="nearest")
         ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
         ax.grid(visible=False)
         ax.spines[:].set_visible(False)

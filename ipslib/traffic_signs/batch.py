@@ -9,9 +9,10 @@ from torch import Tensor
 
 from ipslib.data.patches import PatchGrid
 from ipslib.data.sources import SourceBatch
+from ipslib.imagenet import normalised
 from ipslib.traffic_signs.annotations import Box
 from ipslib.traffic_signs.classes import Example
-from ipslib.traffic_signs.image import SignImage, normalised
+from ipslib.traffic_signs.image import SignImage
 
 NO_BOX = (-1, -1, 0, 0)  # touches no patch
 

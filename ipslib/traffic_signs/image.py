@@ -1,8 +1,7 @@
 """One photograph of the traffic signs: is it sound, its pixels at the published size, its patches.
 
 As published (Bergner et al., arXiv 2210.13007): resized to the canvas without regard to its
-proportions, bilinear with antialiasing; augmented; and, a batch at a time, normalised by
-ImageNet's mean and deviation.
+proportions, bilinear with antialiasing; and augmented. `batch` normalises them for ImageNet.
 """
 
 import os
@@ -10,13 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from ipslib.data.sources_files import unreadable
 from ipslib.data.sources_image import ImageSource
-from ipslib.imagenet import DEVIATION, MEAN
 from ipslib.traffic_signs.augment import Augmentation, augmented
 
 _CHANNELS = 3
@@ -117,20 +113,3 @@ class SignImage(ImageSource):
     def __getstate__(self) -> dict:
         """Without pixels: another process decodes the image for itself."""
         return self.__dict__ | {"_pixels": None}
-
-
-def normalised(patches: Tensor) -> Tensor:
-    """Patches (n, 3, P, P) uint8 as float32, normalised."""
-    mean, deviation = _statistics()
-    return patches.float().sub_(255 * mean).div_(255 * deviation)
-
-
-def denormalised(patches: Tensor) -> Tensor:
-    """Normalised patches (n, 3, P, P) as uint8 pixels again, for figures."""
-    mean, deviation = _statistics()
-    return ((patches * deviation + mean) * 255).round().clamp(0, 255).byte()
-
-
-def _statistics() -> tuple[Tensor, Tensor]:
-    """Of the channels, each (3, 1, 1)."""
-    return torch.tensor(MEAN).view(-1, 1, 1), torch.tensor(DEVIATION).view(-1, 1, 1)

@@ -46,7 +46,7 @@ def test_it_keeps_and_answers_what_the_original_code_did(path, expected, image):
     network = load_original(path, shuffle=False, memory_size=100, iter_size=100)
     with torch.no_grad():
         output = network(TensorBatch(cut_image(pixels, grid)[None]), generator=torch.Generator())
-    kept, scores = output.selection
+    kept, scores, _ = output.selection
     assert kept[0].tolist() == expected[f"kept_{image}"].tolist()
     assert np.allclose(scores[0], expected[f"attention_{image}"], atol=1e-6)
     for task in ("majority", "max", "top"):

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 from ipslib.errors import IpslibError
@@ -9,6 +10,7 @@ from ipslib.slides.camelyon16 import (
     label_slides,
     read_labels,
     split_of,
+    stored_class,
 )
 
 TRAIN = [f"normal_{n:03d}" for n in range(1, 161)] + [f"tumor_{n:03d}" for n in range(1, 112)]
@@ -56,6 +58,18 @@ def test_slides_without_label_and_labels_without_slide_are_told(tmp_path):
 def test_tables_of_labels_are_read_with_and_without_heading(tmp_path, text):
     (tmp_path / "a.csv").write_text(text, encoding="utf-8")
     assert read_labels(tmp_path / "a.csv") == {"test_001": 1, "test_002": 0}
+
+
+@pytest.mark.parametrize(
+    ("said", "label"),
+    [
+        (np.int64(1), 1), (np.array([0]), 0), (2, 2), (1.0, 1), (np.bool_(True), 1),
+        ("Tumor", 1), (b"normal", 0), (np.bytes_("1"), 1), (np.array(["tumour"], object), 1),
+        ("maybe", None), (0.5, None), (float("nan"), None), (np.array([0, 1]), None), ([], None),
+    ],
+)  # fmt: skip
+def test_a_stored_class_is_a_number_or_a_word(said, label):
+    assert stored_class(said) == label
 
 
 def test_a_row_without_a_class_is_refused(tmp_path):

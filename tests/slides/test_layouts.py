@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ipslib.errors import IpslibError
-from ipslib.slides.bags import SlideBag, open_bags
+from ipslib.slides.bags import BagDataset, SlideBag, open_bags
+from ipslib.slides.sets import describe_bags, open_slides
 
 N, D = 40, 6
 FEATURES = np.random.RandomState(0).standard_normal((N, D)).astype(np.float32)
@@ -127,6 +128,61 @@ def test_a_file_of_several_slides_asks_which_and_opens_as_a_set(tmp_path):
         SlideBag(path, slide="c")
     bags, skipped = open_bags(path)
     assert {name: bag.n_patches for name, bag in bags.items()} == {"a": N, "b": 9} and not skipped
+
+
+def acmil_slides(folder, slides):
+    """One file: features of 16 bits and corners in a group a slide, which names its class."""
+    with h5py.File(folder / "patch_feats_pretrain_natural.h5", "w") as file:
+        for slide, label in slides.items():
+            group = file.create_group(slide)
+            group["feat"], group["coords"] = FEATURES.astype(np.float16), COORDS
+            group.attrs["label"] = label
+    return folder / "patch_feats_pretrain_natural.h5"
+
+
+def ips_slides(folder, slides):
+    """A file a set: compressed features and places in a group a slide, which names its class."""
+    for slide, label in slides.items():
+        split = "test" if slide.startswith("test") else "train"
+        with h5py.File(folder / f"feat_{split}_500ep.hdf5", "a") as file:
+            group, packed = file.create_group(slide), {"compression": "gzip"}
+            group.create_dataset("img", data=FEATURES, **packed, compression_opts=9)
+            group.create_dataset("pos", data=np.arange(N), **packed, compression_opts=9)
+            group.attrs["label"] = np.int64(label)
+    return folder
+
+
+@pytest.mark.parametrize("write", [acmil_slides, ips_slides])
+def test_slides_that_say_their_class_need_no_table(tmp_path, write):
+    slides = {"normal_001": 0, "tumor_001": 1, "test_001": 1, "test_002": 0}
+    place = write(tmp_path, slides)
+    config = describe_bags(place)
+    train, test = open_slides(config, "train"), open_slides(config, "test")
+    assert dict(zip(train.names, train.labels.tolist(), strict=True)) == {
+        "normal_001": 0, "tumor_001": 1,
+    }  # fmt: skip
+    assert dict(zip(test.names, test.labels.tolist(), strict=True)) == {
+        "test_001": 1,
+        "test_002": 0,
+    }
+    assert test.skipped == {} and train[0].patch_labels is None
+    everything = BagDataset(place)
+    assert everything.batch(range(4)).labels["tumour"].tolist() == [0, 1, 0, 1]
+    # A table knows better than a bag, and a bag better than a name.
+    (tmp_path / "labels.csv").write_text("test_001,normal\n")
+    corrected = open_slides(describe_bags(place, tmp_path / "labels.csv"), "test")
+    assert corrected.labels.tolist() == [0, 0]
+
+
+def test_a_bag_knows_better_than_its_name_and_a_group_holds_patch_labels(tmp_path):
+    place = acmil_slides(tmp_path, {"normal_001": "tumor", "test_001": "unknown"})
+    hdf5(place, normal_001__patch_labels=LABELS)
+    bags, _ = open_bags(place)
+    assert (bags["normal_001"].label, bags["test_001"].label) == (1, None)
+    assert np.array_equal(bags["normal_001"].patch_labels, LABELS > 0)
+    train = open_slides(describe_bags(place), "train")
+    assert train.labels.tolist() == [1]
+    assert "test_001: wanted a label, found none in its name, its bag" in train.skipped["test_001"]
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".h5"])

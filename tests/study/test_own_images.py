@@ -1,7 +1,10 @@
+from collections import Counter
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from ipslib.data import own_images as data
 from ipslib.errors import IpslibError
 from ipslib.study.own_images import train_images
 from tests.data.test_own_images import write_images
@@ -58,6 +61,21 @@ def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("ipslib.study.one_run.train", None)
     second = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
     assert second.record == first.record
+
+
+def test_every_image_is_opened_once_in_a_run(tmp_path, monkeypatch):
+    write_images(tmp_path, n=12)
+    (tmp_path / "3.png").write_bytes(b"no image")
+    opened, open_source = Counter(), data.open_source
+    monkeypatch.setattr(
+        data,
+        "open_source",
+        lambda image, **cut: opened.update([image.name]) or open_source(image, **cut),
+    )
+    few = SMALL | {"epochs": 2}
+    trained = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
+    assert len(trained.skipped) == 1
+    assert opened == {f"{i}.png": 1 for i in range(12)}
 
 
 def test_a_mistyped_field_is_told_before_training(tmp_path):

@@ -70,13 +70,13 @@ def test_a_killed_process_and_a_failing_run_cost_the_others_nothing(
 
         return in_processes(configs, store, "cpu", 2 if len(tried) == 1 else 1, hear)
 
-    pids, begin = {}, pool._Worker.begin
+    pids, begin = {}, pool.Worker.begin
 
     def note(worker, config):
         pids[config.id] = worker.process.pid
         begin(worker, config)
 
-    monkeypatch.setattr(pool._Worker, "begin", note)
+    monkeypatch.setattr(pool.Worker, "begin", note)
     outcomes = {each.config.id: each for each in run_outcomes([torn, long, short], store, way)}
     assert "Traceback" not in capfd.readouterr().err
     assert tried[0] == [long.id, short.id, torn.id]

@@ -51,6 +51,18 @@ def test_without_a_terminal_each_finished_run_prints_one_line(tmp_path, capsys):
     ]
 
 
+def test_a_run_that_is_waited_for_is_told_and_counted_as_it_ends(tmp_path, capsys):
+    with Progress("01", tmp_path / "events") as progress:
+        write(
+            progress,
+            {"event": "start", "runs": 1, "reused": 0, "ids": ["1"], "reused_ids": []},
+            {"event": "wait", "id": "1", "run": "results_a"},
+            {"event": "run", "id": "1", "name": "results_a", "status": "made"},
+        )
+    assert "01: results_a is being made by another process; waiting." in capsys.readouterr().err
+    assert progress.counts() == Counts(made=1, reused=0, failed=0)
+
+
 def test_runs_count_by_id_however_many_cells_name_them_and_whatever_their_names(tmp_path):
     first = {"event": "start", "runs": 2, "reused": 1, "ids": ["1", "2"], "reused_ids": ["1"]}
     second = {"event": "start", "runs": 3, "reused": 2, "ids": ["1", "2", "3"],

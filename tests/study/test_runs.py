@@ -238,3 +238,39 @@ def test_the_longest_runs_are_begun_first_whatever_the_data_are(store):
     own = [RunConfig.from_flat(images | {"epochs": epochs}) for epochs in (1, 3)]
     list(run_outcomes(own, store, way))
     assert [config.training.epochs for config in begun] == [3, 1]
+
+
+def test_what_another_process_is_at_comes_last(store):
+    configs = [TINY.replace(seed=seed) for seed in range(3)]
+    begun = []
+
+    def way(waiting, store, report):
+        begun.extend(config.training.seed for config in waiting)
+        return (each for each in ())
+
+    with store.lock(configs[0]):
+        list(run_outcomes(configs, store, way))
+    assert begun == [1, 2, 0]
+    assert not store.is_held(configs[0])
+
+
+@pytest.mark.parametrize(("said", "processes"), [("1", 0), ("2", 2)])
+def test_the_environment_says_how_many_runs_go_side_by_side(store, monkeypatch, said, processes):
+    monkeypatch.setenv(runs.JOBS_VARIABLE, said)
+    asked = []
+
+    def in_processes(configs, store, device, jobs, report):
+        asked.append(jobs)
+        return in_turn(configs, store, report)
+
+    monkeypatch.setattr(runs, "in_processes", in_processes)
+    assert len(run_all([TINY, TINY.replace(seed=1)], store)) == 2
+    assert sum(asked) == processes
+
+
+@pytest.mark.parametrize("said", ["many", "0"])
+def test_a_number_of_jobs_that_is_none_is_refused_before_any_run(store, monkeypatch, said):
+    monkeypatch.setenv(runs.JOBS_VARIABLE, said)
+    with pytest.raises(IpslibError, match=f"IPSLIB_JOBS: wanted a number of runs.*got '{said}'"):
+        run_all([TINY], store)
+    assert not store.folder.exists()

@@ -6,11 +6,12 @@ import torch
 from PIL import Image
 
 from ipslib.data.patches import PatchGrid
+from ipslib.imagenet import normalised
 from ipslib.localisation import touches
 from ipslib.traffic_signs.annotations import Box
 from ipslib.traffic_signs.batch import NO_BOX, SignBatch, boxes_on_canvas, padded, touched
 from ipslib.traffic_signs.classes import Example
-from ipslib.traffic_signs.image import SignImage, normalised
+from ipslib.traffic_signs.image import SignImage
 
 GRID = PatchGrid((60, 80), 20, 20)
 

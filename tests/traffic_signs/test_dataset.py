@@ -8,12 +8,12 @@ import torch
 from ipslib.data import standins
 from ipslib.data.digits import DATA_ROOT_VARIABLE
 from ipslib.errors import IpslibError
+from ipslib.imagenet import denormalised
 from ipslib.localisation import localise
 from ipslib.traffic_signs.annotations import CLASSES
 from ipslib.traffic_signs.classes import class_counts
 from ipslib.traffic_signs.config import TrafficSignsConfig
 from ipslib.traffic_signs.dataset import load_traffic_signs, signs_folder
-from ipslib.traffic_signs.image import denormalised
 from ipslib.traffic_signs.marker import MARKER
 from ipslib.traffic_signs.standin import write_standin
 

@@ -4,22 +4,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.models import ResNet18_Weights
 from torchvision.transforms import functional
 
 from ipslib.data.patches import PatchGrid, cut_image
 from ipslib.errors import IpslibError
+from ipslib.imagenet import normalised
 from ipslib.traffic_signs import image
 from ipslib.traffic_signs.augment import Augmentation, augmented
-from ipslib.traffic_signs.image import (
-    DEVIATION,
-    MEAN,
-    SignImage,
-    decode,
-    denormalised,
-    inspect_image,
-    normalised,
-)
+from ipslib.traffic_signs.image import SignImage, decode, inspect_image
 
 P, S = 20, 15
 CANVAS = (65, 85)
@@ -36,11 +28,6 @@ def source_of(path, **options) -> SignImage:
     return SignImage(path, canvas=CANVAS, patch_size=P, patch_stride=S, **options)
 
 
-def test_the_normalisation_is_that_of_the_pretrained_weights():
-    transforms = ResNet18_Weights.IMAGENET1K_V1.transforms()
-    assert (list(MEAN), list(DEVIATION)) == (transforms.mean, transforms.std)
-
-
 def resized(path, canvas=CANVAS) -> torch.Tensor:
     """By torchvision, as published: (3, H, W) uint8."""
     return functional.pil_to_tensor(functional.resize(Image.open(path), list(canvas)))
@@ -52,13 +39,6 @@ def test_patches_are_those_of_the_resized_image(path):
     assert patches.dtype == source.dtype == torch.uint8
     assert patches.shape[1:] == source.patch_shape
     assert torch.equal(patches, cut_image(resized(path), PatchGrid(CANVAS, P, S)))
-
-
-def test_patches_are_normalised_as_torchvision_does():
-    pixels = torch.from_numpy(PIXELS).permute(2, 0, 1)[None]
-    expected = functional.normalize(functional.convert_image_dtype(pixels), MEAN, DEVIATION)
-    torch.testing.assert_close(normalised(pixels), expected, atol=1e-5, rtol=0)
-    assert torch.equal(denormalised(normalised(pixels)), pixels)
 
 
 def test_what_hangs_over_an_edge_is_black(path):
