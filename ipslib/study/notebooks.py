@@ -136,7 +136,8 @@ def _run(
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning at every kernel start
     }
     if share:
-        environment |= {JOBS_VARIABLE: str(share), "OMP_NUM_THREADS": str(share)}
+        jobs = os.environ.get(JOBS_VARIABLE) or str(share)
+        environment |= {JOBS_VARIABLE: jobs, "OMP_NUM_THREADS": str(share)}
     try:
         with _environment(environment):
             papermill.execute_notebook(

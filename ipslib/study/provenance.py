@@ -71,13 +71,20 @@ def provenance(config: RunConfig, device: str) -> dict:
 
 
 def _commit() -> str | None:
-    """The checkout's commit, marked where files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(project_root()), "describe", "--always", "--dirty", "--abbrev=12"]
+    """The checkout's commit, marked where files differ from it; None outside a checkout.
+
+    Results that a study writes over the committed ones are not what made them.
+    """
+    git = ["git", "-C", str(project_root())]
+    name = [*git, "describe", "--always", "--abbrev=12", "--exclude=*"]
+    changes = [*git, "diff", "--quiet", "HEAD", "--", ".", ":(exclude)outputs"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10)
+        named = subprocess.run(name, capture_output=True, text=True, timeout=10)
+        changed = subprocess.run(changes, capture_output=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None
+    commit = named.stdout.strip()
+    return (commit + "-dirty" * (changed.returncode == 1)) or None
 
 
 def _processor() -> str:

@@ -1,6 +1,7 @@
 import errno
 import json
 import platform
+import subprocess
 
 import numpy as np
 import pytest
@@ -93,6 +94,23 @@ def test_provenance_outside_a_checkout_names_no_commit(monkeypatch, tmp_path):
     assert provenance(TINY, "cpu")["commit"] is None
     monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
     assert provenance(TINY, "cpu")["commit"] is None
+
+
+def test_what_a_study_writes_over_its_results_does_not_mark_the_commit(monkeypatch, tmp_path):
+    monkeypatch.setattr(provenance_module, "project_root", lambda: tmp_path)
+    (tmp_path / "outputs").mkdir()
+    files = {name: tmp_path / name for name in ("code.py", "outputs/table.csv")}
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@example.org"]
+    for path in files.values():
+        path.write_text("1")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"]):
+        subprocess.run([*git, *command], check=True)
+    clean = provenance_module._commit()
+    assert len(clean) == 12
+    files["outputs/table.csv"].write_text("2")
+    assert provenance_module._commit() == clean
+    files["code.py"].write_text("2")
+    assert provenance_module._commit() == f"{clean}-dirty"
 
 
 def test_weights_come_back_and_give_the_accuracy_of_the_record(store, record, trained):
