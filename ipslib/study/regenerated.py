@@ -9,7 +9,7 @@ from ipslib.study.precision import in_found_precision
 from ipslib.study.published_configs import CATEGORIES, in_o2i_figure, published_runs
 from ipslib.study.records import RecordStore
 
-_FIGURE = "O2I_datasize, the 16 of its figure"
+_FIGURE, _OTHERS = "O2I_datasize: its figure", {"O2I_datasize": "O2I_datasize: others"}
 _BEGIN = "<!-- made by: python -m ipslib queue --readme -->\n"
 _END = "<!-- end of what was made -->\n"
 
@@ -22,8 +22,8 @@ def regenerated(store: RecordStore) -> dict[str, tuple[int, int]]:
         part = _FIGURE if in_o2i_figure(run) else run.category
         planned[part] += 1
         done[part] += store.find(in_found_precision(run.config, store)) is not None
-    parts = (_FIGURE, "O2I_datasize", *CATEGORIES[1:])
-    return {part: (done[part], planned[part]) for part in parts}
+    parts = (_FIGURE, *CATEGORIES)
+    return {_OTHERS.get(part, part): (done[part], planned[part]) for part in parts}
 
 
 def as_markdown(counts: dict[str, tuple[int, int]]) -> str:

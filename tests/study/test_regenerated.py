@@ -48,14 +48,14 @@ def test_runs_are_counted_once_by_category_whatever_their_precision(store):
     nothing = regenerated(store)
     assert sum(n for _, n in nothing.values()) == len(runs)
     assert {k for k, _ in nothing.values()} == {0}
-    assert nothing["O2I_datasize, the 16 of its figure"] == (0, 16)
+    assert nothing["O2I_datasize: its figure"] == (0, 16)
     thick = next(run for run in runs if run.category == "Digit_Thickness")
     for config in (runs[0].config, runs[1].config.replace(precision="bf16"), thick.config):
         write(store, config)
     write(store, runs[0].config.replace(precision="bf16"))  # the same run again
     write(store, runs[2].config.replace(epochs=1))  # no published one
     counts = regenerated(store)
-    assert counts["O2I_datasize, the 16 of its figure"] == (2, 16)
+    assert counts["O2I_datasize: its figure"] == (2, 16)
     assert counts["Digit_Thickness"][0] == 1
     assert sum(k for k, _ in counts.values()) == 3
 
