@@ -26,7 +26,7 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-true_widths = [1.925, 1.0, 2.5, 5.0]  # px, drawn as asked for; the first is the reference
+true_widths = [1.925, 2.5, 5.0]  # px, drawn as asked for; the first is the reference
 pixel_widths = [1.925, 2.6]  # px asked for, cut to whole pixels as published
 seeds = [0, 1]  # of training: initial weights, order of images, order of patches
 n_measured = 100  # noise patterns, and digits, whose strokes are measured

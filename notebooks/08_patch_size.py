@@ -38,7 +38,7 @@ comparisons = {
     },
 }
 seeds = [0, 1]  # of training: initial weights, order of images, order of patches
-arm_seeds = {}  # other seeds for some arms, such as {"16 px, M 10": [0]}
+arm_seeds = {"48 px, M 10": [0]}  # other seeds for some arms
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
