@@ -133,6 +133,6 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 set_up
 if [[ $first == test ]]; then
-    exec "$python" -m pytest "$@"
+    exec "$python" -m pytest --numprocesses auto --dist worksteal "$@"
 fi
 exec "$python" -m ipslib study "$first" "$@"
