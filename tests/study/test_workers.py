@@ -25,8 +25,8 @@ def leave(tell, task):
 
 def sleep_and_note(folder, tell, task):
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    tell("begun")
-    try:
+    try:  # from before the word: the interrupt may come while it is being sent
+        tell("begun")
         time.sleep(60)
     except KeyboardInterrupt:
         (folder / "interrupted").touch()
@@ -65,8 +65,7 @@ def test_a_stopped_task_is_interrupted_and_its_process_ends(tmp_path):
     worker = Worker(sleep_and_note, tmp_path)
     worker.begin(None)
     assert worker.hear() == "begun"
-    start = time.monotonic()
     worker.stop()
-    assert time.monotonic() - start < 9
     assert (tmp_path / "interrupted").exists()
+    assert worker.process.exitcode == 0  # it ended by itself
     assert multiprocessing.active_children() == []
