@@ -152,7 +152,7 @@ def test_no_scheduler_is_one_sentence_within_the_patience(tmp_path, monkeypatch,
     start = time.monotonic()
     status = main(["sweep", str(tmp_path / "sweep.yaml"), "--scheduler", "tcp://127.0.0.1:9"])
     assert status == 2
-    assert time.monotonic() - start < 15  # not the 20 s of a user
+    assert time.monotonic() - start < 10
     err = capsys.readouterr().err
     assert err.startswith("ipslib: no Dask scheduler answers at tcp://127.0.0.1:9 within 1 s")
     assert err.count("\n") == 1

@@ -307,7 +307,7 @@ with FileLock(sys.argv[1]):
             start = time.monotonic()
             with pytest.raises(OutOfTime, match="another process, and the time is up"):
                 train_and_record(TINY, store, deadline=start + 0.3, report=told.append)
-            assert 0.3 <= time.monotonic() - start < 30  # half of what the owner would take
+            assert 0.3 <= time.monotonic() - start < 2
             assert told == [{"event": "wait", "id": TINY.id, "run": run_name(TINY)}]
         finally:
             owner.kill()

@@ -65,7 +65,9 @@ def test_a_stopped_task_is_interrupted_and_its_process_ends(tmp_path):
     worker = Worker(sleep_and_note, tmp_path)
     worker.begin(None)
     assert worker.hear() == "begun"
+    start = time.monotonic()
     worker.stop()
+    assert time.monotonic() - start < 9
     assert (tmp_path / "interrupted").exists()
     assert worker.process.exitcode == 0  # it ended by itself
     assert multiprocessing.active_children() == []
