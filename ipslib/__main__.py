@@ -5,15 +5,15 @@ import os
 import sys
 from collections.abc import Sequence
 
+from ipslib.commands.slides import add_slides_command
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.slides.command import add_slides_command
 
 # Each handler imports what it calls, so that a machine without papermill can do the rest.
 
 
 def _study(arguments: argparse.Namespace) -> int:
-    from ipslib.study.command import run_study
-    from ipslib.study.profiles import parse_value
+    from ipslib.commands.study import run_study
+    from ipslib.runs.profiles import parse_value
 
     return run_study(
         arguments.profile,
@@ -24,11 +24,11 @@ def _study(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ipslib.naming import parse_run_name, run_name
-    from ipslib.study.layout import Layout
-    from ipslib.study.profiles import base_config, parse_value
-    from ipslib.study.records import RecordStore
-    from ipslib.study.runs import run_all
+    from ipslib.runs.files import Layout
+    from ipslib.runs.naming import parse_run_name, run_name
+    from ipslib.runs.profiles import base_config, parse_value
+    from ipslib.runs.records import RecordStore
+    from ipslib.runs.schedule import run_all
 
     changes = parse_run_name(arguments.name) if arguments.name else {}
     changes |= {name: parse_value(value) for name, value in arguments.parameters}
@@ -42,7 +42,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    from ipslib.study.sweep import run_sweep
+    from ipslib.commands.sweep import run_sweep
 
     swept = run_sweep(arguments.file, jobs=arguments.jobs, scheduler=arguments.scheduler)
     print(swept)
@@ -50,8 +50,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 
 def _queue(arguments: argparse.Namespace) -> int:
-    from ipslib.study.profiles import parse_value
-    from ipslib.study.queue import list_queue, work_queue
+    from ipslib.commands.queue import list_queue, work_queue
+    from ipslib.runs.profiles import parse_value
 
     if arguments.readme:
         from ipslib.paths import project_root
@@ -65,8 +65,8 @@ def _queue(arguments: argparse.Namespace) -> int:
 
 
 def _gpu(arguments: argparse.Namespace) -> int:
-    from ipslib.study.gpu import work_on_gpu
-    from ipslib.study.profiles import parse_value
+    from ipslib.commands.gpu import work_on_gpu
+    from ipslib.runs.profiles import parse_value
 
     return work_on_gpu(
         arguments.minutes,
@@ -80,7 +80,7 @@ def _gpu(arguments: argparse.Namespace) -> int:
 
 
 def _notebooks(arguments: argparse.Namespace) -> int:
-    from ipslib.study.command import pair_notebooks
+    from ipslib.commands.study import pair_notebooks
 
     for path in pair_notebooks():
         print(f"wrote {path.parent.name}/{path.name}")

@@ -14,13 +14,13 @@ from typing import Protocol
 
 import attrs
 
-from ipslib.data.own_images import OwnImagesConfig
-from ipslib.data.patches import PatchGrid
-from ipslib.data.placement import most_apart
+from ipslib.datasets.images.own_images import OwnImagesConfig
+from ipslib.datasets.megapixel_mnist.placement import most_apart
+from ipslib.datasets.slides.config import SlidesConfig
+from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, choices, flag, integer, number, side_lengths
-from ipslib.slides.config import SlidesConfig
-from ipslib.traffic_signs.config import TrafficSignsConfig
+from ipslib.patches import PatchGrid
 
 TASKS = ("majority", "max", "top", "multi")
 N_DIGITS, N_CLASSES = 5, 10
@@ -105,7 +105,7 @@ class DataConfig:
 
     @property
     def short_name(self) -> str:
-        """In the published convention, see `ipslib.naming`."""
+        """In the published convention, see `ipslib.runs.naming`."""
         height, width = self.canvas
         objects = f"{self.digit_size}_{self.noise_size}_{height}_{width}"
         return f"{objects}_{self.n_noise}n_{self.n_train}d"

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from ipslib.data.datasets import Dataset
+from ipslib.datasets.registry import Dataset
 from ipslib.losses import diversity_loss
 from ipslib.model.ips import IPSNet, evaluating
 from ipslib.tally import n_correct

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from ipslib.data.patches import PatchGrid
+from ipslib.patches import PatchGrid
 
 
 class Localisation(NamedTuple):

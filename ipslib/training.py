@@ -10,15 +10,15 @@ from torch import Tensor
 
 from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig, TrainingConfig
-from ipslib.data.datasets import Dataset, LabelledBatch, batch_maker, open_dataset
-from ipslib.data.patches import PatchBatch
-from ipslib.data.prefetch import prefetched
+from ipslib.datasets.registry import Dataset, LabelledBatch, batch_maker, open_dataset
 from ipslib.devices import moved, prepare
 from ipslib.errors import IpslibError
 from ipslib.localisation import Localisation, has_object, localise, mean_localisation
 from ipslib.losses import Losses, combined_losses
 from ipslib.measures import measure_answers
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
+from ipslib.patches import PatchBatch
+from ipslib.prefetch import prefetched
 from ipslib.tally import Tally
 
 _EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time

@@ -43,9 +43,9 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
-from ipslib.data.needle_mnist import NeedleMNIST
-from ipslib.data.noise import noise_pool
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.needle import NeedleMNIST
+from ipslib.datasets.megapixel_mnist.noise import noise_pool
 from ipslib.study.gallery import example_row, image_row
 from ipslib.study.session import Study
 from ipslib.study.tables import show

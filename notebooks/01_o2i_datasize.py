@@ -40,7 +40,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.arm_figures import arm_dots
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.coverage import coverage_arms, coverage_in_words

@@ -39,7 +39,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.heads import measure_heads
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms

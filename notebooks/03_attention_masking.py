@@ -42,7 +42,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from ipslib.config import DataConfig, ModelConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.figures import grouped_bars

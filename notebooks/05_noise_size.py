@@ -32,7 +32,7 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.contrast import found_in_words

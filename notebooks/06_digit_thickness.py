@@ -37,7 +37,7 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 # %%
 from IPython.display import Markdown
 
-from ipslib.data.digits import load_digits
+from ipslib.datasets.megapixel_mnist.digits import load_digits
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.contrast import found_in_words, table_against

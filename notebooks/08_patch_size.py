@@ -46,7 +46,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.arm_figures import attention_against_accuracy
 from ipslib.study.arms import headline
 from ipslib.study.backbones import cost_table

@@ -39,7 +39,7 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.model.original import load_original
 from ipslib.study.gallery import map_of_image
 from ipslib.study.maps import attention_figure

@@ -38,8 +38,8 @@ import matplotlib.pyplot as plt
 import seaborn as sns
 from IPython.display import Markdown
 
-from ipslib.data.digits import load_digits
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.digits import load_digits
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.contrast import found_in_words, table_against

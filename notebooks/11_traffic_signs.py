@@ -64,6 +64,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
+from ipslib.datasets.traffic_signs.annotations import CLASSES
+from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import headline
 from ipslib.study.comparisons import comparison_tables, published_counterparts, run_comparisons
@@ -84,8 +86,6 @@ from ipslib.study.sign_runs import (
 )
 from ipslib.study.tables import show
 from ipslib.study.wording import effect_in_words, points
-from ipslib.traffic_signs.annotations import CLASSES
-from ipslib.traffic_signs.dataset import load_traffic_signs
 
 study = Study("11_traffic_signs", profile, base=base, overrides=overrides)
 study

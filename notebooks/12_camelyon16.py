@@ -62,10 +62,10 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"lr": 0.
 import attrs
 from IPython.display import Markdown
 
-from ipslib.data.datasets import open_dataset
-from ipslib.slides.annotations import read_asap
-from ipslib.slides.heat_maps import draw_heat_map
-from ipslib.slides.sets import describe_bags
+from ipslib.datasets.registry import open_dataset
+from ipslib.datasets.slides.annotations import read_asap
+from ipslib.datasets.slides.sets import describe_bags
+from ipslib.study.heat_maps import draw_heat_map
 from ipslib.study.session import Study
 from ipslib.study.slide_figures import finding_curves, slide_overview, slide_to_bag
 from ipslib.study.slide_material import find_material

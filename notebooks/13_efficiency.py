@@ -40,7 +40,7 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"memory_
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.efficiency import at_side, measure_sides
 from ipslib.study.efficiency_figures import side_curves
 from ipslib.study.efficiency_tables import WAY_NAMES, reach, reach_in_words, shown_sides

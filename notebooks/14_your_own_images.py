@@ -43,8 +43,8 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.data.own_images import OwnImages, read_labels
-from ipslib.data.standins import standin_folder
+from ipslib.datasets.images.own_images import OwnImages, read_labels
+from ipslib.datasets.synthetic import standin_folder
 from ipslib.study.example_images import write_example_images
 from ipslib.study.figures import learning_curves
 from ipslib.study.own_images import train_images

@@ -29,6 +29,8 @@ overrides = {}  # any field of RunConfig, as in the other notebooks; no run is m
 # %%
 from IPython.display import Markdown, display
 
+from ipslib.commands.notebooks import read_source, title_of
+from ipslib.runs.profiles import list_notebooks
 from ipslib.study.finding_figures import effects_figure, small_picture
 from ipslib.study.finding_sources import SOURCES, find_figure, read_effect
 from ipslib.study.findings import (
@@ -40,8 +42,6 @@ from ipslib.study.findings import (
     findings_table,
     in_words,
 )
-from ipslib.study.notebooks import read_source, title_of
-from ipslib.study.profiles import list_notebooks
 from ipslib.study.session import Study
 from ipslib.study.tables import show
 

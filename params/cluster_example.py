@@ -6,7 +6,7 @@ others replace SLURMCluster by the class of that name in dask_jobqueue).
 
 from dask_jobqueue import SLURMCluster
 
-from ipslib.study.sweep import run_sweep
+from ipslib.commands.sweep import run_sweep
 
 # --- what differs from cluster to cluster -----------------------------------------------------
 SWEEP = "params/sweeps/o2i_seeds.yaml"

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.data.patches import PatchBatch
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
+from ipslib.patches import PatchBatch
 from ipslib.selection import Selection
 
 

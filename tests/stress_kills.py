@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from ipslib.config import RunConfig
-from ipslib.study.one_run import train_and_record
-from ipslib.study.records import RecordStore
+from ipslib.runs.one_run import train_and_record
+from ipslib.runs.records import RecordStore
 
 CONFIG = RunConfig.from_flat(
     {

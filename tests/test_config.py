@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipslib.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 
 # Another value for every field, with what else it needs; a field without one fails the test.

@@ -3,9 +3,9 @@ import torch
 
 from ipslib import selection
 from ipslib.config import RunConfig
-from ipslib.data import scenes
-from ipslib.data.drawn_scenes import DrawnScenes
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist import scenes
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.drawn_scenes import DrawnScenes
 from ipslib.devices import is_accelerator, moved, prepare, uploaded
 from ipslib.losses import combined_losses
 from ipslib.model import ips

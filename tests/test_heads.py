@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.heads import measure_heads
 from ipslib.training import attend, build_network
 from tests.tiny import TINY

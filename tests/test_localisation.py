@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from ipslib.data.patches import PatchGrid
 from ipslib.localisation import Localisation, localise, mean_localisation, touches
+from ipslib.patches import PatchGrid
 
 GRID = PatchGrid((6, 6), 2, 2)  # 3 x 3 patches:  0 1 2 / 3 4 5 / 6 7 8
 MEASURES = Localisation._fields

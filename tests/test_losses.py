@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ipslib.data.patches import TensorBatch
 from ipslib.losses import combined_losses, diversity_loss, semantic_loss, task_loss
 from ipslib.model.ips import IPSOutput
+from ipslib.patches import TensorBatch
 from ipslib.selection import Selection
 from tests.reference import random_network
 

@@ -10,12 +10,12 @@ import pytest
 from matplotlib.figure import Figure
 
 import ipslib.study
+from ipslib.commands.notebooks import read_source
+from ipslib.commands.study import run_study
 from ipslib.config import RunConfig
 from ipslib.paths import project_root
+from ipslib.runs.profiles import PROFILES, list_notebooks, load_base, load_parameters
 from ipslib.study import backbones
-from ipslib.study.command import run_study
-from ipslib.study.notebooks import read_source
-from ipslib.study.profiles import PROFILES, list_notebooks, load_base, load_parameters
 from ipslib.study.published_configs import published_runs
 from ipslib.study.session import Study
 

@@ -29,7 +29,7 @@ def test_the_core_knows_nothing_of_the_study():
 
 
 def test_training_runs_without_papermill_and_jupytext():
-    loaded = modules_after("import ipslib.study.runs, ipslib.__main__")
+    loaded = modules_after("import ipslib.runs.schedule, ipslib.__main__")
     assert not loaded & {"papermill", "jupytext", "nbconvert", "matplotlib", "seaborn"}
 
 

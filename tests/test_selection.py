@@ -9,9 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ipslib import selection
-from ipslib.data.megapixel_mnist import MegapixelMNIST
-from ipslib.data.patches import TensorBatch
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
+from ipslib.patches import TensorBatch
 from ipslib.selection import attention_scores, select_patches
 from tests import reference
 from tests.reference import random_network

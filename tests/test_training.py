@@ -7,7 +7,7 @@ import torch
 
 from ipslib import training
 from ipslib.config import RunConfig, TrainingConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 from ipslib.tally import n_correct
 from ipslib.training import (

@@ -15,7 +15,7 @@ from torchvision.models.resnet import BasicBlock
 
 from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
-from ipslib.imagenet import normalised
+from ipslib.model.imagenet import normalised
 from ipslib.model.repeats import RepeatBatchNorm2d
 
 _WEIGHTS = {

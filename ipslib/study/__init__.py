@@ -1,1 +1,1 @@
-"""Executing the study: profiles, notebooks, where results lie, and the page that links them."""
+"""What is said of runs: tables, statistics, figures, findings."""

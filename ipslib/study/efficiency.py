@@ -18,6 +18,8 @@ import torch
 
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
+from ipslib.runs.files import write_atomically
+from ipslib.runs.provenance import provenance
 from ipslib.study import efficiency_step
 from ipslib.study.efficiency_step import (
     DONE,
@@ -29,8 +31,6 @@ from ipslib.study.efficiency_step import (
     work,
 )
 from ipslib.study.efficiency_ways import WAYS
-from ipslib.study.layout import write_atomically
-from ipslib.study.provenance import provenance
 
 SCHEMA = 1
 NOT_TRIED = "not tried"

@@ -21,8 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig
 from ipslib.fields import choice, integer
+from ipslib.runs.memory import peak_memory_mb, reset_peak_memory
 from ipslib.study.efficiency_ways import WAYS, build_way
-from ipslib.study.memory import peak_memory_mb, reset_peak_memory
 
 STEPS = ("classify", "train")
 DONE, OUT_OF_MEMORY, OUT_OF_TIME, ERROR = "done", "out of memory", "out of time", "error"

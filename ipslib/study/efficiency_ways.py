@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import RunConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.losses import task_loss
 from ipslib.model.encoder import as_encoder_input, build_encoder
 from ipslib.training import build_network, forward_step

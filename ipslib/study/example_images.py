@@ -7,8 +7,8 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageDraw
 
-from ipslib.data.randomness import stream
-from ipslib.data.standins import make_once
+from ipslib.datasets.megapixel_mnist.randomness import stream
+from ipslib.datasets.synthetic import make_once
 
 SHAPES = ("cross", "disc", "ring")
 _SUFFIXES = (".png", ".tif", ".npy", ".jpg")

@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.traffic_signs.dataset import TrafficSigns
 from ipslib.localisation import has_object
 from ipslib.model.ips import IPSNet
 from ipslib.study.maps import (
@@ -18,7 +19,6 @@ from ipslib.study.maps import (
     AttentionMap,
     thicken_strokes,
 )
-from ipslib.traffic_signs.dataset import TrafficSigns
 from ipslib.training import attend
 
 _DISPLAY_PIXELS = 500

@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ipslib.config import ModelConfig
+from ipslib.runs.records import RecordStore
 from ipslib.study.arms import ArmRuns
 from ipslib.study.figures import DIAMOND, GREY, row_legend
-from ipslib.study.records import RecordStore
 from ipslib.study.remeasure import remeasure
 from ipslib.study.tables import long_form
 

@@ -17,16 +17,16 @@ import torch
 from matplotlib.figure import Figure
 
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
-from ipslib.data.datasets import open_dataset
-from ipslib.data.own_images import describe_images
-from ipslib.data.patches import PatchBatch
-from ipslib.data.sources import SourceBatch
+from ipslib.datasets.images.own_images import describe_images
+from ipslib.datasets.images.sources import SourceBatch
+from ipslib.datasets.registry import open_dataset
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet, evaluating
-from ipslib.study.events import reporter
+from ipslib.patches import PatchBatch
+from ipslib.runs.events import reporter
+from ipslib.runs.one_run import train_and_record
+from ipslib.runs.records import RecordStore
 from ipslib.study.maps import AttentionMap, attention_figure
-from ipslib.study.one_run import train_and_record
-from ipslib.study.records import RecordStore
 from ipslib.training import attend
 
 _SHOWN_SIDE = 1500  # px: larger images are drawn from every second pixel, every third, ...
@@ -117,7 +117,7 @@ def train_images(
     """Train on images of one's own; called again, it goes on from where it was, or is done.
 
     Args:
-        labels: a CSV of images and labels, see `ipslib.data.own_images`.
+        labels: a CSV of images and labels, see `ipslib.datasets.images.own_images`.
         folder: where record, weights and checkpoints go.
         device: `cpu` or `cuda`; a GPU where there is one if None.
         fields: of `OwnImagesConfig`, `ModelConfig` and `TrainingConfig`: `patch_size`, `epochs`,

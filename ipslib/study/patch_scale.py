@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import FixedLocator, NullLocator
 
 from ipslib.config import RunConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.arm_figures import arm_colours
 from ipslib.study.comparisons import comparison_tables
 from ipslib.study.figures import CHANCE_LINE, GREY, INK, PUBLISHED

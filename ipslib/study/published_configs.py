@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ipslib.config import RunConfig
-from ipslib.study.profiles import base_config
+from ipslib.runs.profiles import base_config
 from ipslib.study.published import load_published
 
 CATEGORIES = (

@@ -4,10 +4,10 @@ from collections import Counter
 from pathlib import Path
 
 from ipslib.errors import IpslibError
-from ipslib.study.layout import Layout, write_atomically
-from ipslib.study.precision import in_found_precision
+from ipslib.runs.files import Layout, write_atomically
+from ipslib.runs.precision import in_found_precision
+from ipslib.runs.records import RecordStore
 from ipslib.study.published_configs import CATEGORIES, in_o2i_figure, published_runs
-from ipslib.study.records import RecordStore
 
 _FIGURE, _OTHERS = "O2I_datasize: its figure", {"O2I_datasize": "O2I_datasize: others"}
 _BEGIN = "<!-- made by: python -m ipslib queue --readme -->\n"

@@ -10,11 +10,11 @@ from typing import NamedTuple
 import torch
 
 from ipslib.config import DataConfig, RunConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.model.ips import IPSNet
-from ipslib.naming import run_name
-from ipslib.study.records import RecordStore
+from ipslib.runs.naming import run_name
+from ipslib.runs.records import RecordStore
 from ipslib.training import evaluate
 
 SELECTION_FIELDS = (

@@ -11,12 +11,12 @@ from ipslib.config import DataConfig, RunConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 from ipslib.paths import project_root
+from ipslib.runs.files import Layout
+from ipslib.runs.precision import in_found_precision
+from ipslib.runs.profiles import base_config, resolve_notebook
+from ipslib.runs.records import RecordStore
+from ipslib.runs.schedule import run_all
 from ipslib.study.figures import save_figure, use_style
-from ipslib.study.layout import Layout
-from ipslib.study.precision import in_found_precision
-from ipslib.study.profiles import base_config, resolve_notebook
-from ipslib.study.records import RecordStore
-from ipslib.study.runs import run_all
 from ipslib.study.tables import write_table
 
 

@@ -12,15 +12,15 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ipslib.datasets.traffic_signs.annotations import CLASSES
+from ipslib.datasets.traffic_signs.classes import PUBLISHED_COUNTS
+from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
+from ipslib.datasets.traffic_signs.dataset import TrafficSigns
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet, evaluating
 from ipslib.study.figures import DIAMOND, GREY, INK, row_legend
 from ipslib.study.published import published_accuracy
 from ipslib.study.tables import summarise
-from ipslib.traffic_signs.annotations import CLASSES
-from ipslib.traffic_signs.classes import PUBLISHED_COUNTS
-from ipslib.traffic_signs.config import TrafficSignsConfig
-from ipslib.traffic_signs.dataset import TrafficSigns
 from ipslib.training import batches
 
 STANDIN = "STAND-IN, drawn by this project: no result on real traffic signs"

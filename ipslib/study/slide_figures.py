@@ -12,10 +12,10 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from sklearn.metrics import roc_curve
 
-from ipslib.slides.bags import SlideBag
-from ipslib.slides.metrics import FALSE_POSITIVE_RATES
-from ipslib.slides.slide import Slide
-from ipslib.slides.tissue import MASK_MPP, tissue_mask
+from ipslib.datasets.slides.bags import SlideBag
+from ipslib.datasets.slides.metrics import FALSE_POSITIVE_RATES
+from ipslib.datasets.slides.slide import Slide
+from ipslib.datasets.slides.tissue import MASK_MPP, tissue_mask
 from ipslib.study.arm_figures import arm_colours
 from ipslib.study.figures import CHANCE_LINE, row_legend
 from ipslib.study.maps import BOX_COLOUR, ROW_WIDTH

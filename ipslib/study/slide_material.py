@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ipslib.data.standins import make_once, standin_folder
+from ipslib.datasets.slides.camelyon16 import find_annotations, find_slides, read_labels
+from ipslib.datasets.slides.features import BackboneConfig
+from ipslib.datasets.slides.prepare import TileConfig, known_annotations, prepare_slides
+from ipslib.datasets.slides.slide import Slide
+from ipslib.datasets.slides.synthetic import write_standin
+from ipslib.datasets.synthetic import make_once, standin_folder
 from ipslib.errors import IpslibError
 from ipslib.paths import from_project
-from ipslib.slides.camelyon16 import find_annotations, find_slides, read_labels
-from ipslib.slides.features import BackboneConfig
-from ipslib.slides.prepare import TileConfig, known_annotations, prepare_slides
-from ipslib.slides.slide import Slide
-from ipslib.slides.standin import write_standin
 
 STANDIN = "STAND-IN"
 # Colour is enough to tell the stand-in's tumour, and random weights keep colour.

@@ -6,11 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ipslib.data.datasets import open_dataset
+from ipslib.datasets.registry import open_dataset
+from ipslib.datasets.slides.bags import BagDataset
+from ipslib.datasets.slides.evaluation import SlideAnswer, answer_slides, detections, measure_found
+from ipslib.datasets.slides.metrics import Froc, auc_interval, froc
 from ipslib.errors import IpslibError
-from ipslib.slides.bags import BagDataset
-from ipslib.slides.evaluation import SlideAnswer, answer_slides, detections, measure_found
-from ipslib.slides.metrics import Froc, auc_interval, froc
 from ipslib.study.arms import run_arms
 from ipslib.study.session import Study
 from ipslib.study.slide_material import SlideMaterial

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from ipslib.config import DataConfig
-from ipslib.data.noise import BOX, noise_pool
-from ipslib.data.randomness import TEST
-from ipslib.data.stroke import stroke_widths
+from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
+from ipslib.datasets.megapixel_mnist.randomness import TEST
+from ipslib.datasets.megapixel_mnist.stroke import stroke_widths
 from ipslib.errors import IpslibError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.study.layout import write_atomically
+from ipslib.runs.files import write_atomically
 from ipslib.study.statistics import SEEDS_WITH_OWN_SPREAD, pooled_intervals, spread_over_seeds
 
 ATTENTION = (

@@ -10,9 +10,9 @@ import seaborn as sns
 from matplotlib.figure import Figure
 
 from ipslib.config import RunConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.runs.records import RecordStore
 from ipslib.study.arms import ArmRuns
-from ipslib.study.records import RecordStore
 from ipslib.study.remeasure import trained_runs
 from ipslib.training import evaluate
 

@@ -70,7 +70,7 @@ def measure(case: Case) -> dict:
     """Peak resident set of this process, in MB, and the seconds that the action took."""
     import torch
 
-    from ipslib.study.memory import peak_memory_mb
+    from ipslib.runs.memory import peak_memory_mb
 
     torch.manual_seed(0)
     start = time.perf_counter()
@@ -98,8 +98,8 @@ def network_of(case: Case):
 def step(case: Case) -> None:
     import torch
 
+    from ipslib.datasets.slides.bags import BagDataset, SlideBag
     from ipslib.losses import combined_losses
-    from ipslib.slides.bags import BagDataset, SlideBag
 
     network = network_of(case).train(case.action == "train")
     batch = BagDataset({"bag": SlideBag(case.path)}, {"bag": 1}).batch([0])

@@ -30,10 +30,10 @@ import torch
 
 from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig
-from ipslib.data.digits import find_source
-from ipslib.data.megapixel_mnist import MegapixelMNIST, SceneBatch
-from ipslib.data.patches import cut_image
-from ipslib.data.prefetch import prefetched
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST, SceneBatch
+from ipslib.datasets.megapixel_mnist.digits import find_source
+from ipslib.patches import cut_image
+from ipslib.prefetch import prefetched
 from ipslib.training import TrainingState, forward_step
 
 SETTINGS = ({"canvas": 1500, "n_noise": 50}, {"canvas": 3000, "n_noise": 800})

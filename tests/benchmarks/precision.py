@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from ipslib.config import RunConfig
-from ipslib.data.digits import find_source
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.digits import find_source
 from ipslib.model.ips import IPSNet
 from ipslib.training import build_network
 from tests.benchmarks.step import SETTINGS

@@ -29,13 +29,13 @@ import torch
 
 from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig
-from ipslib.data.datasets import batch_maker
-from ipslib.data.digits import find_source
-from ipslib.data.megapixel_mnist import MegapixelMNIST
-from ipslib.data.prefetch import prefetched
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.digits import find_source
+from ipslib.datasets.registry import batch_maker
 from ipslib.devices import is_accelerator, prepare
 from ipslib.losses import combined_losses
-from ipslib.study.memory import peak_memory_mb
+from ipslib.prefetch import prefetched
+from ipslib.runs.memory import peak_memory_mb
 from ipslib.training import TrainingState
 from tests import reference
 from tests.benchmarks.roofline import now, roofline

@@ -98,7 +98,7 @@ def measure(row: Case, action: str) -> dict:
 
     import torch
 
-    from ipslib.study.memory import peak_memory_mb
+    from ipslib.runs.memory import peak_memory_mb
 
     torch.manual_seed(0)
     step = bag_step if row.kind == "bag" else image_step
@@ -113,7 +113,7 @@ def measure(row: Case, action: str) -> dict:
 def published(side: int):
     """The published network and training settings, and noise in proportion to the area."""
     from ipslib.config import RunConfig
-    from ipslib.data.digits import find_source
+    from ipslib.datasets.megapixel_mnist.digits import find_source
     from ipslib.training import TrainingState
 
     n_noise = round(50 * (side / SIDES[0]) ** 2)
@@ -125,8 +125,8 @@ def image_step(row: Case, train: bool) -> None:
     import torch
 
     from ipslib.allocator import keep_freed_memory
-    from ipslib.data.megapixel_mnist import MegapixelMNIST
-    from ipslib.data.sources import SourceBatch, open_source
+    from ipslib.datasets.images.sources import SourceBatch, open_source
+    from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
     from ipslib.training import forward_step
 
     if train:
@@ -148,7 +148,7 @@ def bag_step(row: Case, train: bool) -> None:
     """Attention pooling of the 100 rows that a linear score keeps."""
     import torch
 
-    from ipslib.data.sources import SourceBatch, open_source
+    from ipslib.datasets.images.sources import SourceBatch, open_source
     from ipslib.selection import attention_scores, select_patches
 
     batch = SourceBatch([open_source(row.path)])

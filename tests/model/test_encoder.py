@@ -7,12 +7,12 @@ from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms import functional
 
 from ipslib.config import ModelConfig
-from ipslib.data.patches import TensorBatch
 from ipslib.errors import IpslibError
 from ipslib.losses import combined_losses
 from ipslib.model.encoder import _narrow_resnet18, as_encoder_input, build_encoder
 from ipslib.model.ips import IPSNet
 from ipslib.model.repeats import RepeatBatchNorm2d
+from ipslib.patches import TensorBatch
 
 
 @pytest.mark.parametrize(

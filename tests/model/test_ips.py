@@ -3,11 +3,11 @@ import torch
 
 from ipslib import selection
 from ipslib.config import ModelConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
-from ipslib.data.patches import MixedBatch, TensorBatch
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.losses import combined_losses
 from ipslib.model import ips
 from ipslib.model.ips import IPSNet
+from ipslib.patches import MixedBatch, TensorBatch
 from tests import reference
 from tests.reference import random_network
 

@@ -11,11 +11,11 @@ import torch
 from scipy.stats import fisher_exact
 
 from ipslib.config import DataConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
-from ipslib.data.patches import PatchGrid, TensorBatch, cut_image
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 from ipslib.localisation import touches
 from ipslib.model.original import load_original
+from ipslib.patches import PatchGrid, TensorBatch, cut_image
 from ipslib.training import evaluate
 
 N_IMAGES = int(os.environ.get("IPSLIB_TEST_IMAGES") or 16)

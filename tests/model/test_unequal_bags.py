@@ -5,8 +5,8 @@ import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from ipslib.data.patches import MixedBatch, TensorBatch
 from ipslib.losses import combined_losses
+from ipslib.patches import MixedBatch, TensorBatch
 from ipslib.training import attend
 from tests.reference import random_network
 

@@ -3,7 +3,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ipslib.data.own_images import OwnImages, describe_images, read_labels
+from ipslib.datasets.images.own_images import OwnImages, describe_images, read_labels
 from ipslib.study.example_images import SHAPES, write_example_images
 
 

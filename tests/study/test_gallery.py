@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ipslib.config import ModelConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.model.ips import IPSNet
 from ipslib.study.gallery import example_row, image_row, map_of_image
 from ipslib.training import attend

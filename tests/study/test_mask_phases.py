@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from ipslib.config import ModelConfig
+from ipslib.runs.provenance import make_record
+from ipslib.runs.records import RecordStore
 from ipslib.study.arms import ArmRuns
 from ipslib.study.mask_phases import (
     PHASES,
@@ -15,8 +17,6 @@ from ipslib.study.mask_phases import (
     phase_table,
     survival,
 )
-from ipslib.study.provenance import make_record
-from ipslib.study.records import RecordStore
 from ipslib.study.tables import long_form
 from ipslib.training import train
 from tests.tiny import TINY

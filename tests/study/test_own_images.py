@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ipslib.data import own_images as data
+from ipslib.datasets.images import own_images
 from ipslib.errors import IpslibError
 from ipslib.study.own_images import train_images
-from tests.data.test_own_images import write_images
+from tests.datasets.images.test_own_images import write_images
 
 SMALL = {
     "patch_size": 10, "width": 0.25, "n_heads": 4, "memory_size": 4, "iter_size": 4,
@@ -58,7 +58,7 @@ def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
     write_images(tmp_path, n=12)
     few = SMALL | {"epochs": 1}
     first = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
-    monkeypatch.setattr("ipslib.study.one_run.train", None)
+    monkeypatch.setattr("ipslib.runs.one_run.train", None)
     second = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
     assert second.record == first.record
 
@@ -66,9 +66,9 @@ def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
 def test_every_image_is_opened_once_in_a_run(tmp_path, monkeypatch):
     write_images(tmp_path, n=12)
     (tmp_path / "3.png").write_bytes(b"no image")
-    opened, open_source = Counter(), data.open_source
+    opened, open_source = Counter(), own_images.open_source
     monkeypatch.setattr(
-        data,
+        own_images,
         "open_source",
         lambda image, **cut: opened.update([image.name]) or open_source(image, **cut),
     )

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from ipslib.config import RunConfig
-from ipslib.data.megapixel_mnist import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.maps import BOX_COLOUR
 from ipslib.study.patch_scale import (
     _TOUCHING,

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ipslib.commands.queue import list_queue
 from ipslib.study.published_configs import CATEGORIES, PublishedRun, published_runs
-from ipslib.study.queue import list_queue
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 
 from ipslib.__main__ import main
 from ipslib.errors import IpslibError
-from ipslib.study.provenance import SCHEMA
+from ipslib.runs.provenance import SCHEMA
+from ipslib.runs.records import RecordStore
 from ipslib.study.published_configs import published_runs
-from ipslib.study.records import RecordStore
 from ipslib.study.regenerated import as_markdown, regenerated, renew_readme
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from ipslib.errors import IpslibError
-from ipslib.study.provenance import make_record
-from ipslib.study.records import RecordStore
+from ipslib.runs.provenance import make_record
+from ipslib.runs.records import RecordStore
 from ipslib.study.remeasure import remeasure, trained_runs
 from ipslib.study.tables import long_form
 from ipslib.training import train

@@ -4,7 +4,8 @@ from matplotlib import pyplot as plt
 
 from ipslib import paths
 from ipslib.errors import IpslibError
-from ipslib.study import profiles, session
+from ipslib.runs import profiles
+from ipslib.study import session
 from ipslib.study.session import Study, find_checkpoint
 
 BASE = """\

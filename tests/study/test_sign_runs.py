@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from ipslib.config import RunConfig
-from ipslib.data import standins
+from ipslib.datasets import synthetic
+from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
+from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
+from ipslib.runs.profiles import load_parameters
 from ipslib.study.comparisons import published_counterparts
 from ipslib.study.maps import AttentionMap, attention_figure
-from ipslib.study.profiles import load_parameters
 from ipslib.study.session import Study
 from ipslib.study.sign_runs import (
     SETTING,
@@ -21,8 +23,6 @@ from ipslib.study.sign_runs import (
     published_strip,
     with_sign,
 )
-from ipslib.traffic_signs.config import TrafficSignsConfig
-from ipslib.traffic_signs.dataset import load_traffic_signs
 from ipslib.training import build_network, evaluate
 
 matplotlib.use("Agg")
@@ -46,7 +46,7 @@ DRAWN = RunConfig.from_flat(
 
 @pytest.fixture
 def test_set(tmp_path, monkeypatch):
-    monkeypatch.setattr(standins, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(synthetic, "project_root", lambda: tmp_path)
     return load_traffic_signs(DRAWN.data, "test")
 
 

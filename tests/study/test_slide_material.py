@@ -1,15 +1,15 @@
 import pytest
 
-from ipslib.data import standins
+from ipslib.datasets import synthetic
+from ipslib.datasets.slides.sets import describe_bags
 from ipslib.errors import IpslibError
-from ipslib.slides.sets import describe_bags
 from ipslib.study.slide_material import find_material
 
 SMALLEST = {"n_train": 2, "n_test": 2, "side": 256, "mpp": 8.0, "tile_size": 32}
 
 
 def test_a_standin_is_drawn_and_prepared_once_and_says_what_it_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(standins, "project_root", lambda: tmp_path)
+    monkeypatch.setattr(synthetic, "project_root", lambda: tmp_path)
     material = find_material("", "", "", "", standin=SMALLEST)
     assert material.is_standin and material.bags.is_relative_to(tmp_path / "data" / "standins")
     assert material.warning.startswith("STAND-IN") and material.titled("x") == "STAND-IN: x"

@@ -2,9 +2,9 @@ import attrs
 import numpy as np
 import pytest
 
-from ipslib.data import standins
-from ipslib.data.datasets import open_dataset
-from ipslib.slides.sets import describe_bags
+from ipslib.datasets import synthetic
+from ipslib.datasets.registry import open_dataset
+from ipslib.datasets.slides.sets import describe_bags
 from ipslib.study.session import Study
 from ipslib.study.slide_figures import finding_curves, slide_to_bag
 from ipslib.study.slide_material import find_material
@@ -25,7 +25,7 @@ def made(tmp_path_factory):
     """Material, test set and runs of a stand-in of the smallest size."""
     folder = tmp_path_factory.mktemp("slides")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(standins, "project_root", lambda: folder)
+        patch.setattr(synthetic, "project_root", lambda: folder)
         patch.setenv("IPSLIB_OUTPUTS", str(folder / "outputs"))
         material = find_material("", "", "", "", standin=SMALL)
         data = attrs.asdict(describe_bags(material.bags, material.labels))

@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
+from ipslib.runs.one_run import train_and_record
+from ipslib.runs.records import RecordStore
 from ipslib.study.arms import ArmRuns
-from ipslib.study.one_run import train_and_record
-from ipslib.study.records import RecordStore
 from ipslib.study.tables import long_form
 from ipslib.study.transfer import transfer, transfer_map
 from tests.tiny import TINY

@@ -1,0 +1,1 @@
+"""What the command line runs: notebooks and studies, sweeps, the queue of published runs."""

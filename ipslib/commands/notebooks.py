@@ -1,0 +1,212 @@
+"""Execute one notebook without a browser, and keep what it made.
+
+A notebook's source is percent-format text. It becomes an .ipynb in a temporary folder, papermill
+runs it in a kernel process of its own, and the executed copy and its HTML go to the outputs.
+"""
+
+import base64
+import logging
+import os
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import papermill
+from jupyter_client.manager import KernelManager
+from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.runs.files import APART_VARIABLE, Layout, write_atomically
+from ipslib.runs.progress import Progress
+from ipslib.runs.schedule import JOBS_VARIABLE
+from ipslib.study.pictures import smaller_png
+
+KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+SECONDS_TO_START = 180
+DEAD_KERNEL = (
+    "the kernel died, most often for lack of memory: close other programs, "
+    "or choose a smaller profile, batch or memory_size"
+)
+
+
+@dataclass(frozen=True)
+class Execution:
+    """What came of one notebook."""
+
+    title: str
+    made: int
+    reused: int
+    failed: int
+    minutes: float
+    error: str = ""
+
+    @property
+    def state(self) -> str:
+        return "failed" if self.error else "done"
+
+
+def read_source(path: Path) -> NotebookNode:
+    """Read a percent-format notebook, with the kernel that papermill and JupyterLab ask for."""
+    notebook = jupytext.read(path)
+    notebook.metadata["kernelspec"] = dict(KERNEL)
+    return notebook
+
+
+def title_of(notebook: NotebookNode) -> str:
+    """Return the first heading."""
+    for cell in notebook.cells:
+        for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
+            if line.startswith("# "):
+                return line[2:].strip()
+    return "Untitled"
+
+
+def check_parameters(path: Path, parameters: Iterable[str]) -> None:
+    """Refuse names that the notebook's parameters cell lacks; papermill would only warn."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, f"{path.stem}.ipynb")
+        nbformat.write(read_source(path), source)
+        known = papermill.inspect_notebook(str(source))
+    parameters = set(parameters)
+    for name in sorted(parameters - known.keys()):
+        raise IpslibError(f"{path.stem} has no parameter {name!r}{did_you_mean(name, known)}")
+    if missing := sorted(known.keys() - parameters):
+        raise IpslibError(
+            f"{path.stem}: the profile's file gives no value for {', '.join(missing)}; "
+            "it must hold every name of the parameters cell"
+        )
+
+
+def execute(
+    path: Path, parameters: dict[str, Any], layout: Layout, *, share: int | None = None
+) -> Execution:
+    """Run a notebook and keep it as NN_name.ipynb and .html, or as NN_name.failed.ipynb.
+
+    Args:
+        path: the notebook's source.
+        parameters: of its parameters cell.
+        layout: where its results go.
+        share: cores that it has to itself, where others are executed beside it; its progress is
+            then told in lines, since bars would write over each other.
+
+    Raises:
+        IpslibError: for parameters that are not those of its parameters cell.
+    """
+    check_parameters(path, parameters)
+    layout.create()
+    source = read_source(path)
+    title, start = title_of(source), time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder, f"{path.stem}.ipynb"), Path(folder, "executed.ipynb")
+        nbformat.write(source, before)
+        with Progress(path.stem, Path(folder, "progress.jsonl"), bar=not share) as progress:
+            error = _run(before, after, parameters, layout, progress.file, share)
+        _keep(after, path, title, layout, failed=bool(error))
+    minutes = (time.monotonic() - start) / 60
+    return Execution(title, **asdict(progress.counts()), minutes=minutes, error=error)
+
+
+def _run(
+    before: Path,
+    after: Path,
+    parameters: dict[str, Any],
+    layout: Layout,
+    progress: Path,
+    share: int | None,
+) -> str:
+    """Let papermill execute; return what went wrong, or an empty text."""
+    package = Path(__file__).resolve().parents[2]
+    environment = {
+        "IPSLIB_OUTPUTS": str(layout.home.parent),
+        APART_VARIABLE: layout.apart,
+        "IPSLIB_PROGRESS": str(progress),
+        # The kernel imports the ipslib that runs it, whatever else is installed.
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")])),
+        "JUPYTER_PREFER_ENV_PATH": "1",  # not a python3 kernel of some other environment
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning at every kernel start
+    }
+    if share:
+        jobs = os.environ.get(JOBS_VARIABLE) or str(share)
+        environment |= {JOBS_VARIABLE: jobs, "OMP_NUM_THREADS": str(share)}
+    try:
+        with _environment(environment):
+            papermill.execute_notebook(
+                str(before),
+                str(after),
+                parameters=parameters,
+                progress_bar=False,
+                start_timeout=SECONDS_TO_START,
+                config=_encrypted(),
+            )
+    except PapermillExecutionError as error:
+        return describe(error)
+    except DeadKernelError:
+        return DEAD_KERNEL
+    return ""
+
+
+def _encrypted() -> Config:
+    """Encrypt the talk with the kernel where Jupyter can; newer kernels warn of plain text."""
+    known = "transport_encryption" in KernelManager.class_trait_names()
+    return Config({"KernelManager": {"transport_encryption": "auto"} if known else {}})
+
+
+def describe(error: PapermillExecutionError) -> str:
+    """Return the error's last line and the cell it came from; our own errors say it in one."""
+    last = (error.evalue.strip().splitlines() or [""])[-1]
+    if error.ename == IpslibError.__name__:
+        return last
+    cell = "\n".join(f"    {line}" for line in error.source.strip().splitlines())
+    return f"{error.ename}: {last}\n  in cell [{error.exec_count}]:\n{cell}"
+
+
+def _keep(executed: Path, path: Path, title: str, layout: Layout, *, failed: bool) -> None:
+    if not executed.is_file():
+        return
+    notebook = nbformat.read(executed, as_version=4)
+    notebook.metadata.pop("jupytext", None)
+    make_pictures_smaller(notebook)
+    notebook.metadata["papermill"].update(
+        input_path=f"notebooks/{path.name}", output_path=f"{path.stem}.ipynb"
+    )
+    text = nbformat.writes(notebook) + "\n"
+    partial = layout.notebooks / f"{path.stem}.failed.ipynb"
+    if failed:
+        write_atomically(partial, text)
+        return
+    logging.getLogger("traitlets").setLevel(logging.ERROR)  # warns of each figure without alt text
+    html, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": title}})
+    write_atomically(layout.notebooks / f"{path.stem}.ipynb", text)
+    write_atomically(layout.notebooks / f"{path.stem}.html", html)
+    partial.unlink(missing_ok=True)
+
+
+def make_pictures_smaller(notebook: NotebookNode) -> None:
+    """Replace the PNGs in a notebook's outputs by smaller ones that look the same."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            if "image/png" in data:
+                png = smaller_png(base64.b64decode(data["image/png"]))
+                data["image/png"] = base64.b64encode(png).decode()
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,1 +1,0 @@
-"""Images as bags of patches: grids, digits, noise, and the tasks drawn from them."""

@@ -1,0 +1,1 @@
+"""Images from files: read patch by patch, and tables that say their classes."""

@@ -1,0 +1,1 @@
+"""Megapixel MNIST: digits, noise, placement, and the scenes drawn from them patch by patch."""

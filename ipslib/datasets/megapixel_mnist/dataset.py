@@ -1,0 +1,167 @@
+"""Megapixel MNIST: five digits among noise on a canvas of any size, drawn patch by patch.
+
+An image is a key and its placements. Nothing is stored: patches are drawn when they are asked
+for, and the same key gives the same bytes whatever the machine, the order or the other images.
+Three digits share a class (`majority`), two are of other classes; Katharopoulos and Fleuret,
+arXiv 1905.03711, introduced the task, Bergner et al., arXiv 2210.13007, its four labels.
+"""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import NamedTuple
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from ipslib.config import N_CLASSES, N_DIGITS, DataConfig
+from ipslib.datasets.megapixel_mnist.digits import DigitSet, load_digits
+from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
+from ipslib.datasets.megapixel_mnist.placement import place_apart, place_freely
+from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
+from ipslib.datasets.megapixel_mnist.resize import resize_area
+from ipslib.datasets.megapixel_mnist.scenes import Layer, Scene, SceneBatch, Sheet
+from ipslib.fields import choice
+from ipslib.patches import PatchGrid
+
+_POOL_KEY, _IMAGE_KEY = 0, 1
+_REMEMBERED_OBJECTS = 1_000_000  # of all images together; a larger set is placed anew each time
+
+
+class Placement(NamedTuple):
+    """What lies where on an image, or, stacked, on several; corners are (row, column) in pixels."""
+
+    digits: np.ndarray  # (5,) indices into the digit set
+    digit_corners: np.ndarray  # (5, 2)
+    patterns: np.ndarray  # (n_noise,) indices into the pool
+    noise_corners: np.ndarray  # (n_noise, 2), in drawing order
+
+
+class LaidOut(NamedTuple):
+    """One image ready to be drawn whole, and its labels."""
+
+    scene: Scene
+    labels: dict[str, Tensor]
+
+
+@attrs.frozen
+class MegapixelMNIST:
+    """One split of the task. Image i of a split does not depend on how many images are used, so
+    smaller training sets are subsets of larger ones and the test set is always the same."""
+
+    config: DataConfig
+    split: str = choice("train", tuple(SPLITS))
+    chance = None  # follows from the task's rule, see `study.tables.chance_level`
+    _placed: dict[int, Placement] = attrs.field(factory=dict, init=False, repr=False, eq=False)
+
+    def __len__(self) -> int:
+        return self.config.n_train if self.split == "train" else self.config.n_test
+
+    @property
+    def grid(self) -> PatchGrid:
+        return self.config.grid
+
+    @property
+    def digits(self) -> DigitSet:
+        """The digits that this split draws from."""
+        return load_digits(self.config.digits, self.split)
+
+    @property
+    def provenance(self) -> dict[str, object]:
+        """The digits' source and the checksums of both splits."""
+        digits = {split: load_digits(self.config.digits, split) for split in SPLITS}
+        sums = {split: each.sha256 for split, each in digits.items()}
+        return {"digit_source": self.config.digits, "digits_sha256": sums}
+
+    def placement(self, index: int) -> Placement:
+        """Draw what lies where on image `index`; remembered where the split is small enough."""
+        placement = self._placed.get(index)
+        if placement is None:
+            placement = self._place(self._stream(_IMAGE_KEY, index))
+            if len(self) * (self.config.n_noise + N_DIGITS) <= _REMEMBERED_OBJECTS:
+                self._placed[index] = placement
+        return placement
+
+    def _place(self, random: np.random.RandomState) -> Placement:
+        config = self.config
+        same, other = self.digits.of_class(random.randint(N_CLASSES))
+        digits = np.concatenate([random.choice(same, 3), random.choice(other, N_DIGITS - 3)])
+        corners = place_apart(random, N_DIGITS, config.digit_size, config.canvas)
+        patterns = random.randint(0, max(config.n_patterns, 1), size=config.n_noise)
+        margin = BOX if config.noise == "line" else 0
+        noise_corners = place_freely(
+            random, config.n_noise, config.noise_size, config.canvas, margin=margin
+        )
+        return Placement(digits, corners, patterns, noise_corners)
+
+    def scene(self, placement: Placement) -> Scene:
+        """Make a placement drawable whole: noise first, in order, then digits."""
+        sizes = np.repeat(
+            [self.config.noise_size, self.config.digit_size], [self.config.n_noise, N_DIGITS]
+        )
+        corners = np.concatenate([placement.noise_corners, placement.digit_corners])
+        boxes = np.column_stack([corners, sizes, sizes])
+        return Scene(
+            boxes, [*self._noise_pool[placement.patterns], *self._digit_images(placement.digits)]
+        )
+
+    def labels(self, placement: Placement) -> dict[str, Tensor]:
+        """The label of each task; `multi` is a multi-hot vector (10,) of float32. Those of stacked
+        placements are stacked."""
+        present = torch.from_numpy(self.digits.labels[placement.digits])  # (..., 5)
+        topmost = torch.from_numpy(placement.digit_corners)[..., 0].argmin(dim=-1, keepdim=True)
+        multi = torch.zeros(*present.shape[:-1], N_CLASSES).scatter_(-1, present, 1.0)
+        all_labels = {
+            "majority": present.mode(dim=-1).values,
+            "max": present.amax(dim=-1),
+            "top": present.gather(-1, topmost).squeeze(-1),
+            "multi": multi,
+        }
+        return {task: all_labels[task] for task in self.config.tasks}
+
+    def image(self, index: int) -> LaidOut:
+        """Image `index`, to be drawn whole."""
+        placement = self.placement(index)
+        return LaidOut(self.scene(placement), self.labels(placement))
+
+    def augmented(self, *, seed: int, epoch: int) -> "MegapixelMNIST":
+        """The set itself: its images are never augmented."""
+        return self
+
+    def batch(self, indices: Sequence[int]) -> SceneBatch:
+        """Several images as one PatchBatch; its `boxes` are the digits'."""
+        placements = [self.placement(int(index)) for index in indices]
+        stacked = Placement(*(np.stack(parts) for parts in zip(*placements, strict=True)))
+        digits = np.arange(stacked.digits.size).reshape(stacked.digits.shape)
+        layers = [
+            Layer(self._noise_pool, stacked.patterns, stacked.noise_corners),
+            Layer(self._digit_images(stacked.digits.ravel()), digits, stacked.digit_corners),
+        ]
+        labels = self.labels(stacked)
+        return SceneBatch(self.grid, layers, sheet=self._noise_sheet, labels=labels)
+
+    def canvas(self, index: int) -> np.ndarray:
+        """One whole image (H, W) uint8, for figures."""
+        return self.scene(self.placement(index)).draw(self.config.canvas)
+
+    def _digit_images(self, digits: np.ndarray) -> np.ndarray:
+        return resize_area(self.digits.images[digits], self.config.digit_size)
+
+    @cached_property
+    def _noise_sheet(self) -> Sheet:
+        return Sheet(self._noise_pool, self.config.patch_size)
+
+    @property
+    def _noise_pool(self) -> np.ndarray:
+        config = self.config
+        return noise_pool(
+            config.noise,
+            config.n_patterns,
+            size=config.noise_size,
+            stroke_width=config.stroke_width,
+            key=(config.data_seed, SPLITS[self.split], _POOL_KEY),
+        )
+
+    def _stream(self, *key: int) -> np.random.RandomState:
+        return stream(self.config.data_seed, SPLITS[self.split], *key)

@@ -1,0 +1,169 @@
+"""Handwritten digits: the real MNIST, or an embedded set that needs no network.
+
+The embedded set is UCI's optical digits as scikit-learn ships them (1797 images of 8 x 8),
+enlarged to 20 px and centred by mass in a 28 px box as MNIST is. Its images stand in the order
+of their writers, so a cut in that order gives train and test sets of different writers.
+"""
+
+import hashlib
+import os
+from functools import cached_property, lru_cache
+from http.client import HTTPException
+from pathlib import Path
+from threading import Thread
+from urllib.request import Request, urlopen
+
+import attrs
+import numpy as np
+from PIL import Image
+
+from ipslib.datasets.megapixel_mnist.randomness import SPLITS
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.paths import project_root
+
+DATA_ROOT_VARIABLE = "IPSLIB_DATA"
+SOURCES = ("mnist", "embedded")
+EMBEDDED_TRAIN_SHARE = 0.75
+_NETWORK_PATIENCE_S = 6
+
+
+@attrs.frozen(eq=False)
+class DigitSet:
+    """Images (n, 28, 28) uint8 and labels (n,) of one split of one source."""
+
+    source: str
+    split: str
+    images: np.ndarray
+    labels: np.ndarray
+
+    def of_class(self, digit: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the images of a class, and of all the others."""
+        return self._by_class[digit]
+
+    @cached_property
+    def _by_class(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        members = [self.labels == digit for digit in range(10)]
+        return [(np.flatnonzero(member), np.flatnonzero(~member)) for member in members]
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the images' and labels' bytes: what a result was computed on."""
+        digest = hashlib.sha256(self.images.tobytes())
+        digest.update(self.labels.astype(np.uint8).tobytes())
+        return digest.hexdigest()
+
+
+def data_root() -> Path:
+    """The folder that holds `MNIST/raw`: $IPSLIB_DATA, or the project's `data`."""
+    named = os.environ.get(DATA_ROOT_VARIABLE)
+    if named and not Path(named).is_dir():
+        raise IpslibError(
+            f"{DATA_ROOT_VARIABLE} names the folder {named}, which does not exist; "
+            "correct it, or unset it to use data/ or the embedded digits."
+        )
+    return Path(named) if named else project_root() / "data"
+
+
+def find_source() -> str:
+    """Decide where digits come from: `mnist` when it is here or can be downloaded now, else
+    `embedded`. Without a network the answer comes within 10 seconds."""
+    if _mnist_is_here() or _network_answers():
+        return "mnist"
+    return "embedded"
+
+
+@lru_cache
+def load_digits(source: str, split: str) -> DigitSet:
+    """Load the digits of a split, `train` or `test`.
+
+    Raises:
+        IpslibError: for an unknown source, missing or truncated MNIST files, or no network.
+    """
+    if source not in SOURCES:
+        raise IpslibError(f"digits: unknown source {source!r}{did_you_mean(source, SOURCES)}.")
+    if split not in SPLITS:
+        raise IpslibError(f"digits: unknown split {split!r}{did_you_mean(split, SPLITS)}.")
+    images, labels = _mnist(split) if source == "mnist" else _embedded(split)
+    for array in (images, labels):
+        array.setflags(write=False)
+    return DigitSet(source, split, images, labels)
+
+
+def _mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
+    from torchvision.datasets import MNIST
+
+    root = data_root()
+    missing = not _mnist_is_here()
+    if missing and not _network_answers():
+        raise IpslibError(
+            f"MNIST is not at {root / 'MNIST' / 'raw'} and no mirror answers; set "
+            f"{DATA_ROOT_VARIABLE} to a root that holds MNIST/raw, or use digits: embedded."
+        )
+    try:
+        dataset = MNIST(root, train=split == "train", download=missing)
+        images, labels = dataset.data.numpy().copy(), dataset.targets.numpy().copy()
+    except Exception as error:  # torchvision asserts, raises ValueError, RuntimeError or OSError
+        raise IpslibError(
+            f"MNIST could not be read from {root / 'MNIST' / 'raw'}: a file is missing, truncated "
+            f"or damaged ({type(error).__name__}{_first_line(error)}); delete that folder to "
+            f"download it again, set {DATA_ROOT_VARIABLE} to a root that holds MNIST/raw, or use "
+            "digits: embedded."
+        ) from error
+    return images, labels
+
+
+def _mnist_is_here() -> bool:
+    from torchvision.datasets import MNIST
+
+    raw = data_root() / "MNIST" / "raw"
+    return all((raw / Path(name).stem).is_file() for name, _ in MNIST.resources)
+
+
+def _embedded(split: str) -> tuple[np.ndarray, np.ndarray]:
+    from sklearn.datasets import load_digits as optical_digits
+
+    bundle = optical_digits()
+    n_train = round(EMBEDDED_TRAIN_SHARE * len(bundle.target))
+    rows = slice(0, n_train) if split == "train" else slice(n_train, None)
+    images = np.stack([_like_mnist(image) for image in bundle.images[rows]])
+    return images, bundle.target[rows].astype(np.int64)
+
+
+def _like_mnist(image: np.ndarray) -> np.ndarray:
+    """An 8 x 8 image of 0..16 at 20 px in a 28 px box, its centre of mass in the middle."""
+    small = Image.fromarray((image * 255 / 16).astype(np.uint8))
+    large = np.asarray(small.resize((20, 20), Image.Resampling.BICUBIC)).astype(np.int64)
+    positions = np.arange(20)
+    ink = large.sum()
+    centre = [int((large.sum(axis=1 - axis) * positions).sum() / ink + 0.5) for axis in (0, 1)]
+    top, left = (min(max(14 - c, 0), 8) for c in centre)
+    box = np.zeros((28, 28), np.uint8)
+    box[top : top + 20, left : left + 20] = large
+    return box
+
+
+def _network_answers() -> bool:
+    """Whether a mirror of MNIST can be reached; name look-ups can hang, so a thread asks."""
+    from torchvision.datasets import MNIST
+
+    answers: list[bool] = []
+
+    def ask() -> None:
+        for mirror in MNIST.mirrors:
+            try:
+                request = Request(mirror + MNIST.resources[0][0], method="HEAD")
+                with urlopen(request, timeout=_NETWORK_PATIENCE_S / 2):
+                    answers.append(True)
+                    return
+            except (OSError, HTTPException):
+                continue
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_NETWORK_PATIENCE_S)
+    return bool(answers)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f": {lines[0]}" if lines else ""

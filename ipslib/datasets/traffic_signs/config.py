@@ -1,0 +1,91 @@
+"""What a run on the Swedish traffic signs is made of; the defaults are the published sizes."""
+
+import attrs
+
+from ipslib.datasets.traffic_signs.annotations import CLASSES
+from ipslib.errors import IpslibError
+from ipslib.fields import choice, flag, integer, number, side_lengths
+from ipslib.patches import PatchGrid
+
+_PUBLISHED_WIDTH, _PUBLISHED_SHIFT = 1600, 100
+_PUBLISHED_TRAIN, _PUBLISHED_TEST = 747, 684
+
+
+@attrs.frozen(kw_only=True)
+class TrafficSignsConfig:
+    """Sizes in pixels, counts in images.
+
+    A stand-in is drawn at 4/5 of the canvas, as the real photographs (960 x 1280) are of theirs.
+    """
+
+    signs: str = choice("real", ("real", "standin"))
+    canvas: tuple[int, int] = side_lengths((1200, 1600))  # what the photographs are brought to
+    patch_size: int = integer(100, at_least=4)
+    patch_stride: int = integer(lambda self: self.patch_size)
+    fraction: float = number(1.0, at_least=0.001, at_most=1.0)  # of each training class
+    thin_test: bool = flag(False)  # true, as published: the test set too
+    jitter: float = number(0.1, at_most=0.5)
+    translate: int = integer(
+        lambda self: round(self.canvas[1] * _PUBLISHED_SHIFT / _PUBLISHED_WIDTH), at_least=0
+    )
+    standin_train: int = integer(_PUBLISHED_TRAIN, at_least=len(CLASSES))  # as the real sets have
+    standin_test: int = integer(_PUBLISHED_TEST, at_least=len(CLASSES))
+    standin_shares: str = choice("published", ("published", "equal"))  # of the classes
+
+    def __attrs_post_init__(self) -> None:
+        height, width = self.canvas
+        if self.patch_size > min(self.canvas):
+            raise IpslibError(
+                f"patch_size: {self.patch_size} px does not fit the canvas of {height} x {width} "
+                "px; enlarge canvas or reduce patch_size."
+            )
+        if self.patch_stride > self.patch_size:
+            raise IpslibError(
+                f"patch_stride: {self.patch_stride} px leaves gaps between patches of "
+                f"{self.patch_size} px; reduce patch_stride or enlarge patch_size."
+            )
+
+    @property
+    def grid(self) -> PatchGrid:
+        return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return ("sign",)
+
+    @property
+    def n_classes(self) -> dict[str, int]:
+        """Outputs by task."""
+        return dict.fromkeys(self.tasks, len(CLASSES))
+
+    @property
+    def in_channels(self) -> int:
+        return 3
+
+    @property
+    def source(self) -> str:
+        """What results are made of, in words."""
+        if self.signs == "real":
+            return "the Swedish traffic signs"
+        return "a STAND-IN: road scenes drawn by this project, not the Swedish traffic signs"
+
+    @property
+    def short_name(self) -> str:
+        """In the published convention; what was drawn is called so."""
+        parts = ["traffic_sign" if self.signs == "real" else "traffic_standin"]
+        parts.append(f"{100 * self.fraction:03.4g}")
+        parts += ["thinned"] if self.thin_test else []
+        parts += [f"PS_{self.patch_size}"] if self.patch_size != 100 else []
+        return "_".join(parts)
+
+    @property
+    def n_train(self) -> int:
+        """Images that train, as far as can be told before they are read."""
+        whole = _PUBLISHED_TRAIN if self.signs == "real" else self.standin_train
+        return int(self.fraction * whole)
+
+    @property
+    def standin_size(self) -> tuple[int, int]:
+        """Height and width of a drawn photograph."""
+        height, width = (round(side * 4 / 5) for side in self.canvas)
+        return height, width

@@ -1,0 +1,1 @@
+"""Runs: from a configuration to its record, alone, side by side or on a cluster."""

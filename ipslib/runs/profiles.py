@@ -1,0 +1,126 @@
+"""The profiles of the study, and the parameters each gives to each notebook."""
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import yaml
+
+from ipslib.config import MEGAPIXEL_MNIST, DataConfig, RunConfig
+from ipslib.datasets.megapixel_mnist.digits import find_source
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.paths import project_root
+
+PROFILES = ("smoke", "quick", "paper")
+AUTO = "auto"  # of `digits`
+
+_NOTEBOOK = re.compile(r"\d\d_\w+\.py")
+_TEXT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+
+
+def check_profile(profile: str) -> str:
+    if profile not in PROFILES:
+        raise IpslibError(f"there is no profile {profile!r}{did_you_mean(profile, PROFILES)}")
+    return profile
+
+
+def list_notebooks(root: Path | None = None) -> list[Path]:
+    """Return the study's notebooks, notebooks/NN_name.py, in their order."""
+    folder = (root or project_root()) / "notebooks"
+    return sorted(path for path in folder.glob("*.py") if _NOTEBOOK.fullmatch(path.name))
+
+
+def resolve_notebook(name: str, root: Path | None = None) -> Path:
+    """Find a notebook by file name, by stem, or by number: "01" is 01_o2i_datasize."""
+    by_stem = {path.stem: path for path in list_notebooks(root)}
+    wanted = Path(name).name.removesuffix(".py").removesuffix(".ipynb")
+    if wanted in by_stem:
+        return by_stem[wanted]
+    number = wanted.zfill(2)
+    matches = [path for stem, path in by_stem.items() if stem.split("_")[0] == number]
+    if len(matches) == 1:
+        return matches[0]
+    raise IpslibError(f"there is no notebook {name!r}{did_you_mean(wanted, by_stem)}")
+
+
+def resolve_notebooks(names: Iterable[str], root: Path | None = None) -> list[Path]:
+    """Resolve each name once, in the study's order; no names are all notebooks."""
+    notebooks = list_notebooks(root)
+    if not notebooks:
+        raise IpslibError(
+            f"{root or project_root()} holds no notebooks/NN_name.py: run this inside the checkout"
+        )
+    chosen = {resolve_notebook(name, root) for name in names}
+    return sorted(chosen) or notebooks
+
+
+def load_parameters(
+    profile: str, notebook: str | Path, *, root: Path | None = None
+) -> dict[str, Any]:
+    """Read the complete parameter set that a profile gives to one notebook."""
+    stem = resolve_notebook(str(notebook), root).stem
+    return _load(check_profile(profile), stem, root)
+
+
+def load_base(profile: str, *, root: Path | None = None) -> dict[str, Any]:
+    """Read the run settings that all notebooks of a profile share."""
+    return _load(check_profile(profile), "base", root)
+
+
+def base_config(
+    profile: str, overrides: Mapping[str, Any] | None = None, *, root: Path | None = None
+) -> RunConfig:
+    """The run that all runs of a profile start from, some of its fields overridden.
+
+    `digits: auto` is decided here: MNIST where it is or can be downloaded, else embedded. For
+    another `dataset` the profile gives the network and its training, not the data.
+    """
+    settings, overrides = load_base(profile, root=root), dict(overrides or {})
+    if overrides.get("dataset", MEGAPIXEL_MNIST) != MEGAPIXEL_MNIST:
+        of_images = {field.name for field in attrs.fields(DataConfig)}
+        settings = {name: value for name, value in settings.items() if name not in of_images}
+    settings |= overrides
+    decide = settings.get("digits") == AUTO
+    if decide:
+        del settings["digits"]
+    config = RunConfig.from_flat(settings)  # refuses what is wrong before a network is asked
+    return config.replace(digits=find_source()) if decide else config
+
+
+def parse_value(text: str) -> Any:
+    """Read a value from the command line: a number, true, null or a list, else the text itself."""
+    if _TEXT_NUMBER.fullmatch(text):
+        return float(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+
+
+def _load(profile: str, stem: str, root: Path | None) -> dict[str, Any]:
+    name = f"params/{profile}/{stem}.yaml"
+    path = (root or project_root()) / name
+    if not path.is_file():
+        raise IpslibError(f"{name} is missing: it holds what the profile {profile!r} sets")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise IpslibError(f"{name} is not valid YAML: {reason}") from error
+    if not isinstance(values, dict):
+        raise IpslibError(f"{name} must hold 'name: value' lines, got a {type(values).__name__}")
+    for key, value in values.items():
+        _refuse_text_number(name, key, value)
+    return values
+
+
+def _refuse_text_number(file: str, key: str, value: Any) -> None:
+    """YAML 1.1 reads 1e-3 as text; papermill would hand that text to the notebook."""
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, str) and _TEXT_NUMBER.fullmatch(item):
+            raise IpslibError(
+                f"{file}: {key} is {item!r}, which YAML reads as text: write it with a decimal "
+                "point and a signed exponent, as in 1.0e-3"
+            )

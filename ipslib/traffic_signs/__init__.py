@@ -1,1 +1,0 @@
-"""Swedish traffic signs: annotations, photographs and the task made of them, and a stand-in."""

@@ -1,0 +1,122 @@
+import nbformat
+import pytest
+from papermill.exceptions import PapermillExecutionError
+
+from ipslib.commands import notebooks
+from ipslib.commands.notebooks import (
+    DEAD_KERNEL,
+    check_parameters,
+    describe,
+    execute,
+    read_source,
+    title_of,
+)
+from ipslib.errors import IpslibError
+from ipslib.runs.files import Layout
+
+VALUES = {"size": 7, "rate": 0.5}
+
+GOOD = """
+import json, os, ipslib
+with open(os.environ["IPSLIB_PROGRESS"], "a") as file:
+    for event in (
+        {"event": "start", "runs": 3, "reused": 1},
+        {"event": "run", "name": "a", "status": "reused"},
+        {"event": "epoch", "run": "b", "done_epochs": 1, "total_epochs": 4},
+        {"event": "run", "name": "b", "status": "made"},
+        {"event": "run", "name": "c", "status": "made"},
+    ):
+        file.write(json.dumps(event) + "\\n")
+print("size is", size, "outputs in", os.path.basename(os.environ["IPSLIB_OUTPUTS"]))
+"""
+
+
+def outputs_of(notebook) -> str:
+    cells = (cell for cell in notebook.cells if cell.cell_type == "code")
+    return "".join(output.get("text", "") for cell in cells for output in cell.outputs)
+
+
+def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project):
+    path = project.add("01_good", GOOD, title="01 - Does it run?")
+    layout = Layout.of("quick", root=project.root)
+    stale = layout.create().notebooks / "01_good.failed.ipynb"
+    stale.write_text("of an earlier call")
+
+    result = execute(path, VALUES, layout)
+
+    assert (result.state, result.made, result.reused, result.failed) == ("done", 2, 1, 0)
+    assert result.title == "01 - Does it run?"
+    names = {file.name for file in layout.notebooks.iterdir()}
+    assert names == {"01_good.ipynb", "01_good.html"}
+    executed = nbformat.read(layout.notebooks / "01_good.ipynb", as_version=4)
+    assert "size is 7 outputs in results" in outputs_of(executed)
+    assert executed.metadata.papermill.input_path == "notebooks/01_good.py"
+    assert str(project.root.parent) not in str(executed.metadata)
+    assert "jupytext" not in executed.metadata
+    assert "<title>01 - Does it run?</title>" in (layout.notebooks / "01_good.html").read_text()
+
+
+def test_a_failing_cell_keeps_the_partial_notebook(project):
+    path = project.add("02_bad", "print('so far')\nraise ZeroDivisionError('too\\nsmall')")
+    layout = Layout.of("quick", root=project.root)
+
+    result = execute(path, VALUES, layout)
+
+    assert result.state == "failed"
+    assert result.error.startswith("ZeroDivisionError: small\n  in cell [3]:\n    print('so far')")
+    assert [file.name for file in layout.notebooks.iterdir()] == ["02_bad.failed.ipynb"]
+    partial = nbformat.read(layout.notebooks / "02_bad.failed.ipynb", as_version=4)
+    assert "so far" in outputs_of(partial)
+
+
+def test_a_dead_kernel_is_said_to_be_dead(project):
+    path = project.add("03_dead", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    layout = Layout.of("quick", root=project.root)
+    result = execute(path, VALUES, layout)
+    assert result.error == DEAD_KERNEL
+    assert [file.name for file in layout.notebooks.iterdir()] == ["03_dead.failed.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"sise": 1, "rate": 1}, "01_good has no parameter 'sise' .did you mean 'size'"),
+        ({"size": 1}, "no value for rate"),
+    ],
+)
+def test_wrong_parameters_are_refused_before_anything_is_written(project, values, complaint):
+    path = project.add("01_good", GOOD)
+    layout = Layout.of("quick", root=project.root)
+    with pytest.raises(IpslibError, match=complaint):
+        execute(path, values, layout)
+    assert not layout.folder.exists()
+
+
+def test_parameters_of_every_plain_literal_are_seen(project):
+    path = project.add("01_good", "1")
+    literals = 'names = [\n    "a",\n    "b",\n]\nrun: str = "x"  # help\nnothing = None'
+    path.write_text(path.read_text().replace("rate = 0.1", literals))
+    check_parameters(path, {"size", "names", "run", "nothing"})
+
+
+def test_our_own_error_is_its_sentence():
+    error = PapermillExecutionError(1, 4, "run()", "IpslibError", "canvas 10 is too small", [])
+    assert describe(error) == "canvas 10 is too small"
+
+
+def test_title_is_the_first_heading_of_a_text_cell(project):
+    path = project.add("01_good", "# not this", title="01 - This")
+    assert title_of(read_source(path)) == "01 - This"
+
+
+def test_pictures_of_a_notebook_are_made_smaller(monkeypatch):
+    monkeypatch.setattr(notebooks, "smaller_png", lambda png: png[:2])
+    picture = nbformat.v4.new_output(
+        "display_data", data={"image/png": "YWJjZA==", "text/plain": "x"}
+    )
+    text = nbformat.v4.new_output("display_data", data={"text/plain": "y"})
+    cell = nbformat.v4.new_code_cell(outputs=[picture, text])
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("text"), cell])
+    notebooks.make_pictures_smaller(notebook)
+    assert cell.outputs[0].data == {"image/png": "YWI=", "text/plain": "x"}
+    assert cell.outputs[1].data == {"text/plain": "y"}

@@ -1,0 +1,202 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from ipslib.__main__ import main
+from ipslib.commands.sweep import read_sweep, run_sweep
+from ipslib.errors import IpslibError
+from ipslib.runs import profiles
+from ipslib.runs.files import Layout
+from ipslib.runs.records import RecordStore
+
+TINY = {
+    "digits": "embedded", "canvas": 84, "n_noise": 1, "n_train": 8, "n_test": 4, "memory_size": 3,
+    "iter_size": 3, "epochs": 1, "batch_size": 4,
+}  # fmt: skip
+DIVERGES = {
+    "lr": 10.0, "semantic_weight": 1e6, "diversity_weight": 1e6, "weight_decay": 10.0,
+    "warmup_epochs": 0, "epochs": 30,
+}  # fmt: skip
+TABLE = """
+from ipslib.config import RunConfig
+from ipslib.runs.files import Layout
+from ipslib.runs.records import RecordStore
+from ipslib.runs.schedule import run_all
+layout = Layout.of("smoke")
+config = RunConfig.from_flat(tiny | {"seed": size})
+[record] = run_all([config], RecordStore(layout.records), jobs=1)
+assert size < 9, "too large"
+(layout.tables / "01_size.csv").write_text(str(size))
+"""
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch) -> Path:
+    folder = tmp_path / "outputs"
+    monkeypatch.setenv("IPSLIB_OUTPUTS", str(folder))
+    monkeypatch.setenv("IPSLIB_PROGRESS", str(tmp_path / "events"))
+    monkeypatch.setattr(profiles, "find_source", lambda: "embedded")  # no waiting for a network
+    return folder
+
+
+@pytest.fixture
+def sweep_file(tmp_path):
+    def write(**said) -> str:
+        path = tmp_path / "sweep.yaml"
+        path.write_text(yaml.safe_dump(said))
+        return str(path)
+
+    return write
+
+
+def test_a_grid_is_every_combination_and_runs_are_single_settings(sweep_file):
+    path = sweep_file(
+        fixed={"epochs": 6},
+        grid={"digit_size": [20, 28], "seed": [0, 1]},
+        runs=[{"digit_size": 40}, {"epochs": 7}],
+    )
+    sweep = read_sweep(path)
+    assert (sweep.profile, sweep.notebook) == ("quick", None)
+    assert sweep.settings == [
+        {"epochs": 6, "digit_size": 20, "seed": 0},
+        {"epochs": 6, "digit_size": 20, "seed": 1},
+        {"epochs": 6, "digit_size": 28, "seed": 0},
+        {"epochs": 6, "digit_size": 28, "seed": 1},
+        {"epochs": 6, "digit_size": 40},
+        {"epochs": 7},
+    ]
+    assert read_sweep(yaml.safe_load(Path(path).read_text())) == sweep  # as in a notebook
+
+
+@pytest.mark.parametrize(
+    ("said", "sentence"),
+    [
+        ({"grids": {}}, "unknown key 'grids' .did you mean 'grid'"),
+        ({"grid": {"seed": 3}}, "grid: wanted a list for seed, got 3"),
+        ({"grid": [1]}, "grid: wanted .field: value., got .1."),
+        ({"runs": {"seed": 1}}, "runs: wanted a list of settings"),
+        ({"runs": ["seed"]}, "runs: wanted .field: value., got 'seed'"),
+        ({"fixed": {"seed": 1}}, "names no runs"),
+        ({"grid": {"seed": []}}, "names no runs"),
+        ({"profile": "qiuck", "runs": [{}]}, "no profile 'qiuck' .did you mean 'quick'"),
+    ],
+)
+def test_a_wrong_sweep_is_refused_with_the_remedy(said, sentence, sweep_file):
+    for source in (said, sweep_file(**said)):
+        with pytest.raises(IpslibError, match=sentence):
+            read_sweep(source)
+
+
+def test_a_file_that_is_missing_or_no_mapping_is_refused(tmp_path):
+    with pytest.raises(IpslibError, match="there is no sweep file at .*nowhere.yaml"):
+        read_sweep(tmp_path / "nowhere.yaml")
+    for text, sentence in (("[1]", "'name: value' lines"), ("a: [", "is not valid YAML")):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(IpslibError, match=sentence):
+            read_sweep(tmp_path / "bad.yaml")
+
+
+def test_the_sweeps_of_the_study_name_runs_that_can_be_made(outputs):
+    folder = Path(__file__).resolve().parents[2] / "params" / "sweeps"
+    assert read_sweep("params/sweeps/o2i_seeds.yaml") == read_sweep(folder / "o2i_seeds.yaml")
+    for path in folder.glob("*.yaml"):
+        sweep = read_sweep(path)
+        base = profiles.base_config(sweep.profile)
+        assert sweep.notebook or [base.replace(**setting) for setting in sweep.settings]
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"runs": [{"seed": 1}, {"memory_sizes": 3}]}, "'memory_sizes' .* mean 'memory_size'"),
+        ({"runs": [{"seed": 1}], "grid": {"lr": [1.0, "fast"]}}, "lr: wanted a number"),
+    ],
+)
+def test_a_wrong_field_stops_the_sweep_before_anything_is_written(outputs, settings, sentence):
+    with pytest.raises(IpslibError, match=sentence):
+        run_sweep({"profile": "smoke", "fixed": TINY} | settings)
+    assert not outputs.exists()
+
+
+def test_jobs_are_at_least_one(outputs):
+    with pytest.raises(IpslibError, match="jobs: wanted at least 1, got 0"):
+        run_sweep({"runs": [{}]}, jobs=0)
+
+
+def test_a_sweep_runs_here_goes_on_after_a_failure_and_is_reused(outputs, sweep_file, capsys):
+    torch.set_num_threads(1)
+    path = sweep_file(
+        profile="smoke", fixed=TINY, grid={"seed": [0, 1]}, runs=[DIVERGES, {"seed": 1}]
+    )
+    assert main(["sweep", path]) == 1
+    head, _, first, second, failed = capsys.readouterr().out.splitlines()
+    assert head.split() == ["run", "id", "state", "last", "epoch", "on", "test"]
+    assert " made " in first and "majority" in first and "%" in first
+    assert "seed_1" in second
+    assert " failed " in failed and "diverged: " in failed and "no longer finite" in failed
+
+    store = RecordStore(Layout.of("smoke").records)
+    assert sorted(record["config"]["seed"] for record in store.all()) == [0, 1]
+    [failure] = store.failures()
+    assert failure["reason"] == "diverged"
+
+    swept = run_sweep({"profile": "smoke", "fixed": TINY, "grid": {"seed": [1, 0]}})
+    assert [row["state"] for row in swept.rows] == ["reused", "reused"]
+    assert [record["config"]["seed"] for record in swept.records] == [1, 0]
+    assert swept.n_failed == 0
+
+
+def test_processes_side_by_side_make_the_records_of_a_serial_sweep(outputs, monkeypatch, tmp_path):
+    torch.set_num_threads(1)
+    said = {"profile": "smoke", "fixed": TINY, "grid": {"seed": [0, 1]}}
+    apart = run_sweep(said, jobs=2).records
+    monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path / "serial"))
+    for ours, theirs in zip(run_sweep(said).records, apart, strict=True):
+        assert json.dumps(ours["history"]) == json.dumps(theirs["history"])
+
+
+@pytest.fixture
+def tiny_notebook(project, outputs, monkeypatch):
+    monkeypatch.setattr(profiles, "project_root", lambda: project.root)
+    path = project.add("01_sizes", TABLE, profile="smoke")
+    width = {"width": 0.125, "n_heads": 4, "patch_size": 28, "warmup_epochs": 0}
+    path.write_text(path.read_text().replace("rate = 0.1", f"rate = 0.1\ntiny = {TINY | width}"))
+    project.set("smoke", "01_sizes", yaml.safe_dump({"size": 0, "rate": 0.5, "tiny": TINY | width}))
+    return path
+
+
+def test_a_notebook_is_executed_apart_for_each_setting_and_shares_its_records(
+    tiny_notebook, outputs, sweep_file, capsys
+):
+    path = sweep_file(profile="smoke", notebook="01", grid={"size": [9, 3]})
+    assert main(["sweep", path]) == 1
+    failed, done = capsys.readouterr().out.splitlines()[2:]
+    assert '{"size": 9}' in failed and "AssertionError: too large" in failed
+    assert '{"size": 3}' in done and " done " in done
+
+    home = outputs / "smoke"
+    assert sorted(path.name for path in home.iterdir()) == ["records", "sweeps"]
+    assert len(list((home / "records").glob("*.json"))) == 2
+    assert [path.read_text() for path in home.glob("sweeps/*/tables/01_size.csv")] == ["3"]
+    assert len(list(home.glob("sweeps/01_sizes-*/notebooks/01_sizes.html"))) == 1
+    assert len(list(home.glob("sweeps/01_sizes-*/notebooks/01_sizes.failed.ipynb"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "options", "sentence"),
+    [
+        ({"runs": [{"siz": 1}]}, {}, "no parameter 'siz' .did you mean 'size'"),
+        ({"runs": [{"profile": "quick"}]}, {}, "profile: name it at the top"),
+        ({"runs": [{"size": 1}]}, {"jobs": 2}, "leave out --jobs and --scheduler"),
+        ({"runs": [{"size": 1}]}, {"scheduler": "tcp://127.0.0.1:1"}, "sweep the bare runs"),
+    ],
+)
+def test_a_notebook_sweep_that_cannot_be_is_refused_at_once(
+    tiny_notebook, outputs, said, options, sentence
+):
+    with pytest.raises(IpslibError, match=sentence):
+        run_sweep({"profile": "smoke", "notebook": "01_sizes"} | said, **options)
+    assert not outputs.exists()

@@ -1,0 +1,178 @@
+import pickle
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from ipslib.datasets.images.image import ArraySource, npy_source
+from ipslib.errors import IpslibError
+from ipslib.patches import PatchGrid, cut_image
+
+P, S = 12, 9
+IMAGE = np.random.RandomState(0).randint(0, 256, (61, 47, 3)).astype(np.uint8)
+
+
+def all_patches(image: np.ndarray, patch_size: int = P, patch_stride: int = S) -> torch.Tensor:
+    """By cutting the whole image (H, W) or (H, W, C), whose values must fit float32."""
+    image = image[:, :, None] if image.ndim == 2 else image
+    grid = PatchGrid(image.shape[:2], patch_size, patch_stride)
+    native = image.astype(image.dtype.newbyteorder("="), order="C")
+    native = native if image.dtype == np.uint8 else native.astype(np.float32)
+    return cut_image(native.transpose(2, 0, 1), grid)
+
+
+def reads_like(source, whole: torch.Tensor) -> None:
+    """Every patch, in another order, some twice."""
+    order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(1))
+    order = torch.cat([order, order[:3]])
+    patches = source.read(order)
+    assert patches.dtype == whole.dtype == source.dtype
+    assert source.n_patches == len(whole) and source.patch_shape == tuple(whole.shape[1:])
+    assert torch.equal(patches, whole[order])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_patches_are_those_of_the_whole_image_cut(data):
+    size = data.draw(st.integers(1, 12))
+    stride = data.draw(st.integers(1, size))
+    shape = data.draw(
+        st.tuples(st.integers(1, 30), st.integers(1, 30))
+        | st.tuples(st.integers(5, 30), st.integers(1, 30), st.integers(1, 3))
+    )
+    numbers = st.sampled_from([np.dtype(np.uint8), np.dtype(np.float32), np.dtype(">f4")])
+    image = data.draw(arrays.arrays(data.draw(numbers), shape, elements={"min_value": 0}))
+    source = ArraySource(image, patch_size=size, patch_stride=stride)
+    reads_like(source, all_patches(image, size, stride))
+
+
+def test_the_stride_is_the_patch_size_where_none_is_given():
+    reads_like(ArraySource(IMAGE, patch_size=P), all_patches(IMAGE, P, P))
+
+
+def test_values_of_16_bits_become_floats_to_1():
+    image = np.array([[0, 65535], [256, 1]], np.uint16)
+    patch = ArraySource(image, patch_size=2).read(torch.tensor([0]))
+    assert torch.equal(patch[0, 0], torch.from_numpy(image / np.float32(65535)))
+    assert patch.min() == 0 and patch.max() == 1
+
+
+VIEWS = {
+    "as it is": lambda image: image,
+    "a part": lambda image: image[5:50, 3:],
+    "every second pixel": lambda image: image[::2, 1::2],
+    "upside down": lambda image: image[::-1],
+    "transposed": lambda image: image.transpose(1, 0, 2),
+    "one channel": lambda image: image[:, :, 1],
+    "plain view": np.asarray,
+}
+
+
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("mode", ["r", "r+", "c"])
+def test_views_of_a_memory_map_are_read_as_what_they_show(tmp_path, view, order, mode):
+    np.save(tmp_path / "a.npy", np.asarray(IMAGE, order=order))
+    image = VIEWS[view](np.load(tmp_path / "a.npy", mmap_mode=mode))
+    source = ArraySource(image, patch_size=P, patch_stride=S)
+    reads_like(source, all_patches(VIEWS[view](IMAGE)))
+    reads_like(pickle.loads(pickle.dumps(source)), all_patches(VIEWS[view](IMAGE)))
+
+
+def test_a_raw_map_starts_where_it_says(tmp_path):
+    (tmp_path / "a.raw").write_bytes(bytes(1001) + IMAGE.tobytes())
+    image = np.memmap(tmp_path / "a.raw", np.uint8, "r", 1001, IMAGE.shape)
+    reads_like(ArraySource(image, patch_size=P, patch_stride=S), all_patches(IMAGE))
+
+
+@pytest.mark.parametrize("mode", ["w+", "c"])
+def test_what_is_written_to_a_map_is_read(tmp_path, mode):
+    (tmp_path / "a.raw").write_bytes(bytes(IMAGE.size))
+    image = np.memmap(tmp_path / "a.raw", np.uint8, mode, 0, IMAGE.shape)
+    source = ArraySource(image, patch_size=P, patch_stride=S)
+    image[:] = IMAGE
+    reads_like(source, all_patches(IMAGE))
+
+
+def test_a_map_travels_as_a_path_and_an_array_with_its_pixels(tmp_path):
+    image = np.zeros((1000, 1000), np.uint8)
+    np.save(tmp_path / "a.npy", image)
+    assert len(pickle.dumps(npy_source(tmp_path / "a.npy", patch_size=P))) < 2000
+    assert len(pickle.dumps(ArraySource(image, patch_size=P))) > 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_reading_a_whole_map_leaves_no_page_of_it_in_this_process(tmp_path):
+    def mapped_mb() -> float:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith("RssFile"))) / 1024
+
+    np.save(tmp_path / "a.npy", np.ones((8000, 8000), np.uint8))  # 61 MB
+    source = npy_source(tmp_path / "a.npy", patch_size=200)
+    before = mapped_mb()
+    for patches in torch.arange(source.n_patches).split(100):
+        assert source.read(patches).min() == 1
+        assert mapped_mb() < before + 5
+
+
+def test_a_patch_outside_the_image_is_a_mistake_and_not_an_empty_patch():
+    source = ArraySource(IMAGE, patch_size=P)
+    for wrong in (-1, source.n_patches):
+        with pytest.raises(IndexError, match=f"0 to {source.n_patches - 1}"):
+            source.read(torch.tensor([0, wrong]))
+    assert len(source.read(torch.tensor([], dtype=torch.long))) == 0
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (np.zeros((4, 4), np.int64), "got int64; convert"),
+        (np.zeros((4, 4), bool), "got bool; convert"),
+        (np.zeros((4, 4), np.uint32), "got uint32; convert"),
+        (np.zeros((4, 4), complex), "got complex128; convert"),
+        (np.zeros((3, 40, 50), np.uint8), "got an array of 3 x 40 x 50; move the channels last"),
+        (np.zeros((2, 4, 4, 3), np.uint8), "got an array of 2 x 4 x 4 x 3; make a source of each"),
+        (np.zeros(9, np.uint8), "got an array of 9;"),
+        (np.zeros((), np.uint8), "got an array of one number;"),
+        (np.zeros((0, 4), np.uint8), "got 0 x 4 px in 1 channels; leave it out"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_a_sentence(image, said):
+    with pytest.raises(IpslibError, match="^scan 7: wanted ") as refusal:
+        ArraySource(image, patch_size=2, name="scan 7")
+    assert said in str(refusal.value) and str(refusal.value).endswith(".")
+
+
+@pytest.mark.parametrize(("patch_size", "patch_stride"), [(10, 11), (10, 0), (0, None), (-5, None)])
+def test_a_stride_that_leaves_gaps_is_refused(patch_size, patch_stride):
+    with pytest.raises(IpslibError, match="wanted a patch_stride from 1 to the patch_size"):
+        ArraySource(IMAGE, patch_size=patch_size, patch_stride=patch_stride)
+
+
+def test_damaged_npy_files_are_refused_by_name(tmp_path):
+    np.save(tmp_path / "whole.npy", IMAGE)
+    stored = (tmp_path / "whole.npy").read_bytes()
+    for length in (0, 5, 60, 127, 128, 500, len(stored) - 1):
+        (tmp_path / "torn.npy").write_bytes(stored[:length])
+        with pytest.raises(IpslibError, match=r"torn\.npy: wanted a readable file.*numpy\.save\.$"):
+            npy_source(tmp_path / "torn.npy", patch_size=P)
+    np.save(tmp_path / "objects.npy", np.array([{}], object), allow_pickle=True)
+    with pytest.raises(IpslibError, match=r"objects\.npy"):
+        npy_source(tmp_path / "objects.npy", patch_size=P)
+    np.savez(tmp_path / "several.npz", IMAGE)
+    (tmp_path / "several.npz").rename(tmp_path / "several.npy")
+    with pytest.raises(IpslibError, match="archive of several"):
+        npy_source(tmp_path / "several.npy", patch_size=P)
+
+
+def test_a_map_whose_file_has_shrunk_is_refused(tmp_path):
+    np.save(tmp_path / "a.npy", IMAGE)
+    image = np.load(tmp_path / "a.npy", mmap_mode="r")
+    (tmp_path / "a.npy").write_bytes(b"short")
+    with pytest.raises(IpslibError, match=r"a\.npy: wanted a readable file"):
+        ArraySource(image, patch_size=P)

@@ -1,0 +1,134 @@
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from ipslib.datasets.images.own_images import OwnImages, describe_images, read_labels
+from ipslib.errors import IpslibError
+
+
+def write_images(folder, n=12, side=40, sides=None):
+    """Grey squares on black, bright or dim; the CSV names both classes equally often."""
+    rows = []
+    for i in range(n):
+        size = (sides or [side])[i % len(sides or [side])]
+        image = np.zeros((size, size), np.uint8)
+        image[4:12, 4:12] = 250 if i % 2 else 90
+        Image.fromarray(image).save(folder / f"{i}.png")
+        rows.append({"image": f"{i}.png", "kind": "bright" if i % 2 else "dim"})
+    table = pd.DataFrame(rows)
+    table.to_csv(folder / "labels.csv", index=False)
+    return table
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_images(tmp_path)
+    return tmp_path
+
+
+def rewrite(folder, **columns):
+    table = pd.DataFrame(read_labels(folder / "labels.csv") | columns)
+    table.to_csv(folder / "labels.csv", index=False)
+
+
+class TestDescribe:
+    def test_classes_channels_and_the_hash_come_from_the_files(self, folder):
+        config = describe_images(folder / "labels.csv", patch_size=10)
+        assert config.classes == {"kind": ["bright", "dim"]} and config.n_classes == {"kind": 2}
+        assert (config.in_channels, config.patch_size, config.patch_stride) == (1, 10, 10)
+        Image.new("RGB", (20, 20)).save(folder / "0.png")
+        assert describe_images(folder / "labels.csv", patch_size=10).in_channels == 3
+
+    def test_a_column_a_task(self, folder):
+        rewrite(folder, size=["small", "large", "huge"] * 4)
+        config = describe_images(folder / "labels.csv")
+        assert config.n_classes == {"kind": 2, "size": 3}
+
+    @pytest.mark.parametrize(
+        ("text", "said"),
+        [
+            ("image\n0.png\n", "at least one column of labels"),
+            ("picture,kind\n0.png,a\n", "column 'image'"),
+            ("image,kind\n", "got 0 lines"),
+            ("image,kind\n0.png,a\n1.png,\n", "columns image, kind, got .* in line 3"),
+            ("image,kind\n0.png,a\n0.png,b\n", "second one of 0.png in line 3"),
+            ("image,kind\n0.png,a\n1.png,a\n", "at least two classes in column kind"),
+            ("image,split,kind\n0.png,train,a\n1.png,train,b\n", "train and test in column split"),
+            ("image,kind\nno.png,a\nnone.png,b\n", "could read none of the 2"),
+            ('image,kind\n"0.png,a\n', "could not read it"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, folder, text, said):
+        (folder / "labels.csv").write_text(text)
+        with pytest.raises(IpslibError, match=said):
+            describe_images(folder / "labels.csv")
+
+    def test_a_missing_csv_and_an_unknown_field_are_told(self, folder):
+        with pytest.raises(IpslibError, match="found nothing"):
+            describe_images(folder / "none.csv")
+        with pytest.raises(IpslibError, match="'patch_sise' is no field.*patch_size"):
+            describe_images(folder / "labels.csv", patch_sise=10)
+
+
+class TestSplit:
+    def test_without_a_column_a_share_of_each_class_tests(self, folder):
+        config = describe_images(folder / "labels.csv", patch_size=10, test_share=1 / 3)
+        train, test = OwnImages(config, "train"), OwnImages(config, "test")
+        assert (len(train), len(test)) == (8, 4)
+        assert not set(train.names) & set(test.names)
+        assert sorted(test.labels("kind")) == ["bright"] * 2 + ["dim"] * 2
+        assert test.names == OwnImages(config, "test").names
+        assert test.chance == {"kind": 0.5}
+
+    def test_a_column_decides(self, folder):
+        rewrite(folder, split=["test"] * 3 + ["train"] * 9)
+        test = OwnImages(describe_images(folder / "labels.csv", patch_size=10), "test")
+        assert [name.rpartition("/")[2] for name in test.names] == ["0.png", "1.png", "2.png"]
+
+    def test_too_few_of_a_class_is_told(self, folder):
+        rewrite(folder, kind=["one"] + ["other"] * 11)
+        config = describe_images(folder / "labels.csv", patch_size=10)
+        with pytest.raises(IpslibError, match=r"enough images of each class of kind.*'one': 1"):
+            len(OwnImages(config, "train"))
+
+
+class TestImages:
+    def test_batches_hold_pixels_and_labels(self, folder):
+        data = OwnImages(describe_images(folder / "labels.csv", patch_size=10), "train")
+        batch = data.batch([0, 3])
+        assert (batch.batch_size, [part.n_patches for part in batch.parts]) == (2, [16, 16])
+        names = data.config.classes["kind"]
+        assert [names[i] for i in batch.labels["kind"]] == [data.labels("kind")[i] for i in (0, 3)]
+        first = batch.read(torch.tensor([0]), torch.tensor([0]))[0, 0]
+        assert first[4:, 4:].unique().item() == {"bright": 250, "dim": 90}[data.labels("kind")[0]]
+
+    def test_images_of_many_sizes_make_one_batch(self, tmp_path):
+        write_images(tmp_path, sides=[40, 60])
+        data = OwnImages(describe_images(tmp_path / "labels.csv", patch_size=10), "train")
+        batch = data.batch(range(len(data)))
+        assert {part.n_patches for part in batch.parts} == {16, 36}
+        image, patch = torch.tensor([3, 0, 3, 1]), torch.tensor([1, 0, 0, 15])
+        read = batch.read(image, patch)
+        for i, p, instance in zip(image, patch, read, strict=True):
+            single = batch.parts[i].read(torch.tensor([0]), p[None])[0]
+            assert torch.equal(instance, single)
+
+    def test_what_cannot_be_read_is_left_out_and_named(self, folder):
+        (folder / "3.png").write_bytes(b"no image")
+        (folder / "5.png").unlink()
+        Image.new("RGB", (40, 40)).save(folder / "7.png")
+        config = describe_images(folder / "labels.csv", patch_size=10, test_share=0.25)
+        train, test = OwnImages(config, "train"), OwnImages(config, "test")
+        assert len(train) + len(test) == 9
+        assert len(train.skipped) == 3
+        for name, sentence in zip(("3.png", "5.png", "7.png"), sorted(train.skipped), strict=True):
+            assert name in sentence
+        assert any("wanted 1 channels, got 3" in sentence for sentence in train.skipped)
+
+    def test_labels_that_changed_since_are_refused(self, folder):
+        config = describe_images(folder / "labels.csv", patch_size=10)
+        rewrite(folder, kind=["bright", "dim"] * 6)
+        with pytest.raises(IpslibError, match="changed since"):
+            len(OwnImages(config, "train"))

@@ -1,0 +1,229 @@
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest, chisquare
+from torch.utils.data import DataLoader
+
+from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST, Placement
+from ipslib.datasets.megapixel_mnist.noise import noise_pool
+from ipslib.errors import IpslibError
+from ipslib.patches import cut_image
+
+VARIANTS = [
+    {},
+    {"patch_stride": 17},  # overlap and overhang
+    {"digit_size": 35, "noise_size": 20, "canvas": (150, 230), "n_noise": 40},
+    {"noise": "line", "patch_size": 40},
+    {"n_noise": 0},
+]
+
+
+def read_all(batch) -> torch.Tensor:
+    image, patch = torch.cartesian_prod(
+        torch.arange(batch.batch_size), torch.arange(batch.n_patches)
+    ).T
+    shape = (batch.batch_size, batch.n_patches, *batch.read(image, patch).shape[1:])
+    return batch.read(image, patch).view(shape)
+
+
+def area_resize(image: np.ndarray, size: int) -> np.ndarray:
+    """By cutting each pixel into size x size, then averaging."""
+    side = image.shape[0]
+    fine = np.kron(image.astype(np.int64), np.ones((size, size), np.int64))
+    total = fine.reshape(size, side, size, side).sum(axis=(1, 3))
+    return (2 * total + side * side) // (2 * side * side)
+
+
+def paint(dataset: MegapixelMNIST, placement: Placement) -> np.ndarray:
+    """The whole image, pixel by pixel from its objects: the last one that covers a pixel has it."""
+    config = dataset.config
+    split = ("train", "test").index(dataset.split)
+    pool = noise_pool(
+        config.noise, config.n_noise, size=28, stroke_width=config.stroke_width,
+        key=(config.data_seed, split, 0),
+    )  # fmt: skip
+    pasted = [
+        (corner, pool[k], config.noise_size)
+        for corner, k in zip(placement.noise_corners, placement.patterns, strict=True)
+    ]
+    pasted += [
+        (corner, dataset.digits.images[k], config.digit_size)
+        for corner, k in zip(placement.digit_corners, placement.digits, strict=True)
+    ]
+    image = np.zeros(config.canvas, np.uint8)
+    for (row, col), small, size in pasted:
+        for r, line in enumerate(area_resize(small, size)):
+            for c, value in enumerate(line):
+                image[row + r, col + c] = value
+    return image
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_patches_are_the_cut_canvas_and_the_canvas_is_the_painting(small_data, variant):
+    dataset = MegapixelMNIST(small_data(**variant), "train")
+    batch = dataset.batch([4, 1])
+    drawn = read_all(batch)
+    for image, index in enumerate([4, 1]):
+        painted = paint(dataset, dataset.placement(index))
+        assert np.array_equal(dataset.canvas(index), painted)
+        assert torch.equal(drawn[image], cut_image(painted, dataset.grid))
+    assert not drawn[batch.blank].any()  # what is called blank is blank
+    assert drawn.dtype == torch.uint8
+
+
+def test_a_digit_box_hides_the_noise_beneath_it(small_data):
+    dataset = MegapixelMNIST(small_data(n_noise=60), "train")
+    placement = dataset.placement(0)
+    canvas = dataset.canvas(0)
+    for digit, (row, col) in zip(placement.digits, placement.digit_corners, strict=True):
+        box = canvas[row : row + 28, col : col + 28]
+        assert np.array_equal(box, dataset.digits.images[digit])
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_labels_follow_from_what_lies_in_the_boxes(small_data, split):
+    dataset = MegapixelMNIST(small_data(), split)
+    label_of = {
+        image.tobytes(): label
+        for image, label in zip(dataset.digits.images, dataset.digits.labels.tolist(), strict=True)
+    }
+    batch = dataset.batch(range(30))
+    for index in range(30):
+        canvas, seen = dataset.canvas(index), []
+        for top, left, height, width in batch.boxes[index].tolist():
+            seen.append((top, label_of[canvas[top : top + height, left : left + width].tobytes()]))
+        classes = [label for _, label in seen]
+        labels = {task: label[index] for task, label in batch.labels.items()}
+        assert classes.count(int(labels["majority"])) == 3
+        assert int(labels["max"]) == max(classes)
+        assert int(labels["top"]) == min(seen, key=lambda each: each[0])[1]
+        assert labels["multi"].tolist() == [float(c in classes) for c in range(10)]
+
+
+def test_labels_of_a_batch_are_those_of_its_images(small_data):
+    dataset = MegapixelMNIST(small_data(), "train")
+    labels = dataset.batch([3, 0, 3]).labels
+    for row, index in enumerate([3, 0, 3]):
+        for task, label in dataset.image(index).labels.items():
+            assert torch.equal(labels[task][row], label)
+
+
+def test_only_the_tasks_asked_for_are_labelled(small_data):
+    dataset = MegapixelMNIST(small_data(tasks=("top", "max")), "train")
+    assert list(dataset.batch([0]).labels) == ["top", "max"]
+
+
+def test_class_statistics(small_data):
+    dataset = MegapixelMNIST(small_data(n_noise=0), "train")
+    placements = [dataset.placement(i) for i in range(1000)]
+    labels = [dataset.labels(p) for p in placements]
+    majority = [int(each["majority"]) for each in labels]
+    assert chisquare(np.bincount(majority, minlength=10)).pvalue > 1e-3
+    # The topmost digit is of the majority class in 3 of 5 images: places know no classes.
+    same = sum(int(each["top"]) == m for each, m in zip(labels, majority, strict=True))
+    assert binomtest(same, 1000, 0.6).pvalue > 1e-3
+    # The two others coincide about 1 time in 9, and the pictures are drawn with replacement.
+    twins = sum(int(each["multi"].sum()) == 2 for each in labels)
+    assert binomtest(twins, 1000, 1 / 9).pvalue > 1e-3
+    drawn = np.concatenate([p.digits for p in placements])
+    assert len(np.unique(drawn)) > 0.9 * len(dataset.digits.labels)
+
+
+def test_line_noise_keeps_28_px_from_every_edge(small_data):
+    dataset = MegapixelMNIST(small_data(noise="line", n_noise=50, noise_size=20), "train")
+    corners = np.concatenate([dataset.placement(i).noise_corners for i in range(40)])
+    assert corners.min(axis=0).tolist() == [28, 28]
+    assert (corners.max(axis=0) + 20 + 28).tolist() == [130, 110]
+
+
+def test_training_sets_are_nested_and_the_test_set_stays(small_data):
+    few, many = small_data(n_train=3), small_data(n_train=2000)
+    assert len(MegapixelMNIST(few, "train")) == 3 and len(MegapixelMNIST(few, "test")) == 40
+    for split in ("train", "test"):
+        for index in range(3):
+            ours, theirs = (MegapixelMNIST(c, split).canvas(index) for c in (few, many))
+            assert np.array_equal(ours, theirs)
+
+
+def test_splits_and_data_seeds_differ_in_images_and_in_noise(small_data):
+    sets = [
+        MegapixelMNIST(small_data(data_seed=seed), split)
+        for seed in (0, 1)
+        for split in ("train", "test")
+    ]
+    assert len({each.canvas(0).tobytes() for each in sets}) == 4
+    pools = [each.scene(each.placement(0)._replace(patterns=np.arange(6))) for each in sets]
+    assert len({b"".join(p.tobytes() for p in scene.objects[:6]) for scene in pools}) == 4
+
+
+def test_an_image_does_not_depend_on_its_batch_or_on_the_order_of_reading(small_data):
+    dataset = MegapixelMNIST(small_data(patch_stride=17), "test")
+    alone = {i: read_all(dataset.batch([i]))[0] for i in (0, 5, 9)}
+    batch = dataset.batch([9, 0, 5, 9])
+    image = torch.randint(0, 4, (300,), generator=torch.Generator().manual_seed(0))
+    patch = torch.randint(0, batch.n_patches, (300,), generator=torch.Generator().manual_seed(1))
+    read = batch.read(image, patch)
+    for drawn, i, p in zip(read, image.tolist(), patch.tolist(), strict=True):
+        assert torch.equal(drawn, alone[[9, 0, 5, 9][i]][p])
+    nothing = torch.zeros(0, dtype=torch.long)
+    assert batch.read(nothing, nothing).shape == (0, 1, 28, 28)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_workers_draw_the_same_bytes(small_data, n_workers):
+    dataset = MegapixelMNIST(small_data(), "train")
+    loader = DataLoader(range(8), batch_size=3, collate_fn=dataset.batch, num_workers=n_workers)
+    drawn = torch.cat([read_all(batch) for batch in loader])
+    assert torch.equal(drawn, read_all(dataset.batch(range(8))))
+
+
+@pytest.mark.parametrize(
+    ("variant", "sha256"),
+    [
+        (VARIANTS[1], "a13cd61c96b02a96"),
+        (VARIANTS[2], "f15148fbe2958266"),
+        (VARIANTS[3] | {"canvas": (110, 130), "data_seed": 3}, "fa81300d5f32e7ca"),
+        ({"canvas": (84, 84), "noise": "bezier_pixel"}, "21343c0eba4473b0"),
+    ],
+    ids=str,
+)
+def test_every_machine_draws_these_bytes(small_data, variant, sha256):
+    digest = hashlib.sha256()
+    for split in ("train", "test"):
+        batch = MegapixelMNIST(small_data(**variant), split).batch([0, 7, 1000])
+        digest.update(read_all(batch).numpy().tobytes())
+        digest.update(batch.boxes.numpy().tobytes())
+    assert digest.hexdigest()[:16] == sha256
+
+
+def test_the_published_setting_draws_real_digits(mnist_root):
+    batch = MegapixelMNIST(DataConfig(n_noise=3), "test").batch([0])
+    assert batch.n_patches == 3600 and batch.blank.float().mean() > 0.98
+    image, patch = (~batch.blank).nonzero(as_tuple=True)
+    assert batch.read(image, patch).any()
+
+
+def test_an_unknown_split_is_refused(small_data):
+    with pytest.raises(IpslibError, match=r"split: wanted one of train, test, got 'val'"):
+        MegapixelMNIST(small_data(), "val")
+
+
+def test_noise_comes_from_a_pool_of_its_own_size(small_data):
+    few, many = (
+        MegapixelMNIST(small_data(n_noise=5, n_patterns=n, n_train=60), "train") for n in (2, 300)
+    )
+    drawn_few, drawn_many = (
+        {int(k) for i in range(60) for k in each.placement(i).patterns} for each in (few, many)
+    )
+    assert drawn_few == {0, 1}
+    assert len(drawn_many) > 150 and max(drawn_many) < 300
+    assert small_data(n_noise=5).n_patterns == 5  # as published, one for each object
+
+
+def test_objects_need_a_pattern(small_data):
+    with pytest.raises(IpslibError, match="n_patterns"):
+        small_data(n_noise=5, n_patterns=0)
+    small_data(n_noise=0)

@@ -1,0 +1,156 @@
+import struct
+import time
+from http.client import BadStatusLine
+from pathlib import Path
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits as optical_digits
+
+from ipslib.datasets.megapixel_mnist import digits
+from ipslib.datasets.megapixel_mnist.digits import (
+    DATA_ROOT_VARIABLE,
+    data_root,
+    find_source,
+    load_digits,
+)
+from ipslib.errors import IpslibError
+
+pytestmark = pytest.mark.usefixtures("fresh_digits")
+
+
+@pytest.fixture
+def no_mnist(monkeypatch, tmp_path):
+    """A project without data, and no data root named; the current directory does not matter."""
+    monkeypatch.delenv(DATA_ROOT_VARIABLE, raising=False)
+    monkeypatch.setattr(digits, "project_root", lambda: tmp_path)
+    return tmp_path
+
+
+def write_mnist(root: Path, n: int) -> Path:
+    """Blank MNIST files of n images a split, in MNIST's own format."""
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split in ("train", "t10k"):
+        header = struct.pack(">IIII", 2051, n, 28, 28)
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + bytes(n * 784))
+        labels = bytes(i % 10 for i in range(n))
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">II", 2049, n) + labels)
+    return raw
+
+
+def test_the_embedded_splits_share_no_image_and_cut_the_writers_in_order():
+    train, test = load_digits("embedded", "train"), load_digits("embedded", "test")
+    assert len(train.labels) == 1348 and len(test.labels) == 449
+    joined = np.concatenate([train.labels, test.labels])
+    assert np.array_equal(joined, optical_digits().target)
+    images = {image.tobytes() for image in train.images}
+    assert not images & {image.tobytes() for image in test.images}
+
+
+def test_embedded_digits_lie_as_mnists_do():
+    images = load_digits("embedded", "test").images
+    assert images.shape[1:] == (28, 28) and images.dtype == np.uint8
+    rows, cols = np.nonzero(images.any(axis=0))
+    assert np.ptp(rows) < 28 and np.ptp(cols) < 28
+    for image in images[:50]:
+        inked = np.nonzero(image)
+        assert all(np.ptp(axis) < 20 for axis in inked)  # within a 20 px box
+        centre = [np.average(axis, weights=image[inked]) for axis in inked]
+        assert np.allclose(centre, 14, atol=1.5)
+
+
+def test_every_machine_enlarges_to_these_bytes():
+    hashes = [load_digits("embedded", split).sha256[:16] for split in ("train", "test")]
+    assert hashes == ["48d22b5f65e017ac", "03b01dc96438911b"]
+
+
+def test_classes_are_indexed():
+    digit_set = load_digits("embedded", "test")
+    for digit in range(10):
+        same, other = digit_set.of_class(digit)
+        assert (digit_set.labels[same] == digit).all()
+        assert sorted([*same, *other]) == list(range(len(digit_set.labels)))
+
+
+def test_what_was_loaded_cannot_be_changed():
+    with pytest.raises(ValueError, match="read-only"):
+        load_digits("embedded", "train").images[0, 0, 0] = 1
+
+
+def test_real_mnist(mnist_root):
+    assert find_source() == "mnist"
+    train, test = load_digits("mnist", "train"), load_digits("mnist", "test")
+    assert (train.images.shape, test.images.shape) == ((60000, 28, 28), (10000, 28, 28))
+    assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+    assert np.bincount(test.labels).tolist() == [
+        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
+    ]  # fmt: skip
+    assert train.source == "mnist"
+
+
+def test_mnist_at_the_default_root(no_mnist):
+    write_mnist(no_mnist / "data", 10)
+    assert find_source() == "mnist"
+    assert load_digits("mnist", "test").labels.tolist() == list(range(10))
+
+
+@pytest.mark.parametrize("keep", [3, 16, 1000])
+def test_a_truncated_file_is_one_clear_sentence(no_mnist, keep):
+    raw = write_mnist(no_mnist / "data", 10)
+    images = raw / "train-images-idx3-ubyte"
+    images.write_bytes(images.read_bytes()[:keep])
+    with pytest.raises(IpslibError) as refusal:
+        load_digits("mnist", "train")
+    message = str(refusal.value)
+    assert "could not be read" in message and "truncated" in message and "delete" in message
+    assert "\n" not in message
+
+
+def test_a_named_root_that_does_not_exist_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv(DATA_ROOT_VARIABLE, str(tmp_path / "nowhere"))
+    for ask in (data_root, find_source, lambda: load_digits("mnist", "train")):
+        with pytest.raises(IpslibError, match=r"nowhere, which does not exist"):
+            ask()
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), TimeoutError(), BadStatusLine("<html>")])
+def test_without_network_the_embedded_digits_are_taken(no_mnist, monkeypatch, error):
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(digits, "urlopen", refuse)
+    assert find_source() == "embedded"
+    with pytest.raises(IpslibError, match=rf"no mirror answers; set {DATA_ROOT_VARIABLE}"):
+        load_digits("mnist", "train")
+    assert not list(no_mnist.iterdir())  # nothing half-written
+
+
+def test_a_network_that_never_answers_is_not_waited_for(no_mnist, monkeypatch):
+    def hang(*args, **kwargs):
+        time.sleep(2)
+        raise TimeoutError
+
+    assert digits._NETWORK_PATIENCE_S <= 8  # decided within 10 s
+    monkeypatch.setattr(digits, "_NETWORK_PATIENCE_S", 0.2)
+    monkeypatch.setattr(digits, "urlopen", hang)
+    start = time.perf_counter()
+    assert find_source() == "embedded"
+    assert time.perf_counter() - start < 1.5
+
+
+def test_a_mirror_that_answers_means_mnist(no_mnist, monkeypatch):
+    class Answer:
+        __enter__ = __exit__ = lambda self, *args: None
+
+    monkeypatch.setattr(digits, "urlopen", lambda *args, **kwargs: Answer())
+    assert find_source() == "mnist"
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(IpslibError, match=r"unknown source 'minst' \(did you mean 'mnist'\?\)"):
+        load_digits("minst", "train")
+    with pytest.raises(IpslibError, match=r"unknown split 'tset' \(did you mean 'test'\?\)"):
+        load_digits("embedded", "tset")

@@ -1,0 +1,146 @@
+import hashlib
+from itertools import pairwise
+from math import comb
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest, chisquare
+
+from ipslib.datasets.megapixel_mnist import noise
+from ipslib.datasets.megapixel_mnist.noise import (
+    bezier_curve,
+    draw_pixel_stroke,
+    draw_stroke,
+    line_stroke,
+    noise_pool,
+    random_curve,
+)
+from ipslib.datasets.megapixel_mnist.randomness import stream
+from ipslib.errors import IpslibError
+
+
+def straight(start: tuple[float, float], stop: tuple[float, float]) -> np.ndarray:
+    return bezier_curve(np.array([start, stop]))
+
+
+@pytest.mark.parametrize("n", [2, 4, 6, 8])
+def test_the_curve_is_bernsteins_sum(n):
+    control, t = stream(n).random_sample((n, 2)), np.linspace(0, 1, 100)
+    basis = [comb(n - 1, i) * t**i * (1 - t) ** (n - 1 - i) for i in range(n)]
+    assert np.allclose(bezier_curve(control), np.stack(basis, axis=1) @ control)
+
+
+def test_shares_of_control_points(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(noise, "bezier_curve", lambda control: drawn.append(len(control)))
+    random = stream(0)
+    for _ in range(900):
+        random_curve(random)
+    counts = [drawn.count(n) for n in (4, 6, 8)]
+    assert sum(counts) == 900 and chisquare(counts, [300, 500, 100]).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("size", [28, 61, 112])
+@pytest.mark.parametrize("width", [0.3, 0.8, 1.0, 1.4, 1.925, 2.0, 2.6, 5.0])
+def test_ink_across_a_stroke_is_its_width(size, width):
+    for offset in (0.5, 0.513):  # on and off the edge between pixels
+        across = draw_stroke(straight((offset, 0), (offset, 1)), size=size, stroke_width=width)
+        assert across.sum(axis=0) / 255 == pytest.approx(width, abs=(width + 2) * 0.5 / 255)
+        turned = draw_stroke(straight((0, offset), (1, offset)), size=size, stroke_width=width)
+        assert np.array_equal(turned, across.T)
+
+
+@pytest.mark.parametrize("width", [0.3, 1.0, 1.925, 3.0])
+@pytest.mark.parametrize("slope", [0.3, 0.7, 1.0])
+def test_ink_grows_with_a_slanted_strokes_length_by_its_width(width, slope):
+    size, direction = 64, np.array([slope, 1]) / np.hypot(1, slope)
+
+    def ink(length: float) -> float:
+        """Mean over positions between pixels."""
+        starts = [np.array([0.1 + shift / 8 / size, 0.1]) for shift in range(8)]
+        curves = [straight(start, start + length * direction) for start in starts]
+        return np.mean([draw_stroke(c, size=size, stroke_width=width) for c in curves]) * size**2
+
+    per_length = (ink(0.9) - ink(0.2)) / 255 / (0.7 * size)
+    assert per_length == pytest.approx(width, rel=0.015)
+
+
+def test_a_wider_stroke_covers_a_narrower_one():
+    strokes = [
+        draw_stroke(random_curve(stream(5)), size=28, stroke_width=w) for w in (0.5, 1, 1.6, 2.4)
+    ]
+    for narrow, wide in pairwise(strokes):
+        assert (wide >= narrow).all() and (wide > narrow).any()
+
+
+def test_whole_pixel_strokes_have_the_published_two_steps():
+    curves = [random_curve(stream(j)) for j in range(20)]
+
+    def draw(width: float) -> np.ndarray:
+        return np.stack([draw_pixel_stroke(c, size=28, stroke_width=width) for c in curves])
+
+    assert all(np.array_equal(draw(1.4), draw(w)) for w in (1.6, 1.8, 1.925))
+    assert all(np.array_equal(draw(2.0), draw(w)) for w in (2.2, 2.4, 2.6, 2.8))
+    assert draw(2.0).sum() > 1.3 * draw(1.4).sum()
+    assert set(np.unique(draw(2.0))) == {0, 255}  # no anti-aliasing
+
+
+@pytest.mark.parametrize("j", range(12))
+def test_a_line_is_one_pixel_wide_from_the_corner_until_it_leaves(j):
+    stroke = line_stroke(stream(j))
+    slope = np.tan(stream(j).random_sample() * np.pi / 2.5)
+    inked = stroke > 0
+    assert inked[0, 0] and (stroke[inked] >= int(0.8 * 255)).all()
+    along = inked.sum(axis=1 if slope > 1 else 0)
+    assert (along == 1).all()
+    rows, cols = np.nonzero(inked)
+    assert max(rows.max(), cols.max()) == 27
+    assert (np.abs(rows - slope * cols) <= max(1, slope)).all()
+
+
+def test_the_second_line_is_mirrored_along_each_axis_at_one_in_three():
+    flips = []
+    for seed in range(400):
+        (pattern,) = noise_pool("line", 1, size=28, stroke_width=1.0, key=(seed, 0, 0))
+        stroke = line_stroke(stream(seed, 0, 0, 0))
+        for axes in ((), (0,), (1,), (0, 1)):
+            if np.array_equal(pattern, np.maximum(stroke, np.flip(stroke, axes))):
+                flips.append(axes)
+    assert len(flips) == 400
+    for axis in (0, 1):
+        assert binomtest(sum(axis in axes for axes in flips), 400, 0.33).pvalue > 1e-3
+    assert binomtest(flips.count((0, 1)), 400, 0.33**2).pvalue > 1e-3  # independently
+
+
+@pytest.mark.parametrize("kind", ["bezier", "bezier_pixel"])
+def test_pools_are_nested(kind):
+    small = noise_pool(kind, 4, size=28, stroke_width=1.925, key=(0, 0, 0))
+    large = noise_pool(kind, 9, size=28, stroke_width=1.925, key=(0, 0, 0))
+    assert np.array_equal(small, large[:4])
+    assert len({pattern.tobytes() for pattern in large}) == 9
+
+
+def test_patterns_are_enlarged_as_digits_are():
+    small = noise_pool("bezier", 3, size=28, stroke_width=1.6, key=(0, 0, 0))
+    large = noise_pool("bezier", 3, size=56, stroke_width=1.6, key=(0, 0, 0))
+    assert np.array_equal(large, np.kron(small, np.ones((1, 2, 2), np.uint8)))
+
+
+def test_an_empty_pool_and_an_unknown_kind():
+    assert noise_pool("line", 0, size=20, stroke_width=1.0, key=(0,)).shape == (0, 20, 20)
+    with pytest.raises(IpslibError, match=r"unknown kind 'beziers' \(did you mean 'bezier'\?\)"):
+        noise_pool("beziers", 1, size=28, stroke_width=1.0, key=(0,))
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "sha256"),
+    [
+        ("bezier", 28, "6e29f498523d276e"),
+        ("bezier", 40, "9a1e48db9d83e34e"),
+        ("bezier_pixel", 28, "c1bf8afdbeae6759"),
+        ("line", 28, "6e9993c0138ef689"),
+    ],
+)
+def test_every_machine_draws_these_bytes(kind, size, sha256):
+    pool = noise_pool(kind, 12, size=size, stroke_width=2.3, key=(7, 0, 0))
+    assert hashlib.sha256(pool.tobytes()).hexdigest()[:16] == sha256

@@ -1,0 +1,109 @@
+import csv
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ipslib.config import RunConfig
+from ipslib.errors import IpslibError
+from ipslib.runs.naming import parse_run_name, run_name
+
+# Columns that name and log agree on; README.md says where a log's own columns are stale.
+NAMED = {
+    "digit_size": "digit_size",
+    "n_noise": "n_noise",
+    "n_train_in_name": "n_train",
+    "seed": "seed",
+    "thickness_in_name": "stroke_width",
+    "diversity_weight": "diversity_weight",
+    "mask_K_in_name": "mask_k",
+    "mask_p_in_name": "mask_p",
+}
+
+
+@pytest.fixture
+def published(shared):
+    with (shared / "published" / "runs.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    return [r for r in rows if re.match(r"results_\d+_\d+_\d+_\d+_\d+n", r["name"])]
+
+
+def test_published_names_say_what_their_rows_say(published):
+    assert len(published) > 120
+    for row in published:
+        fields = parse_run_name(row["name"])
+        assert fields["canvas"] == [int(row["canvas"])] * 2, row["name"]
+        for column, field in NAMED.items():
+            if row[column]:
+                assert fields[field] == float(row[column]), (row["name"], column)
+
+
+def test_published_runs_are_what_their_logs_say(published):
+    for row in published:
+        if row["category"] == "Unfiled":
+            continue
+        config = RunConfig.from_flat(parse_run_name(row["name"]))
+        assert config.data.patch_size == int(row["patch_size"]), row["name"]
+        assert config.data.n_train == float(row["n_train_inferred"]), row["name"]
+        assert config.model.encoder == row["enc_type"], row["name"]
+        assert (config.model.weights != "none") == (row["pretrained"] == "True"), row["name"]
+        trained_semantic = row["semantic_diversity_loss"] == "True"
+        assert (config.training.semantic_weight > 0) == trained_semantic, row["name"]
+
+
+def test_published_names_come_back(published):
+    for row in published:
+        config = RunConfig.from_flat(parse_run_name(row["name"]))
+        name = run_name(config)
+        assert RunConfig.from_flat(parse_run_name(name)) == config
+        # What a name may leave out or say in a second way.
+        spoken = re.sub(r"_bezier|_PS_50|_K_00_P_00", "", row["name"]).replace("_M_", "_K_")
+        assert name == re.sub(r"(?<=\d)n(?!_\d+d)", "n_5000d", spoken)
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, "results_28_28_3000_3000_800n_1000d"),
+        ({"canvas": [400, 300], "noise_size": 30}, "results_28_30_400_300_800n_1000d"),
+        ({"mask_k": 5, "mask_p": 0.05}, "results_28_28_3000_3000_800n_1000d_K_05_P_005"),
+        ({"mask_k": 10, "mask_p": 1}, "results_28_28_3000_3000_800n_1000d_K_10_P_10"),
+        ({"stroke_width": 2, "seed": 3}, "results_28_28_3000_3000_800n_1000d_2_0_seed_3"),
+        ({"noise": "line", "patch_size": 25}, "results_28_28_3000_3000_800n_1000d_original_PS_25"),
+    ],
+)
+def test_names_are_written_in_the_convention(fields, name):
+    assert run_name(RunConfig.from_flat(fields)) == name
+
+
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            "digit_size": st.sampled_from([28, 56, 84, 112]),
+            "canvas": st.tuples(st.integers(400, 3000), st.integers(400, 3000)).map(list),
+            "n_noise": st.integers(0, 800),
+            "n_train": st.integers(1, 5000),
+            "noise": st.sampled_from(["bezier", "line"]),
+            "patch_size": st.sampled_from([25, 50, 100, 150]),
+            "mask": st.tuples(st.integers(1, 40), st.integers(0, 20).map(lambda p: p / 20)),
+            "weight": st.sampled_from([0.5, 1, 2, 3]),
+            "stroke_width": st.integers(1, 100).map(lambda w: (25 + w) / 25),
+            "seed": st.integers(0, 9),
+        },
+    )
+)
+def test_what_the_study_varies_survives_its_name(fields):
+    if "mask" in fields:
+        fields["mask_k"], fields["mask_p"] = fields.pop("mask")
+    if "weight" in fields:
+        fields |= {"diversity_weight": fields.pop("weight"), "semantic_weight": 1.0}
+    config = RunConfig.from_flat(fields)
+    assert RunConfig.from_flat(parse_run_name(run_name(config))) == config
+
+
+@pytest.mark.parametrize("name", ["", "results_28_28", "results_28_28_9_9_1n_1d_P_2", "x_results"])
+def test_another_name_is_refused(name):
+    with pytest.raises(IpslibError, match=r"is no run name; wanted results_"):
+        parse_run_name(name)

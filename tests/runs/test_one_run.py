@@ -1,0 +1,333 @@
+"""What a run survives: kills, torn and foreign files, a full disk, no memory, another process."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from filelock import FileLock
+
+from ipslib import training
+from ipslib.errors import IpslibError
+from ipslib.runs import one_run, records
+from ipslib.runs.naming import run_name
+from ipslib.runs.one_run import OutOfTime, RunFailed, train_and_record
+from ipslib.runs.records import RecordStore
+from tests import tiny
+
+TESTS = Path(__file__).resolve().parents[1]
+TINY = tiny.TINY.replace(epochs=3)
+DONE = [".locks", f"{TINY.id}.json", f"{TINY.id}.pt"]
+CHECKPOINT = f"{TINY.id}.checkpoint.pt"
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RecordStore(tmp_path / "records")
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """The record of a run that nothing stopped, but for provenance and timing."""
+    torch.set_num_threads(1)
+    return lasting(train_and_record(TINY, RecordStore(tmp_path_factory.mktemp("whole"))))
+
+
+@pytest.fixture
+def stopped(store):
+    """A store with the checkpoint of a run that was stopped after its first epoch."""
+    with pytest.raises(OutOfTime, match="stops after epoch 1 of 3: the time is up"):
+        train_and_record(TINY, store, deadline=0.0)
+    assert names(store) == [".locks", CHECKPOINT]
+    return store
+
+
+def lasting(record):
+    return json.dumps({k: v for k, v in record.items() if k not in ("provenance", "timing")})
+
+
+def names(store):
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+def epochs_of(store, **arguments):
+    """Train, and return the epochs that were trained and the record."""
+    seen = []
+    record = train_and_record(TINY, store, report=lambda e: seen.append(e["epoch"]), **arguments)
+    return seen, record
+
+
+def one_sentence(error):
+    said = str(error.value)
+    assert "\n" not in said and said.endswith(".") and "results_28" in said
+    return said
+
+
+def python(code, *arguments):
+    environment = os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+class TestStops:
+    def test_killed_at_random_moments_it_ends_bitwise_the_same(self):
+        """The script's small version; 20 of 20 is its default."""
+        command = [sys.executable, TESTS / "stress_kills.py", "--runs", "1", "--kills", "3"]
+        environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "1 of 1 runs right after" in done.stdout
+
+    def test_out_of_time_it_goes_on_next_time(self, stopped, expected):
+        seen, record = epochs_of(stopped)
+        assert seen == [2, 3]
+        assert lasting(record) == expected
+        assert len(record["timing"]["epoch_seconds"]) == 3
+        assert names(stopped) == DONE
+
+    def test_interrupted_it_goes_on_next_time(self, store, expected):
+        def interrupt(event):
+            if event["epoch"] == 2:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            train_and_record(TINY, store, report=interrupt, checkpoint_seconds=0)
+        seen, record = epochs_of(store)
+        assert seen == [2, 3]
+        assert lasting(record) == expected
+        assert names(store) == DONE
+
+    def test_checkpoints_keep_their_interval(self, store, monkeypatch):
+        saved = []
+        monkeypatch.setattr(RecordStore, "save_checkpoint", lambda *given: saved.append(given[-1]))
+        train_and_record(TINY, store)
+        assert len(saved) == 1  # after the first epoch, to tell a full disk at once
+        train_and_record(TINY.replace(seed=1), store, checkpoint_seconds=0)
+        assert len(saved) == 3  # the last epoch's is the record
+
+
+class TestFiles:
+    @pytest.mark.parametrize(
+        ("spoil", "reason"),
+        [
+            (lambda content: b"PK\x03\x04 torn", "not readable"),
+            (lambda content: content | {"schema": 0}, "of schema 0"),
+            (lambda content: content | {"id": "0123456789ab"}, "id 0123456789ab"),
+            (lambda content: {"hello": torch.ones(2)}, "not readable"),
+            (lambda content: content | {"snapshot": {}}, "of another network or version"),
+        ],
+        ids=["torn", "other schema", "other run's", "foreign", "other network"],
+    )
+    def test_a_checkpoint_not_to_be_trusted_is_set_aside(
+        self, stopped, expected, capsys, spoil, reason
+    ):
+        path = stopped.folder / CHECKPOINT
+        spoilt = spoil(torch.load(path, weights_only=True))
+        path.write_bytes(spoilt) if isinstance(spoilt, bytes) else torch.save(spoilt, path)
+        content = path.read_bytes()
+        seen, record = epochs_of(stopped)
+        assert seen == [1, 2, 3]
+        assert lasting(record) == expected
+        said = capsys.readouterr().err
+        assert reason in said and said.count("\n") == 1
+        aside = f"{TINY.id}.checkpoint.1.set_aside"
+        assert names(stopped) == sorted([*DONE, aside])
+        assert (stopped.folder / aside).read_bytes() == content
+
+    def test_a_torn_record_is_set_aside_and_the_checkpoint_gone_on_from(
+        self, stopped, expected, capsys
+    ):
+        (stopped.folder / f"{TINY.id}.json").write_text('{"schema": 1, "id"')
+        seen, record = epochs_of(stopped)
+        assert seen == [2, 3]
+        assert lasting(record) == expected
+        assert f"set aside as {TINY.id}.1.set_aside" in capsys.readouterr().err
+
+    @pytest.mark.parametrize("moment", ["checkpoint", "weights", "record"])
+    @pytest.mark.parametrize(
+        ("code", "reason"), [(errno.ENOSPC, "disk full"), (errno.EROFS, "not writable")]
+    )
+    def test_a_disk_that_takes_no_more_loses_nothing(
+        self, stopped, expected, monkeypatch, moment, code, reason
+    ):
+        last = {"checkpoint": "checkpoint.pt", "weights": f"{TINY.id}.pt", "record": ".json"}
+        write = records.write_atomically
+
+        def refuse(path, data):
+            if path.name.endswith(last[moment]):
+                raise OSError(code, os.strerror(code))
+            return write(path, data)
+
+        monkeypatch.setattr(records, "write_atomically", refuse)
+        with pytest.raises(RunFailed, match=os.strerror(code)) as error:
+            train_and_record(TINY, stopped)
+        assert error.value.reason == reason
+        assert "goes on from the last checkpoint" in one_sentence(error)
+        assert stopped.find(TINY) is None
+        monkeypatch.undo()
+        seen, record = epochs_of(stopped)
+        assert seen == ([2, 3] if moment == "checkpoint" else [3])
+        assert lasting(record) == expected
+        assert names(stopped) == DONE
+
+    def test_a_disk_that_is_really_full_or_read_only(self, tmp_path, expected):
+        disk, checkpoint = tmp_path / "disk", tmp_path / "checkpoint"
+        disk.mkdir()
+        if not mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", disk):
+            pytest.skip("no right to mount a disk here")
+        try:
+            store = RecordStore(disk)
+            with pytest.raises(OutOfTime):
+                train_and_record(TINY, store, deadline=0.0)
+            checkpoint = (disk / CHECKPOINT).read_bytes()
+            with pytest.raises(OSError, match="No space"), open(disk / "other", "wb") as file:
+                file.write(b"x" * 9_000_000)
+            with pytest.raises(RunFailed) as error:
+                train_and_record(TINY, store)
+            assert error.value.reason == "disk full"
+            assert "No space left on device" in one_sentence(error)
+            (disk / "other").unlink()
+            assert names(store) == [".locks", CHECKPOINT]
+            assert (disk / CHECKPOINT).read_bytes() == checkpoint
+
+            assert mount("-o", "remount,ro", disk)
+            with pytest.raises(RunFailed, match="Read-only") as error:
+                train_and_record(TINY, store)
+            assert error.value.reason == "not writable"
+            assert "IPSLIB_OUTPUTS" in one_sentence(error)
+            assert mount("-o", "remount,rw", disk)
+            seen, record = epochs_of(store)
+            assert seen == [2, 3]
+            assert lasting(record) == expected
+        finally:
+            subprocess.run(["umount", disk], check=True)
+
+    def test_other_files_that_are_missing_are_not_taken_for_the_disk(self, store, monkeypatch):
+        def missing(*_, **__):
+            raise FileNotFoundError(errno.ENOENT, "No such file", "digits")
+
+        monkeypatch.setattr(training, "open_dataset", missing)
+        with pytest.raises(FileNotFoundError, match="digits"):
+            train_and_record(TINY, store)
+
+
+def mount(*arguments):
+    with_rights = os.name == "posix" and os.geteuid() == 0
+    return with_rights and not subprocess.run(["mount", *arguments], capture_output=True).returncode
+
+
+class TestFailures:
+    def test_a_run_that_diverges_says_where(self, store):
+        wild = TINY.replace(lr=10.0, weight_decay=10.0, warmup_epochs=0, epochs=30, eval_every=30)
+        with pytest.raises(RunFailed, match=r"finite in epoch \d+, step [12] of 2 .*lower lr") as e:
+            train_and_record(wild, store)
+        assert e.value.reason == "diverged"
+        one_sentence(e)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            MemoryError(),
+            RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+            RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 B"),
+            RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
+        ],
+        ids=["python", "gpu", "cpu", "cublas"],
+    )
+    def test_out_of_memory_says_what_to_lower(self, store, monkeypatch, error):
+        def fail(*_, **__):
+            raise error
+
+        monkeypatch.setattr(training, "forward_step", fail)
+        with pytest.raises(RunFailed) as failure:
+            train_and_record(TINY, store)
+        assert failure.value.reason == "out of memory"
+        said = one_sentence(failure)
+        assert all(part in said for part in ("batch_size 4", "memory_size 3", "iter_size 3"))
+        assert "12 patches at once" in said
+
+    def test_torchs_own_error_is_known_by_its_words(self):
+        assert one_run._is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory."))
+
+    def test_any_other_error_stays_what_it_is(self, store, monkeypatch):
+        def fail(*_, **__):
+            raise RuntimeError("shapes do not match")
+
+        monkeypatch.setattr(training, "forward_step", fail)
+        with pytest.raises(RuntimeError, match="shapes do not match"):
+            train_and_record(TINY, store)
+
+
+class TestTwoProcesses:
+    BOTH = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from ipslib.runs.one_run import train_and_record
+from ipslib.runs.records import RecordStore
+from tests.runs.test_one_run import TINY
+import multiprocessing
+def tell(event):
+    if event["event"] == "epoch":
+        print(event["epoch"], flush=True)
+def work():
+    train_and_record(TINY, RecordStore(Path(sys.argv[1])), report=tell)
+context = multiprocessing.get_context("fork")
+both = [context.Process(target=work) for _ in range(2)]
+for each in both: each.start()
+for each in both: each.join()
+print([each.exitcode for each in both])
+"""
+
+    def test_the_same_run_is_trained_once(self, store, expected):
+        said = python(self.BOTH, store.folder).communicate()[0].split("\n", 3)
+        assert said == ["1", "2", "3", "[0, 0]\n"]
+        assert lasting(store.find(TINY)) == expected
+        assert names(store) == DONE
+
+    HOLD = """
+import sys, time
+from filelock import FileLock
+with FileLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+    def test_a_lock_is_waited_for_and_free_as_soon_as_its_owner_is_killed(self, store):
+        path = store.lock(TINY).lock_file
+        owner, told = python(self.HOLD, path), []
+        try:
+            assert owner.stdout.readline() == "held\n"
+            start = time.monotonic()
+            with pytest.raises(OutOfTime, match="another process, and the time is up"):
+                train_and_record(TINY, store, deadline=start + 0.3, report=told.append)
+            assert 0.3 <= time.monotonic() - start < 2
+            assert told == [{"event": "wait", "id": TINY.id, "run": run_name(TINY)}]
+        finally:
+            owner.kill()
+            owner.communicate()
+        with FileLock(path, timeout=0):
+            pass
+        assert epochs_of(store)[0] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("seconds", "n_saved"), [("0", 2), ("3600", 1)])
+def test_the_interval_between_checkpoints_is_chosen(store, monkeypatch, seconds, n_saved):
+    saved = []
+    monkeypatch.setenv(one_run.CHECKPOINT_VARIABLE, seconds)
+    monkeypatch.setattr(RecordStore, "save_checkpoint", lambda *content: saved.append(content))
+    train_and_record(TINY, store)
+    assert len(saved) == n_saved  # of three epochs the last ends in a record
+
+
+def test_an_interval_that_is_no_number_is_refused_before_any_work(store, monkeypatch):
+    monkeypatch.setenv(one_run.CHECKPOINT_VARIABLE, "often")
+    with pytest.raises(IpslibError, match="wanted seconds, got 'often'"):
+        train_and_record(TINY, store)
+    assert not store.folder.exists()

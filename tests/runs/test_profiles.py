@@ -1,0 +1,94 @@
+import pytest
+
+from ipslib.errors import IpslibError
+from ipslib.runs.profiles import (
+    base_config,
+    check_profile,
+    list_notebooks,
+    load_base,
+    load_parameters,
+    parse_value,
+    resolve_notebook,
+    resolve_notebooks,
+)
+
+
+@pytest.fixture
+def two(project):
+    project.add("09_attention_maps", "1")
+    project.add("01_o2i_datasize", "1")
+    (project.root / "notebooks" / "helper.py").write_text("")
+    return project.root
+
+
+@pytest.mark.parametrize(
+    "name", ["01_o2i_datasize", "01_o2i_datasize.py", "notebooks/01_o2i_datasize.ipynb", "01", "1"]
+)
+def test_a_notebook_goes_by_name_stem_or_number(two, name):
+    assert resolve_notebook(name, two).name == "01_o2i_datasize.py"
+
+
+def test_notebooks_come_in_the_order_of_the_study(two):
+    stems = ["01_o2i_datasize", "09_attention_maps"]
+    assert [path.stem for path in list_notebooks(two)] == stems
+    assert [path.stem for path in resolve_notebooks(["9", "01", "09"], two)] == stems
+    assert [path.stem for path in resolve_notebooks([], two)] == stems
+
+
+def test_wrong_names_are_answered_with_the_nearest(two):
+    with pytest.raises(IpslibError, match="did you mean '01_o2i_datasize'"):
+        resolve_notebook("01_o2i_datsize", two)
+    with pytest.raises(IpslibError, match="01_o2i_datasize, 09_attention_maps"):
+        resolve_notebook("7", two)
+    with pytest.raises(IpslibError, match="did you mean 'quick'"):
+        check_profile("quik")
+
+
+def test_a_folder_without_notebooks_is_said_to_be_one(project):
+    with pytest.raises(IpslibError, match="holds no notebooks"):
+        resolve_notebooks([], project.root)
+
+
+def test_parameters_and_base_are_read_from_the_profile(two, project):
+    project.set("quick", "base", "memory_size: 10\n")
+    assert load_parameters("quick", "01", root=two) == {"size": 3, "rate": 0.5}
+    assert load_base("quick", root=two) == {"memory_size": 10}
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("rate: 1e-3", "rate is '1e-3', which YAML reads as text"),
+        ("rates: [1.0e-3, 1e4]", "rates is '1e4'"),
+        ("- 1\n- 2", "got a list"),
+        ("a: [1", "not valid YAML"),
+    ],
+)
+def test_files_that_would_mislead_a_notebook_are_refused(two, project, text, complaint):
+    project.set("quick", "01_o2i_datasize", text)
+    with pytest.raises(IpslibError, match=complaint) as error:
+        load_parameters("quick", "01", root=two)
+    assert "params/quick/01_o2i_datasize.yaml" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_profile_without_a_file_for_the_notebook_is_refused(two):
+    with pytest.raises(IpslibError, match=r"params/paper/01_o2i_datasize\.yaml is missing"):
+        load_parameters("paper", "01", root=two)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("1e-3", 0.001), ("0.5", 0.5), ("true", True), ("[1, 2]", [1, 2]), ("null", None),
+     ("majority", "majority"), ("[", "[")],
+)  # fmt: skip
+def test_values_of_the_command_line_have_their_types(text, value):
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
+
+
+def test_another_kind_of_data_takes_the_profiles_network_and_training_only(project):
+    project.set("quick", "base", "digits: embedded\ncanvas: 84\npatch_size: 28\nepochs: 7\n")
+    config = base_config("quick", {"dataset": "traffic_signs", "seed": 2}, root=project.root)
+    assert (config.dataset, config.training.epochs, config.training.seed) == ("traffic_signs", 7, 2)
+    assert config.data.canvas == (1200, 1600)

@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ipslib.errors import IpslibError
+from ipslib.patches import PatchGrid, TensorBatch, cut_image
+
+GRIDS = [
+    PatchGrid((60, 60), 20, 20),
+    PatchGrid((60, 90), 20, 10),  # overlap
+    PatchGrid((61, 75), 20, 15),  # overlap and overhang
+    PatchGrid((20, 55), 20, 20),  # one row, overhang
+]
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_every_pixel_lies_in_a_patch_and_no_patch_outside(grid):
+    covered = np.zeros(grid.canvas, int)
+    corners = grid.corners(np.arange(grid.n_patches))
+    for row, col in corners:
+        assert row < grid.canvas[0] and col < grid.canvas[1]
+        covered[row : row + grid.patch_size, col : col + grid.patch_size] += 1
+    assert covered.min() >= 1
+    assert corners.tolist() == sorted(corners.tolist())  # row-major
+
+
+@pytest.mark.parametrize("grid", GRIDS, ids=str)
+def test_cut_patches_are_the_image_at_their_corners(grid):
+    image = np.random.RandomState(0).randint(1, 256, grid.canvas).astype(np.uint8)
+    padded = np.zeros((200, 200), np.uint8)
+    padded[: grid.canvas[0], : grid.canvas[1]] = image
+    size = grid.patch_size
+    patches = cut_image(image, grid)
+    assert patches.shape == (grid.n_patches, 1, size, size)
+    for patch, (row, col) in zip(patches, grid.corners(np.arange(grid.n_patches)), strict=True):
+        assert np.array_equal(patch[0], padded[row : row + size, col : col + size])
+
+
+def test_channels_are_cut_alike():
+    image = torch.arange(2 * 4 * 6).view(2, 4, 6)
+    patches = cut_image(image, PatchGrid((4, 6), 2, 2))
+    assert torch.equal(patches[4], image[:, 2:4, 2:4])
+
+
+def touching(grid: PatchGrid, boxes: np.ndarray) -> list[tuple[int, int]]:
+    """By counting shared pixels, patch by patch."""
+    pairs = []
+    for patch, (row, col) in enumerate(grid.corners(np.arange(grid.n_patches)).tolist()):
+        rows, cols = range(row, row + grid.patch_size), range(col, col + grid.patch_size)
+        for box, (top, left, height, width) in enumerate(boxes.tolist()):
+            in_rows = set(rows) & set(range(top, top + height))
+            in_cols = set(cols) & set(range(left, left + width))
+            if in_rows and in_cols:
+                pairs.append((patch, box))
+    return pairs
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.data())
+def test_incidence_is_what_shared_pixels_say(data):
+    size = data.draw(st.integers(3, 12))
+    stride = data.draw(st.integers(1, size))
+    canvas = data.draw(st.tuples(st.integers(size, 40), st.integers(size, 40)))
+    grid = PatchGrid(canvas, size, stride)
+    box = st.tuples(
+        st.integers(0, canvas[0] - 2), st.integers(0, canvas[1] - 2), st.integers(1, 15),
+        st.integers(1, 15),
+    )  # fmt: skip
+    boxes = np.array(data.draw(st.lists(box, max_size=4)), np.int64).reshape(-1, 4)
+    patch, of_box = grid.incidence(boxes)
+    assert list(zip(patch.tolist(), of_box.tolist(), strict=True)) == touching(grid, boxes)
+
+
+def test_a_batch_in_memory_reads_its_own_patches():
+    instances = torch.arange(2 * 3 * 4).view(2, 3, 4)
+    batch = TensorBatch(instances)
+    read = batch.read(torch.tensor([1, 0]), torch.tensor([2, 0]))
+    assert torch.equal(read, torch.stack([instances[1, 2], instances[0, 0]]))
+    assert (batch.batch_size, batch.n_patches, batch.blank) == (2, 3, None)
+
+
+@pytest.mark.parametrize("shape", [(20, 31), (31, 20), (3, 20, 20)])
+def test_an_image_is_as_large_as_its_grid_says(shape):
+    grid = PatchGrid((20, 30), 10, 10)
+    with pytest.raises(IpslibError, match="20 x 30"):
+        cut_image(np.zeros(shape, np.uint8), grid)
