@@ -3,8 +3,9 @@
 Two defaults are set right and not as published: `noise` draws true widths (published:
 `bezier_pixel`), `diversity_on` is the attention (published: `outputs`).
 
-A run is identified by a hash of what differs from these defaults, so that a field added later,
-with a default that keeps today's behaviour, leaves every earlier identity as it was.
+A run is identified by a hash of what differs from these defaults and of the version of the
+arithmetic, so that a field added later, with a default that keeps today's behaviour, leaves every
+earlier identity as it was.
 """
 
 import hashlib
@@ -14,6 +15,7 @@ from typing import Protocol
 
 import attrs
 
+from ipslib import arithmetic
 from ipslib.datasets.images.own_images import OwnImagesConfig
 from ipslib.datasets.megapixel_mnist.placement import most_apart
 from ipslib.datasets.slides.config import SlidesConfig
@@ -286,8 +288,13 @@ class RunConfig:
 
     @property
     def id(self) -> str:
-        """12 hexadecimal digits that identify the run."""
-        canonical = json.dumps(self.changed(), sort_keys=True)
+        """12 hexadecimal digits that identify the run, made by today's arithmetic."""
+        return self.id_by(arithmetic.CURRENT)
+
+    def id_by(self, version: int) -> str:
+        """The run's id, made by a version of the arithmetic."""
+        identity = self.changed() | ({"arithmetic": version} if version > 1 else {})
+        canonical = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 

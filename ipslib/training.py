@@ -167,7 +167,7 @@ def _train_epoch(
     steps = order.split(settings.batch_size)
     make = batch_maker(train_set, network.device)
     for step, batch in enumerate(prefetched(make, (step.tolist() for step in steps))):
-        rate = learning_rate((epoch - 1) * len(steps) + step, len(steps), settings)
+        rate = learning_rate((epoch - 1) * len(steps) + step + 1, len(steps), settings)
         for group in optimiser.param_groups:
             group["lr"] = rate
         output, losses, labels = forward_step(network, batch, settings, state.generator)
@@ -254,11 +254,12 @@ def batches(
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainingConfig) -> float:
-    """Rate of a step from 0: linear warm-up, then cosine to `final_lr_ratio` of the peak."""
+    """Rate of a step, counted from 1 over all epochs: linear warm-up to the peak, then cosine down
+    to `final_lr_ratio` of it, which the last step takes."""
     warmup = settings.warmup_epochs * steps_per_epoch
-    if step < warmup:
-        return settings.lr * (step + 1) / warmup
+    if step <= warmup:
+        return settings.lr * step / warmup
     total = settings.epochs * steps_per_epoch
-    progress = (step - warmup) / max(1, total - warmup)
+    progress = (step - warmup) / (total - warmup)
     floor = settings.final_lr_ratio
     return settings.lr * (floor + (1 - floor) * (1 + math.cos(math.pi * progress)) / 2)

@@ -6,6 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipslib import arithmetic
 from ipslib.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
@@ -81,9 +82,15 @@ def test_equal_configurations_are_one_run():
 
 def test_identities_stay():
     # A record of today must be found tomorrow: a new field may not move an old identity.
-    assert RunConfig().id == "44136fa355b3"
+    assert RunConfig().id_by(1) == "44136fa355b3"
     small = {"canvas": [150, 140], "digits": "embedded", "tasks": ["max", "top"], "lr": 0.002}
-    assert RunConfig.from_flat(small).id == "09660a41928b"
+    assert RunConfig.from_flat(small).id_by(1) == "09660a41928b"
+
+
+def test_results_of_another_arithmetic_are_other_runs():
+    ids = {RunConfig().id_by(version) for version in arithmetic.VERSIONS}
+    assert len(ids) == len(arithmetic.VERSIONS) and RunConfig().id in ids
+    assert RunConfig().id == RunConfig().id_by(arithmetic.CURRENT)
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from filelock import Timeout
 
+from ipslib.arithmetic import CURRENT, VERSIONS, version_of
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.digits import load_digits
 from ipslib.errors import IpslibError
@@ -28,11 +29,19 @@ _STARTING_SECONDS = 20.0  # a run's digits, noise and network before its first s
 
 
 def list_queue(profile: str, overrides: Mapping[str, object] | None = None) -> int:
-    """Print the queue in its order, and which runs have a record."""
+    """Print the queue in its order: which runs have a record, and by which version of the
+    arithmetic where it is not today's."""
     store = RecordStore(Layout.of(profile).records)
+    earlier_versions = set()
     for run in _runs(profile, overrides, store, "cpu"):
-        state = "done" if store.find(run.config) else "    "
-        print(f"{state} {run.category:<34} {run.name:<52} {run.note}".rstrip())
+        state, earlier = "done" if store.find(run.config) else "", store.find_earlier(run.config)
+        if earlier and not state:
+            version = version_of(earlier)
+            earlier_versions.add(version)
+            state = f"by arithmetic {version}"
+        print(f"{state:<15} {run.category:<34} {run.name:<52} {run.note}".rstrip())
+    for version in sorted(earlier_versions):
+        print(f"arithmetic {version}: {VERSIONS[version]}; made again by {CURRENT}.")
     return 0
 
 

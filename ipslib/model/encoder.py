@@ -65,7 +65,7 @@ def build_encoder(config: ModelConfig, in_channels: int) -> nn.Sequential:
     if config.frozen:
         for layer in layers:
             layer.requires_grad_(False)
-    if layers[0].in_channels != in_channels:
+    if layers[0].in_channels != in_channels:  # as published, with torch's default initial weights
         layers[0] = _stem(in_channels, layers[0].out_channels)
     layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if config.encoder == "resnet50":
@@ -87,9 +87,7 @@ def _torchvision_resnet(config: ModelConfig) -> nn.Module:
 
 
 def _stem(in_channels: int, out_channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return conv
+    return nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False)
 
 
 def _narrow_resnet18(channels: int) -> list[nn.Module]:

@@ -1,4 +1,8 @@
-"""Batch norm over a batch whose first sample stands for several equal ones.
+"""Batch norm with exact moments, over a batch whose first sample may stand for several equal ones.
+
+On a CPU torch adds the values of a channel one after the other in float32, where the layout is
+channels last: over a million of them the variance is off by up to a percent, and the gradient that
+goes through it by several. Here sums are taken over short stretches and joined in float64.
 
 All-zero patches of a batch are the same patch. Encoded once, with its multiplicity in the batch
 statistics, it gives the outputs, running statistics and gradients of the batch that repeats it.
@@ -10,24 +14,35 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from ipslib.devices import is_accelerator
+from ipslib.errors import IpslibError
+
+_STRETCH = 2500  # values of a channel that are added up in float32; they fit the caches, too
+
 
 class RepeatBatchNorm2d(nn.BatchNorm2d):
-    """`BatchNorm2d` whose first sample counts `repeats` times in the statistics of training."""
+    """`BatchNorm2d` whose first sample counts `repeats` times in the statistics of training, and
+    whose sums are exact on a CPU."""
 
     repeats = 1
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise (n, C, H, W)."""
-        if self.repeats == 1 or not self.training:
+        if not self.training or (self.repeats == 1 and is_accelerator(x.device)):
             return super().forward(x)
-        n = len(x) + self.repeats - 1
-        var, mean = _moments(x, self.repeats)
+        n_values = (len(x) + self.repeats - 1) * x[0, 0].numel()
+        if n_values < 2:
+            raise IpslibError(
+                "batch norm: wanted at least 2 values a channel in training, got 1; use more or "
+                "larger patches, or evaluation mode."
+            )
+        x = x.contiguous(memory_format=torch.channels_last)
+        mean, var = _moments(x, self.repeats)
         with torch.no_grad():
-            n_values = n * x[0, 0].numel()
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (n_values / (n_values - 1)), self.momentum)
             self.num_batches_tracked += 1
-        return _Normalise.apply(x, self.weight, self.bias, mean, var, self.eps, self.repeats)
+        return _Normalise.apply(x, self.weight, self.bias, mean, var, self.eps, n_values)
 
 
 @contextmanager
@@ -42,24 +57,30 @@ def repeated(norms: Iterable[RepeatBatchNorm2d], repeats: int) -> Iterator[None]
             del norm.repeats
 
 
+def _stretches(x: Tensor) -> tuple[Tensor, ...]:
+    """The values of x (n, C, H, W), channels last, as (1, C, length, 1), whatever n, H and W."""
+    rows = x.permute(0, 2, 3, 1).reshape(1, -1, 1, x.shape[1])  # (1, n H W, 1, C), a view
+    return rows.permute(0, 3, 1, 2).split(_STRETCH, dim=2)
+
+
 @torch.no_grad()
 def _moments(x: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
-    """Variance and mean (C,) of each channel, float32: those of x and of the further copies of
+    """Mean and variance (C,) of each channel: those of stretches of x and of the further copies of
     its first sample, joined (Chan, Golub and LeVeque, 1983)."""
-    (var, mean), (first_var, first_mean) = _plain_moments(x), _plain_moments(x[:1])
-    share = (repeats - 1) / (len(x) + repeats - 1)  # of the further copies
-    apart = first_mean - mean
-    joined = var.lerp(first_var, share) + share * (1 - share) * apart * apart
-    return joined, mean.lerp(first_mean, share)
-
-
-def _plain_moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Batch norm's own kernel finds them six times faster than `torch.var_mean` does; with a
-    float32 scale it finds them in float32 for bf16 too."""
-    eps, dtype = 1e-5, torch.promote_types(x.dtype, torch.float32)
-    scale, shift = x.new_ones(x.shape[1], dtype=dtype), x.new_zeros(x.shape[1], dtype=dtype)
-    _, mean, inverse_sd = torch.native_batch_norm(x, scale, shift, None, None, True, 0.0, eps)
-    return (inverse_sd**-2 - eps).clamp_(min=0), mean
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    running = x.new_zeros(x.shape[1], dtype=dtype), x.new_ones(x.shape[1], dtype=dtype)
+    stretches, weights = list(_stretches(x)), []
+    weights += [each.shape[2] for each in stretches]
+    if repeats > 1:
+        copies = _stretches(x[:1])
+        stretches += copies
+        weights += [(repeats - 1) * each.shape[2] for each in copies]
+    moments = [torch.batch_norm_update_stats(each, *running, 0.0) for each in stretches]
+    means, variances = (torch.stack(each).double() for each in zip(*moments, strict=True))
+    share = torch.tensor(weights, dtype=torch.float64, device=x.device) / sum(weights)
+    mean = share @ means
+    var = share @ (variances + (means - mean).square())
+    return mean.to(dtype), var.to(dtype)
 
 
 class _Normalise(torch.autograd.Function):
@@ -70,22 +91,38 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x, weight, bias, mean, var, eps, repeats):
+    def forward(ctx, x, weight, bias, mean, var, eps, n_values):
         ctx.save_for_backward(x, weight, mean, var)
-        ctx.eps, ctx.repeats = eps, repeats
+        ctx.eps, ctx.n_values = eps, n_values
         return nn.functional.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
 
     @staticmethod
     def backward(ctx, grad):
         x, weight, mean, var = ctx.saved_tensors
-        dx, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
-            grad, x, weight, mean, var, mean, var, False, ctx.eps, [True, True, True]
-        )
-        n_values = (len(x) + ctx.repeats - 1) * x[0, 0].numel()
-        inverse_sd = (var + ctx.eps).rsqrt()
-        slope = -weight * inverse_sd * inverse_sd * dweight / n_values
-        level = -weight * inverse_sd * dbias / n_values - slope * mean
-        slope, level = (c[:, None, None].to(x.dtype) for c in (slope, level))
-        dx.addcmul_(x, slope).add_(level)
-        dx[0] += (ctx.repeats - 1) * (x[0] * slope + level)
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        dweight, dbias = _gradient_sums(grad, x, weight, mean, var, ctx.eps)
+        scale = weight * (var + ctx.eps).rsqrt()
+        slope = -scale * (var + ctx.eps).rsqrt() * dweight / ctx.n_values
+        level = -scale * dbias / ctx.n_values - slope * mean
+        scale, slope, level = (each[:, None, None].to(x.dtype) for each in (scale, slope, level))
+        dx = torch.empty_like(x)
+        for out, g, values in zip(*map(_stretches, (dx, grad, x)), strict=True):
+            torch.addcmul(level, values, slope, out=out).addcmul_(g, scale)
+        n_copies = ctx.n_values // x[0, 0].numel() - len(x)
+        if n_copies:
+            dx[0] += n_copies * (x[0] * slope + level)
         return dx, dweight, dbias, None, None, None, None
+
+
+def _gradient_sums(
+    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, var: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """sum(g x^) and sum(g) (C,) of each channel."""
+    sums = [
+        torch.ops.aten.native_batch_norm_backward(
+            g, values, weight, mean, var, None, None, False, eps, [False, True, True]
+        )[1:]
+        for g, values in zip(_stretches(grad), _stretches(x), strict=True)
+    ]
+    dweight, dbias = (torch.stack(each).double().sum(0) for each in zip(*sums, strict=True))
+    return dweight.to(weight.dtype), dbias.to(weight.dtype)

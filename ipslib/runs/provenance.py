@@ -9,6 +9,7 @@ import torch
 import torchvision
 
 import ipslib
+from ipslib import arithmetic
 from ipslib.config import RunConfig
 from ipslib.datasets.registry import open_dataset
 from ipslib.paths import project_root
@@ -27,6 +28,7 @@ def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) 
     measured = {"measures": last["test"]["measures"]} if "measures" in last["test"] else {}
     return {
         "schema": SCHEMA,
+        "arithmetic": arithmetic.CURRENT,
         "id": config.id,
         "name": run_name(config),
         "config": config.flat(),

@@ -17,6 +17,7 @@ import attrs
 import torch
 from filelock import FileLock, Timeout
 
+from ipslib import arithmetic
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
@@ -35,6 +36,15 @@ class RecordStore:
         """The record of a configuration, or None."""
         path = self.folder / f"{config.id}.json"
         return self._read(path) if path.is_file() else None
+
+    def find_earlier(self, config: RunConfig) -> dict | None:
+        """The record of a configuration by the latest of the earlier versions of the arithmetic
+        that made it, or None."""
+        for version in sorted(arithmetic.VERSIONS, reverse=True):
+            path = self.folder / f"{config.id_by(version)}.json"
+            if version < arithmetic.CURRENT and path.is_file():
+                return self._read(path)
+        return None
 
     def all(self) -> Iterator[dict]:
         """Every readable record, in the order of ids."""

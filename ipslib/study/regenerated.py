@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 from ipslib.errors import IpslibError
 from ipslib.runs.files import Layout, write_atomically
@@ -14,24 +15,44 @@ _BEGIN = "<!-- made by: python -m ipslib queue --readme -->\n"
 _END = "<!-- end of what was made -->\n"
 
 
-def regenerated(store: RecordStore) -> dict[str, tuple[int, int]]:
-    """{category: (published runs that have a record, all of them)}, each run counted once; the
-    runs of the O2I figure stand for themselves."""
-    done, planned = Counter(), Counter()
+class Regenerated(NamedTuple):
+    """Published runs of a category: those that today's arithmetic made, those that only an earlier
+    version made, and all."""
+
+    done: int
+    earlier: int
+    planned: int
+
+
+def regenerated(store: RecordStore) -> dict[str, Regenerated]:
+    """By category, each run counted once; the runs of the O2I figure stand for themselves."""
+    done, earlier, planned = Counter(), Counter(), Counter()
     for run in published_runs("paper"):
         part = _FIGURE if in_o2i_figure(run) else run.category
         planned[part] += 1
-        done[part] += store.find(in_found_precision(run.config, store)) is not None
+        config = in_found_precision(run.config, store)
+        is_done = store.find(config) is not None
+        done[part] += is_done
+        earlier[part] += not is_done and store.find_earlier(config) is not None
     parts = (_FIGURE, *CATEGORIES)
-    return {_OTHERS.get(part, part): (done[part], planned[part]) for part in parts}
+    return {
+        _OTHERS.get(part, part): Regenerated(done[part], earlier[part], planned[part])
+        for part in parts
+    }
 
 
-def as_markdown(counts: dict[str, tuple[int, int]]) -> str:
+def as_markdown(counts: dict[str, Regenerated]) -> str:
     """The table, its last row the sum."""
-    total = tuple(sum(each) for each in zip(*counts.values(), strict=True))
-    rows = [*counts.items(), ("**all**", total)]
-    lines = [f"| {part} | {k} of {n} |" for part, (k, n) in rows]
-    return "\n".join(["| published runs | regenerated |", "| --- | --- |", *lines, ""])
+    total = Regenerated(*(sum(each) for each in zip(*counts.values(), strict=True)))
+    lines = [
+        f"| {part} | {each.done} of {each.planned} | {each.earlier} |"
+        for part, each in [*counts.items(), ("**all**", total)]
+    ]
+    head = [
+        "| published runs | regenerated | by an earlier arithmetic only |",
+        "| --- | --- | --- |",
+    ]
+    return "\n".join([*head, *lines, ""])
 
 
 def renew_readme(path: Path, store: RecordStore) -> bool:

@@ -7,6 +7,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from ipslib.arithmetic import version_of
 from ipslib.config import DataConfig, RunConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
@@ -105,10 +106,12 @@ class Study:
     def made_of(self, records: Sequence[dict]) -> str:
         """What runs were made of and by: data, commits of the code, and their number."""
         commits = sorted({str(record["provenance"]["commit"]) for record in records})
+        versions = " and ".join(map(str, sorted({version_of(record) for record in records})))
         mixed = "; more than one version of the code made these" if len(commits) > 1 else ""
         precisions = sorted({record["config"].get("precision", "fp32") for record in records})
         low = f" in {' and '.join(precisions)}" if precisions != ["fp32"] else ""
-        return f"{len(records)} runs on {self.source}{low}; commit {', '.join(commits)}{mixed}."
+        made_by = f"arithmetic {versions}, commit {', '.join(commits)}{mixed}"
+        return f"{len(records)} runs on {self.source}{low}; {made_by}."
 
     def run(self, configs: Iterable[RunConfig]) -> list[dict]:
         """The records of the runs; what has none yet is trained now. Runs of the published scale

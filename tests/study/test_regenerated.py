@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from ipslib.__main__ import main
+from ipslib.arithmetic import CURRENT
 from ipslib.errors import IpslibError
 from ipslib.runs.provenance import SCHEMA
 from ipslib.runs.records import RecordStore
 from ipslib.study.published_configs import published_runs
-from ipslib.study.regenerated import as_markdown, regenerated, renew_readme
+from ipslib.study.regenerated import Regenerated, as_markdown, regenerated, renew_readme
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKED = "# A title\n<!-- made by: python -m ipslib queue --readme -->\nold\n{}\nThe rest.\n"
@@ -24,9 +25,9 @@ def store(tmp_path) -> RecordStore:
     return RecordStore(folder)
 
 
-def write(store: RecordStore, config) -> None:
-    path = store.folder / f"{config.id}.json"
-    path.write_text(json.dumps({"schema": SCHEMA, "id": config.id}))
+def write(store: RecordStore, config, version: int = CURRENT) -> None:
+    path = store.folder / f"{config.id_by(version)}.json"
+    path.write_text(json.dumps({"schema": SCHEMA, "id": path.stem}))
 
 
 def test_the_readme_counts_the_records_that_are_committed(store, tmp_path):
@@ -46,23 +47,25 @@ def test_the_readme_counts_the_records_that_are_committed(store, tmp_path):
 def test_runs_are_counted_once_by_category_whatever_their_precision(store):
     runs = published_runs()
     nothing = regenerated(store)
-    assert sum(n for _, n in nothing.values()) == len(runs)
-    assert {k for k, _ in nothing.values()} == {0}
-    assert nothing["O2I_datasize: its figure"] == (0, 16)
+    assert sum(each.planned for each in nothing.values()) == len(runs)
+    assert {(each.done, each.earlier) for each in nothing.values()} == {(0, 0)}
+    assert nothing["O2I_datasize: its figure"] == (0, 0, 16)
     thick = next(run for run in runs if run.category == "Digit_Thickness")
     for config in (runs[0].config, runs[1].config.replace(precision="bf16"), thick.config):
         write(store, config)
     write(store, runs[0].config.replace(precision="bf16"))  # the same run again
     write(store, runs[2].config.replace(epochs=1))  # no published one
+    for config in (thick.config, runs[3].config):  # the first is done by today's, too
+        write(store, config, version=1)
     counts = regenerated(store)
-    assert counts["O2I_datasize: its figure"] == (2, 16)
-    assert counts["Digit_Thickness"][0] == 1
-    assert sum(k for k, _ in counts.values()) == 3
+    assert counts["O2I_datasize: its figure"] == (2, 1, 16)
+    assert counts["Digit_Thickness"][:2] == (1, 0)
+    assert sum(each.done for each in counts.values()) == 3
 
 
 def test_the_table_ends_with_the_sum():
-    table = as_markdown({"One": (1, 2), "Other": (0, 5)})
-    rows = ["| One | 1 of 2 |", "| Other | 0 of 5 |", "| **all** | 1 of 7 |"]
+    table = as_markdown({"One": Regenerated(1, 0, 2), "Other": Regenerated(0, 3, 5)})
+    rows = ["| One | 1 of 2 | 0 |", "| Other | 0 of 5 | 3 |", "| **all** | 1 of 7 | 3 |"]
     assert table.splitlines()[2:] == rows
 
 

@@ -148,6 +148,11 @@ def test_runs_of_several_versions_of_the_code_are_told_apart(study):
     assert "more than one version" not in study().made_of(of[::2])
 
 
+def test_results_say_which_arithmetic_made_them(study):
+    made_by = {"config": {}, "provenance": {"commit": "abc"}}
+    assert "arithmetic 1 and 2" in study().made_of([made_by, made_by | {"arithmetic": 2}])
+
+
 def test_published_scale_runs_are_found_in_the_precision_they_were_made_in(
     study, project, monkeypatch
 ):
@@ -164,5 +169,5 @@ def test_published_scale_runs_are_found_in_the_precision_they_were_made_in(
 def test_runs_of_low_precision_are_said_to_be(study):
     made_by = {"provenance": {"commit": "abc"}}
     of = [{"config": {"precision": each}} | made_by for each in ("bf16", "fp32")]
-    assert "in bf16 and fp32; commit abc" in study().made_of(of)
+    assert "in bf16 and fp32; arithmetic 1, commit abc" in study().made_of(of)
     assert " in " not in study().made_of(of[1:])
