@@ -12,6 +12,7 @@ from ipslib.errors import IpslibError
 
 # Another value for every field, with what else it needs; a field without one fails the test.
 OTHER = {
+    "start": "published",
     "digits": "embedded",
     "canvas": [1500, 1200],
     "digit_size": 56,

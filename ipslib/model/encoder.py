@@ -87,9 +87,7 @@ def _torchvision_resnet(config: ModelConfig) -> nn.Module:
 
 
 def _stem(in_channels: int, out_channels: int) -> nn.Conv2d:
-    conv = nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return conv
+    return nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False)
 
 
 def _narrow_resnet18(channels: int) -> list[nn.Module]:
