@@ -5,7 +5,6 @@ that texture does not tell noise from digits. Only additions, products, quotient
 roots are used, which every machine rounds alike: a key gives the same bytes everywhere.
 """
 
-from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -13,6 +12,7 @@ from math import comb
 
 import numpy as np
 
+from ipslib.datasets.megapixel_mnist.lines import line_pixels
 from ipslib.datasets.megapixel_mnist.randomness import stream
 from ipslib.datasets.megapixel_mnist.resize import resize_area
 from ipslib.errors import IpslibError, did_you_mean
@@ -100,21 +100,10 @@ def draw_pixel_stroke(control: np.ndarray, stroke_width: float) -> np.ndarray:
     """
     points = bezier_curve((control * BOX).astype(np.int64)).astype(np.int64)
     canvas = np.zeros((BOX, BOX), np.uint8)
-    for start, stop in pairwise(points[:, ::-1].tolist()):
-        draw_line(canvas, start, stop, max(1, int(stroke_width)))
+    corners = [(x, y) for y, x in points.tolist()]
+    for start, stop in pairwise(corners):
+        canvas[line_pixels(start, stop, max(1, int(stroke_width)), size=BOX)] = 255
     return canvas
-
-
-def draw_line(canvas: np.ndarray, start: Sequence[int], stop: Sequence[int], width: int) -> None:
-    """Draw a line from pixel to pixel, ends (x, y), in the pixels that OpenCV's `line` takes."""
-    if width > 1:
-        raise NotImplementedError
-    (x0, y0), (x1, y1) = sorted([start, stop], key=lambda point: point[0])  # from the left
-    dx, dy = x1 - x0, y1 - y0
-    n = max(dx, abs(dy))  # steps along the longer axis, half a pixel rounded down on the other
-    along = np.arange(n + 1)
-    xs, ys = (np.sign(d) * ((2 * abs(d) * along + n - 1) // max(2 * n, 1)) for d in (dx, dy))
-    canvas[y0 + ys, x0 + xs] = 255
 
 
 def line_stroke(random: np.random.RandomState) -> np.ndarray:
