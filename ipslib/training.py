@@ -116,14 +116,22 @@ class TrainingState:
         order = torch.Generator().manual_seed(self._draw_seed())
         return torch.randperm(n_images, generator=order)
 
-    def evaluation_generator(self) -> torch.Generator | None:
-        """Of the patches' orders in the next evaluation: None in a run with a start of its own,
-        whose evaluations all draw the same ones."""
+    def evaluation_generator(self, dataset: Dataset, batch_size: int) -> torch.Generator | None:
+        """Of the patches' orders in the evaluation after this epoch; None in a run with a start of
+        its own, whose evaluations all draw the same ones.
+
+        The published runs evaluated after every epoch: what that draws is drawn here, so that
+        `eval_every` does not change the training.
+        """
         if not self.published_start:
             return None
-        if not any(row["test"] for row in self.history):
+        if not self.history:
             self._draw_seed()  # of the loader's workers, once
-        return self.generator
+        orders = torch.Generator()
+        orders.set_state(self.generator.get_state())
+        for _ in range(math.ceil(len(dataset) / batch_size)):
+            torch.randperm(dataset.grid.n_patches, generator=self.generator)
+        return orders
 
     def _draw_seed(self) -> int:
         """As a torch DataLoader with persistent workers, and its RandomSampler, draw theirs."""
@@ -165,13 +173,9 @@ def train(
         means = _train_epoch(state, train_set, settings, epoch)
         row = {"epoch": epoch, "train": means, "test": None}
         row["seconds"] = round(time.perf_counter() - start, 3)
+        orders = state.evaluation_generator(test_set, settings.batch_size)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
-            test = evaluate(
-                state.network,
-                test_set,
-                settings.batch_size,
-                generator=state.evaluation_generator(),
-            )
+            test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
             _check_finite(test.loss, settings, f"on the test set after epoch {epoch}")
             row["test"] = {
                 "loss": test.loss,
