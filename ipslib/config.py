@@ -37,13 +37,17 @@ class DataConfig:
     the training set's patterns by heart.
     """
 
+    start: str = choice("own", ("own", "published"))  # of data, weights and orders
     digits: str = choice("mnist", ("mnist", "embedded"))
     canvas: tuple[int, int] = side_lengths((3000, 3000))
     digit_size: int = integer(28, at_least=4)
     noise_size: int = integer(lambda self: self.digit_size, at_least=4)
     n_noise: int = integer(800, at_least=0)
     n_patterns: int = integer(lambda self: self.n_noise, at_least=0)
-    noise: str = choice("bezier", ("bezier", "bezier_pixel", "line"))  # bezier_pixel: as published
+    noise: str = choice(  # bezier_pixel: as published
+        lambda self: "bezier_pixel" if self.start == "published" else "bezier",
+        ("bezier", "bezier_pixel", "line"),
+    )
     stroke_width: float = number(1.925, at_least=0.1, at_most=28.0)  # px at 28 px
     patch_size: int = integer(50, at_least=4)
     patch_stride: int = integer(lambda self: self.patch_size)
@@ -83,6 +87,20 @@ class DataConfig:
                 f"sides of at least {self.noise_size + 56} px, got {height} x {width}; "
                 "enlarge canvas or use noise bezier."
             )
+        if self.start == "published":
+            self._check_published_start()
+
+    def _check_published_start(self) -> None:
+        wanted = {
+            "digits": "mnist",
+            "noise_size": self.digit_size,
+            "n_patterns": self.n_noise,
+            "noise": "bezier_pixel",
+            "tasks": TASKS,
+            "data_seed": 0,
+        }
+        for name, value in wanted.items():
+            _check_of_published_start(self, name, value)
 
     @property
     def grid(self) -> PatchGrid:
@@ -223,6 +241,9 @@ class RunConfig:
             )
         if isinstance(self.data, DataConfig):
             self._check_batch_norm(self.data)
+        if self.published_start:
+            for name, value in {"encoder": "resnet18", "width": 1, "mask_k": 0}.items():
+                _check_of_published_start(self.model, name, value)
 
     def _check_batch_norm(self, data: DataConfig) -> None:
         smallest_batch = data.n_train % self.training.batch_size or self.training.batch_size
@@ -256,6 +277,11 @@ class RunConfig:
             for section in sections
         }
         return cls(**{name: of(**fields[name]) for name, of in sections.items()})
+
+    @property
+    def published_start(self) -> bool:
+        """Whether data, initial weights and orders are drawn as the published runs drew them."""
+        return isinstance(self.data, DataConfig) and self.data.start == "published"
 
     @property
     def dataset(self) -> str:
@@ -296,6 +322,15 @@ class RunConfig:
         identity = self.changed() | ({"arithmetic": version} if version > 1 else {})
         canonical = json.dumps(identity, sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def _check_of_published_start(section: object, name: str, wanted: object) -> None:
+    got = getattr(section, name)
+    if got != wanted:
+        raise IpslibError(
+            f"{name}: start published wants {wanted!r}, as the published runs had, got {got!r}; "
+            f"set {name} to that, or use start own."
+        )
 
 
 MEGAPIXEL_MNIST = "megapixel_mnist"

@@ -50,7 +50,7 @@ def flag(default: bool) -> bool:
     return attrs.field(default=default, validator=check)
 
 
-def choice(default: str, options: tuple[str, ...]) -> str:
+def choice(default: str | Callable, options: tuple[str, ...]) -> str:
     def check(instance: object, attribute: attrs.Attribute, value: object) -> None:
         if value not in options:
             hint = did_you_mean(str(value), options)
@@ -58,7 +58,7 @@ def choice(default: str, options: tuple[str, ...]) -> str:
                 f"{attribute.name}: wanted one of {', '.join(options)}, got {value!r}{hint}."
             )
 
-    return attrs.field(default=default, validator=check)
+    return attrs.field(default=_default(default), validator=check)
 
 
 def choices(default: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:

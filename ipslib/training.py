@@ -70,6 +70,9 @@ class TrainingState:
             fused=True,
         )
         self.generator = torch.Generator().manual_seed(settings.seed)
+        self.published_start = config.published_start
+        if self.published_start:  # orders go on where the weights' draws ended
+            self.generator.set_state(torch.get_rng_state())
         self.history: list[dict] = []
 
     def snapshot(self) -> dict:
@@ -103,6 +106,36 @@ class TrainingState:
             self.history = list(snapshot["history"])
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise SnapshotError(f"the snapshot does not fit ({type(error).__name__}).") from error
+
+    def draw_training_order(self, n_images: int) -> Tensor:
+        """The order of the training images in the next epoch, (n_images,)."""
+        if not self.published_start:
+            return torch.randperm(n_images, generator=self.generator)
+        if not self.history:
+            self._draw_seed()  # of the loader's workers, once
+        order = torch.Generator().manual_seed(self._draw_seed())
+        return torch.randperm(n_images, generator=order)
+
+    def evaluation_generator(self, dataset: Dataset, batch_size: int) -> torch.Generator | None:
+        """Of the patches' orders in the evaluation after this epoch; None in a run with a start of
+        its own, whose evaluations all draw the same ones.
+
+        The published runs evaluated after every epoch: what that draws is drawn here, so that
+        `eval_every` does not change the training.
+        """
+        if not self.published_start:
+            return None
+        if not self.history:
+            self._draw_seed()  # of the loader's workers, once
+        orders = torch.Generator()
+        orders.set_state(self.generator.get_state())
+        for _ in range(math.ceil(len(dataset) / batch_size)):
+            torch.randperm(dataset.grid.n_patches, generator=self.generator)
+        return orders
+
+    def _draw_seed(self) -> int:
+        """As a torch DataLoader with persistent workers, and its RandomSampler, draw theirs."""
+        return int(torch.empty((), dtype=torch.int64).random_(generator=self.generator))
 
     @property
     def _device(self) -> torch.device:
@@ -140,8 +173,9 @@ def train(
         means = _train_epoch(state, train_set, settings, epoch)
         row = {"epoch": epoch, "train": means, "test": None}
         row["seconds"] = round(time.perf_counter() - start, 3)
+        orders = state.evaluation_generator(test_set, settings.batch_size)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
-            test = evaluate(state.network, test_set, settings.batch_size)
+            test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
             _check_finite(test.loss, settings, f"on the test set after epoch {epoch}")
             row["test"] = {
                 "loss": test.loss,
@@ -163,8 +197,7 @@ def _train_epoch(
     network, optimiser = state.network.train(), state.optimiser
     train_set = train_set.augmented(seed=settings.seed, epoch=epoch)
     tally = Tally()
-    order = torch.randperm(len(train_set), generator=state.generator)
-    steps = order.split(settings.batch_size)
+    steps = state.draw_training_order(len(train_set)).split(settings.batch_size)
     make = batch_maker(train_set, network.device)
     for step, batch in enumerate(prefetched(make, (step.tolist() for step in steps))):
         rate = learning_rate((epoch - 1) * len(steps) + step + 1, len(steps), settings)
@@ -212,10 +245,15 @@ def evaluate(
     batch_size: int,
     *,
     settings: TrainingConfig | None = None,
+    generator: torch.Generator | None = None,
 ) -> Evaluation:
-    """Loss, accuracy and localisation over a data set."""
+    """Loss, accuracy and localisation over a data set.
+
+    Args:
+        generator: of the order in which patches are visited; None: the same order every time.
+    """
     settings = settings or TrainingConfig()
-    generator = torch.Generator().manual_seed(_EVALUATION_SEED)
+    generator = generator or torch.Generator().manual_seed(_EVALUATION_SEED)
     tally, parts, sizes, answers = Tally(), [], [], []
     with evaluating(network.modules()):
         for batch in batches(dataset, batch_size, device=network.device):

@@ -13,6 +13,7 @@ from ipslib.errors import IpslibError
 
 # Another value for every field, with what else it needs; a field without one fails the test.
 OTHER = {
+    "start": "published",
     "digits": "embedded",
     "canvas": [1500, 1200],
     "digit_size": 56,
@@ -109,7 +110,7 @@ def test_an_explicit_default_does_not_change_the_identity():
 
 
 def test_the_flat_form_comes_back_whole():
-    config = RunConfig.from_flat(OTHER | {"encoder": "resnet18", "width": 1})
+    config = RunConfig.from_flat(OTHER | {"start": "own", "encoder": "resnet18", "width": 1})
     assert RunConfig.from_flat(config.flat()) == config
     assert RunConfig.from_flat(config.changed()) == config
 
@@ -223,3 +224,34 @@ class TestKindsOfData:
     def test_fields_of_another_kind_are_refused(self, wrong, said):
         with pytest.raises(IpslibError, match=said):
             RunConfig.from_flat(SIGNS | wrong)
+
+
+class TestPublishedStart:
+    """One field; what the published runs did not have, or is not known of them, is refused."""
+
+    def test_the_noise_follows(self):
+        config = RunConfig(data=DataConfig(start="published"))
+        assert config.published_start and config.data.noise == "bezier_pixel"
+        assert not config.replace(start="own").published_start
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"digits": "embedded"},
+            {"noise": "bezier"},
+            {"noise": "line"},
+            {"noise_size": 20},
+            {"n_patterns": 400},
+            {"tasks": ["max", "majority", "top", "multi"]},
+            {"data_seed": 1},
+            {"encoder": "resnet50"},
+            {"width": 0.5},
+            {"mask_k": 10},
+        ],
+        ids=str,
+    )
+    def test_what_does_not_go_with_it_is_refused(self, change):
+        RunConfig.from_flat(change)
+        [name] = change
+        with pytest.raises(IpslibError, match=name):
+            RunConfig.from_flat({"start": "published"} | change)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from ipslib.config import RunConfig
+from ipslib.errors import IpslibError
 from ipslib.runs.profiles import base_config
 from ipslib.study.published import load_published
 
@@ -37,7 +38,10 @@ class PublishedRun(NamedTuple):
 
 
 def published_runs(
-    profile: str = "paper", overrides: Mapping[str, object] | None = None
+    profile: str = "paper",
+    overrides: Mapping[str, object] | None = None,
+    *,
+    start: str = "own",
 ) -> list[PublishedRun]:
     """The queue: every published Megapixel MNIST run, each setting and seed once, in order.
 
@@ -46,12 +50,15 @@ def published_runs(
     Args:
         profile: whose base settings hold where a published run says nothing.
         overrides: fields of RunConfig that differ from the published ones in every run.
+        start: `published` starts every run as it was started then. Those of which that is not
+            known keep a start of their own, and their notes say why.
     """
     base, table = base_config(profile), load_published()
     distinct: dict[str, PublishedRun] = {}
     for _, row in pd.concat(_of(table, category) for category in CATEGORIES).iterrows():
         config = base.replace(**_fields(row) | dict(overrides or {}))
-        run = PublishedRun(row["category"], row["name"], config, _note(row))
+        config, own = _started(config, start)
+        run = PublishedRun(row["category"], row["name"], config, _joined(_note(row), own))
         earlier = distinct.get(config.id)
         if earlier is None or (row["complete"] and "incomplete" in earlier.note):
             distinct[config.id] = run
@@ -62,6 +69,13 @@ def published_runs(
             (further if _setting(run) in seen else first).append(run)
             seen.add(_setting(run))
     return figure + first + further
+
+
+def _started(config: RunConfig, start: str) -> tuple[RunConfig, str]:
+    try:
+        return config.replace(start=start), ""
+    except IpslibError as error:
+        return config, f"own start: {error}"
 
 
 def _setting(run: PublishedRun) -> str:
@@ -83,7 +97,11 @@ def _of(table: pd.DataFrame, category: str) -> pd.DataFrame:
 
 def _note(row: pd.Series) -> str:
     unstated = "" if pd.notna(row["n_noise"]) else f"noise count unstated: {_NOISE_UNSTATED} taken"
-    return "; ".join(filter(None, (row["note"], unstated)))
+    return _joined(row["note"], unstated)
+
+
+def _joined(*notes: str) -> str:
+    return "; ".join(filter(None, notes))
 
 
 def _fields(row: pd.Series) -> dict[str, object]:

@@ -98,3 +98,14 @@ def test_what_is_odd_about_a_published_run_is_said(runs, logs, capsys, tmp_path,
     assert len(shown) == len(runs)
     assert sum("incomplete: " in line for line in shown) >= 5
     assert sum("noise count unstated: 50 taken" in line for line in shown) == 12
+
+
+def test_the_published_start_is_an_option_where_it_is_known(runs):
+    started = published_runs(start="published")
+    assert [run.name for run in started] == [run.name for run in runs]
+    for run, own in zip(started, runs, strict=True):
+        known = run.config.published_start
+        assert run.config == (own.config.replace(start="published") if known else own.config)
+        assert known != ("own start" in run.note)
+        unknown = own.config.model.mask_k or own.config.model.encoder == "resnet50"
+        assert known == (not unknown and own.config.data.noise != "line")

@@ -18,7 +18,8 @@ from torch import Tensor
 from ipslib.config import N_CLASSES, N_DIGITS, DataConfig
 from ipslib.datasets.megapixel_mnist.digits import DigitSet, load_digits
 from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
-from ipslib.datasets.megapixel_mnist.placement import place_apart, place_freely
+from ipslib.datasets.megapixel_mnist.placement import Placement, place_apart, place_freely
+from ipslib.datasets.megapixel_mnist.published_start import PublishedStart
 from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
 from ipslib.datasets.megapixel_mnist.resize import resize_area
 from ipslib.datasets.megapixel_mnist.scenes import Layer, Scene, SceneBatch, Sheet
@@ -27,15 +28,6 @@ from ipslib.patches import PatchGrid
 
 _POOL_KEY, _IMAGE_KEY = 0, 1
 _REMEMBERED_OBJECTS = 1_000_000  # of all images together; a larger set is placed anew each time
-
-
-class Placement(NamedTuple):
-    """What lies where on an image, or, stacked, on several; corners are (row, column) in pixels."""
-
-    digits: np.ndarray  # (5,) indices into the digit set
-    digit_corners: np.ndarray  # (5, 2)
-    patterns: np.ndarray  # (n_noise,) indices into the pool
-    noise_corners: np.ndarray  # (n_noise, 2), in drawing order
 
 
 class LaidOut(NamedTuple):
@@ -76,6 +68,8 @@ class MegapixelMNIST:
 
     def placement(self, index: int) -> Placement:
         """Draw what lies where on image `index`; remembered where the split is small enough."""
+        if self._published is not None:
+            return self._published.placement(index)
         placement = self._placed.get(index)
         if placement is None:
             placement = self._place(self._stream(_IMAGE_KEY, index))
@@ -149,12 +143,20 @@ class MegapixelMNIST:
         return resize_area(self.digits.images[digits], self.config.digit_size)
 
     @cached_property
+    def _published(self) -> PublishedStart | None:
+        if self.config.start != "published":
+            return None
+        return PublishedStart(self.config, self.split, self.digits, n_images=len(self))
+
+    @cached_property
     def _noise_sheet(self) -> Sheet:
         return Sheet(self._noise_pool, self.config.patch_size)
 
     @property
     def _noise_pool(self) -> np.ndarray:
         config = self.config
+        if self._published is not None:
+            return self._published.noise_pool
         return noise_pool(
             config.noise,
             config.n_patterns,

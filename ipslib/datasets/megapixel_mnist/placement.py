@@ -1,10 +1,21 @@
 """Where objects lie on the canvas."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 from ipslib.errors import IpslibError
 
 _ROUNDS, _RESTARTS = 20, 100
+
+
+class Placement(NamedTuple):
+    """What lies where on an image, or, stacked, on several; corners are (row, column) in pixels."""
+
+    digits: np.ndarray  # (5,) indices into the digit set
+    digit_corners: np.ndarray  # (5, 2)
+    patterns: np.ndarray  # (n_noise,) indices into the pool
+    noise_corners: np.ndarray  # (n_noise, 2), in drawing order
 
 
 def most_apart(size: int, canvas: tuple[int, int]) -> int:

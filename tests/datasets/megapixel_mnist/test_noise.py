@@ -13,6 +13,7 @@ from ipslib.datasets.megapixel_mnist.noise import (
     draw_stroke,
     line_stroke,
     noise_pool,
+    random_control,
     random_curve,
 )
 from ipslib.datasets.megapixel_mnist.randomness import stream
@@ -74,15 +75,22 @@ def test_a_wider_stroke_covers_a_narrower_one():
 
 
 def test_whole_pixel_strokes_have_the_published_two_steps():
-    curves = [random_curve(stream(j)) for j in range(20)]
+    controls = [random_control(stream(j)) for j in range(20)]
 
     def draw(width: float) -> np.ndarray:
-        return np.stack([draw_pixel_stroke(c, size=28, stroke_width=width) for c in curves])
+        return np.stack([draw_pixel_stroke(control, width) for control in controls])
 
     assert all(np.array_equal(draw(1.4), draw(w)) for w in (1.6, 1.8, 1.925))
     assert all(np.array_equal(draw(2.0), draw(w)) for w in (2.2, 2.4, 2.6, 2.8))
     assert draw(2.0).sum() > 1.3 * draw(1.4).sum()
     assert set(np.unique(draw(2.0))) == {0, 255}  # no anti-aliasing
+
+
+def test_whole_pixel_strokes_start_and_stop_on_their_control_points_cut_to_whole_pixels():
+    control = np.array([[2.9, 3.99], [20.7, 1.2], [7.2, 25.5], [24.99, 13.1]]) / 28
+    stroke = draw_pixel_stroke(control, 1)
+    assert stroke[2, 3] and stroke[24, 13]
+    assert np.array_equal(stroke, draw_pixel_stroke(np.floor(control * 28 + 1e-9) / 28, 1))
 
 
 @pytest.mark.parametrize("j", range(12))
@@ -137,7 +145,7 @@ def test_an_empty_pool_and_an_unknown_kind():
     [
         ("bezier", 28, "6e29f498523d276e"),
         ("bezier", 40, "9a1e48db9d83e34e"),
-        ("bezier_pixel", 28, "c1bf8afdbeae6759"),
+        ("bezier_pixel", 28, "b136dc6bfd59bfbf"),
         ("line", 28, "6e9993c0138ef689"),
     ],
 )

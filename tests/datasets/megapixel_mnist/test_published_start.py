@@ -1,0 +1,110 @@
+"""The values are those that the published code draws (numpy's legacy generator, OpenCV's lines)."""
+
+import numpy as np
+import pytest
+
+from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.errors import IpslibError
+
+REFERENCE = DataConfig(start="published", canvas=1500, n_noise=50)
+pytestmark = pytest.mark.usefixtures("mnist_root")
+
+
+@pytest.fixture(scope="module")
+def opened():
+    return {}
+
+
+@pytest.fixture
+def split(opened):
+    """A split of the published reference by name, drawn once."""
+
+    def get(name: str) -> MegapixelMNIST:
+        return opened.setdefault(name, MegapixelMNIST(REFERENCE, name))
+
+    return get
+
+
+@pytest.mark.parametrize(
+    ("name", "index", "digits", "labels"),
+    [
+        ("train", 0, [40721, 53519, 9071, 48424, 8674], [4, 9, 4]),
+        ("train", 999, [43996, 5162, 43842, 50040, 55672], [2, 8, 2]),
+        ("test", 0, [6965, 2103, 9338, 5342, 8669], [5, 8, 0]),
+    ],
+)
+def test_digits_and_labels(split, name, index, digits, labels):
+    placement = split(name).placement(index)
+    assert placement.digits.tolist() == digits
+    found = split(name).labels(placement)
+    assert [found[task].item() for task in ("majority", "max", "top")] == labels
+
+
+def test_places_and_patterns(split):
+    first, last, test = (
+        split(name).placement(i) for name, i in (("train", 0), ("train", 999), ("test", 0))
+    )
+    assert first.digit_corners.tolist() == [
+        [881, 1134], [1071, 383], [420, 377], [1136, 734], [730, 120]
+    ]  # fmt: skip
+    assert first.noise_corners[:3].tolist() == [[1209, 38], [1414, 1010], [231, 1033]]
+    assert first.patterns[:5].tolist() == [9, 16, 40, 16, 15]
+    assert last.noise_corners[0].tolist() == [843, 353]
+    assert last.patterns[:5].tolist() == [22, 44, 35, 33, 41]
+    assert test.digit_corners.tolist() == [
+        [1240, 884], [940, 406], [1457, 433], [526, 568], [1398, 899]
+    ]  # fmt: skip
+
+
+def test_labels_of_the_whole_test_set(split):
+    labels = split("test").batch(range(1000)).labels
+    counts = {
+        "majority": [94, 106, 90, 106, 109, 111, 89, 94, 100, 101],
+        "max": [0, 4, 14, 37, 68, 84, 141, 165, 213, 274],
+        "top": [98, 129, 103, 97, 101, 101, 94, 104, 66, 107],
+    }
+    for task, count in counts.items():
+        assert np.bincount(labels[task].numpy(), minlength=10).tolist() == count
+
+
+@pytest.mark.parametrize(
+    ("name", "ink", "first", "last"), [("train", 1589, 40, 24), ("test", 1594, 17, 27)]
+)
+def test_ink_of_the_noise_pool(split, name, ink, first, last):
+    """Of 50 patterns; read off the images, on which every pattern lies alone somewhere."""
+    patterns = {}
+    for i in range(60):
+        placement = split(name).placement(i)
+        boxes = np.concatenate([placement.noise_corners, placement.digit_corners])
+        canvas = split(name).canvas(i)
+        for (row, col), kind in zip(placement.noise_corners, placement.patterns, strict=True):
+            if (np.abs(boxes - (row, col)) < 28).all(axis=1).sum() == 1:
+                patterns[kind] = (canvas[row : row + 28, col : col + 28] > 0).sum()
+    assert len(patterns) == 50
+    assert (sum(patterns.values()), patterns[0], patterns[49]) == (ink, first, last)
+
+
+def test_other_sizes_than_the_published_ones():
+    config = DataConfig(
+        start="published", canvas=(300, 200), digit_size=35, n_noise=7, stroke_width=2.5,
+        n_train=9, n_test=4,
+    )  # fmt: skip
+    for name in ("train", "test"):
+        dataset = MegapixelMNIST(config, name)
+        placements = [dataset.placement(i) for i in range(len(dataset))]
+        corners = np.stack([placement.digit_corners for placement in placements])
+        assert (corners <= [300 - 35, 200 - 35]).all() and (corners >= 0).all()
+        apart = np.abs(corners[:, :, None] - corners[:, None]).max(axis=-1) >= 35
+        assert (apart | np.eye(5, dtype=bool)).all()
+        for placement in placements:
+            labels = dataset.digits.labels[placement.digits]
+            assert (labels[:3] == labels[0]).all() and (labels[3:] != labels[0]).all()
+            assert placement.patterns.max() < 7
+        assert dataset.batch([0, 3]).n_patches == config.grid.n_patches
+
+
+def test_a_canvas_on_which_digits_find_no_room_is_refused():
+    config = DataConfig(start="published", canvas=84, patch_size=28, n_noise=0, n_train=200)
+    with pytest.raises(IpslibError, match="canvas"):
+        MegapixelMNIST(config, "train").placement(0)
