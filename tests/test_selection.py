@@ -13,8 +13,7 @@ from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 from ipslib.patches import TensorBatch
 from ipslib.selection import attention_scores, select_patches
-from tests import reference
-from tests.reference import random_network
+from tests.reference import PlainIPS, dense_bag, random_network
 
 
 def visiting_order(network, n_patches, seed):
@@ -27,7 +26,7 @@ def visiting_order(network, n_patches, seed):
 def select_both(network, batch, seed=0):
     ours = network.select(batch, generator=torch.Generator().manual_seed(seed))
     order = visiting_order(network, batch.n_patches, seed)
-    return ours, reference.select(network, reference.dense_bag(batch), order=order)
+    return ours, PlainIPS(network).select(dense_bag(batch), order=order)
 
 
 @pytest.fixture
