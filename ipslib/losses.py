@@ -18,19 +18,25 @@ class Losses(NamedTuple):
     """The weighted sum and its parts, each a scalar."""
 
     total: Tensor
-    task: Tensor
+    task: Tensor  # mean of by_task
     semantic: Tensor
     diversity: Tensor
+    by_task: dict[str, Tensor]
 
 
-def task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
-    """Mean over tasks of the negative log-likelihood (one class) or binary cross-entropy (sets).
+def task_losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Each task's negative log-likelihood (one class) or binary cross-entropy (sets).
 
     Args:
         logits: {task: (B, C)}.
         labels: {task: (B,) classes or (B, C) multi-hot}.
     """
-    return torch.stack([_one_task(logits[task], labels[task]) for task in logits]).mean()
+    return {task: _one_task(logits[task], labels[task]) for task in logits}
+
+
+def task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+    """The mean of `task_losses` over tasks."""
+    return torch.stack(list(task_losses(logits, labels).values())).mean()
 
 
 def semantic_loss(branch_logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
@@ -75,7 +81,8 @@ def combined_losses(
 
     `diversity_on` is `attention` (as its source defines it) or `outputs` (as published).
     """
-    task = task_loss(output.logits, labels)
+    by_task = task_losses(output.logits, labels)
+    task = torch.stack(list(by_task.values())).mean()
     semantic = diversity = torch.zeros_like(task)
     if semantic_weight:
         semantic = semantic_loss(output.branch_logits, labels)
@@ -83,7 +90,7 @@ def combined_losses(
         heads = output.attn_weights if diversity_on == "attention" else output.head_outputs
         diversity = diversity_loss(heads)
     total = task + semantic_weight * semantic + diversity_weight * diversity
-    return Losses(total, task, semantic, diversity)
+    return Losses(total, task, semantic, diversity, by_task)
 
 
 def _one_task(logits: Tensor, labels: Tensor) -> Tensor:

@@ -12,21 +12,30 @@ class Tally:
     """Running sums over batches of losses and right answers, kept on the device."""
 
     def __init__(self) -> None:
-        self.n, self.sums, self.correct, self.totals = 0, {}, {}, []
+        self.n, self.sums, self.by_task, self.correct, self.totals = 0, {}, {}, {}, []
 
     def add(self, logits: Mapping[str, Tensor], labels: Mapping, losses: Losses) -> None:
         size = len(next(iter(logits.values())))
         self.n += size
         self.totals.append(losses.total.detach())
-        for part, value in losses._asdict().items():
+        parts = losses._asdict()
+        by_task = parts.pop("by_task")
+        for part, value in parts.items():
             self.sums[part] = self.sums.get(part, 0) + value.detach() * size
         for task, each in logits.items():
+            self.by_task[task] = self.by_task.get(task, 0) + by_task[task].detach() * size
             self.correct[task] = self.correct.get(task, 0) + n_correct(each.detach(), labels[task])
 
     def means(self) -> dict:
         losses = {part: float(value) / self.n for part, value in self.sums.items()}
         accuracy = {task: int(value) / self.n for task, value in self.correct.items()}
-        return {"loss": losses.pop("total"), "loss_parts": losses, "accuracy": accuracy}
+        by_task = {task: float(value) / self.n for task, value in self.by_task.items()}
+        return {
+            "loss": losses.pop("total"),
+            "loss_parts": losses,
+            "task_losses": by_task,
+            "accuracy": accuracy,
+        }
 
     def first_not_finite(self) -> int:
         """The first step, from 1, whose loss is not finite; 0 where all are."""

@@ -178,20 +178,28 @@ def plain_losses(
         pairs = list(combinations(per_head.unbind(dim=1), 2))  # of (B, T, X)
         diversity = sum(F.cosine_similarity(*pair, dim=2).mean() for pair in pairs) / len(pairs)
         total = total + diversity_weight * diversity
-    return Losses(total, task, semantic, diversity)
+    return Losses(total, task, semantic, diversity, plain_task_losses(output.logits, labels))
 
 
 def plain_task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
-    """Mean over tasks: the negative log-likelihood of a class behind a softmax, or the binary
-    cross-entropy of a set (multi-hot) behind a sigmoid."""
-    losses = []
+    """Mean over tasks."""
+    losses = plain_task_losses(logits, labels)
+    return sum(losses.values()) / len(losses)
+
+
+def plain_task_losses(
+    logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """The negative log-likelihood of a class behind a softmax, or the binary cross-entropy of a
+    set (multi-hot) behind a sigmoid."""
+    losses = {}
     for task, x in logits.items():
         if labels[task].ndim == 2:
             present, p = labels[task], x.sigmoid()
-            losses.append(-(present * p.log() + (1 - present) * (1 - p).log()).mean())
+            losses[task] = -(present * p.log() + (1 - present) * (1 - p).log()).mean()
         else:
-            losses.append(-x.softmax(dim=1)[torch.arange(len(x)), labels[task]].log().mean())
-    return sum(losses) / len(losses)
+            losses[task] = -x.softmax(dim=1)[torch.arange(len(x)), labels[task]].log().mean()
+    return losses
 
 
 def plain_rate(step: int, *, n_steps: int, n_warmup: int, peak: float) -> float:

@@ -99,6 +99,8 @@ class TestTrain:
             parts = row["train"]["loss_parts"]
             total = parts["task"] + parts["semantic"] + 2 * parts["diversity"]
             assert row["train"]["loss"] == pytest.approx(total, rel=1e-5)
+            by_task = row["train"]["task_losses"].values()
+            assert parts["task"] == pytest.approx(sum(by_task) / len(by_task), rel=1e-5)
 
     def test_eight_images_are_learned_by_heart(self):
         config = TINY.replace(
