@@ -92,7 +92,7 @@ def draw_pixel_stroke(control: np.ndarray, stroke_width: float) -> np.ndarray:
     cut to whole pixels; no anti-aliasing (1.4 to 1.925 all draw 1 px, 2.0 to 2.8 draw 2 px).
 
     Args:
-        control: (n, 2) control points (row, column) in units of the box, 0..1.
+        control: (n, 2) control points (column, row) in units of the box, 0..1.
         stroke_width: in pixels of the box of 28 px.
 
     Returns:
@@ -100,8 +100,7 @@ def draw_pixel_stroke(control: np.ndarray, stroke_width: float) -> np.ndarray:
     """
     points = bezier_curve((control * BOX).astype(np.int64)).astype(np.int64)
     canvas = np.zeros((BOX, BOX), np.uint8)
-    corners = [(x, y) for y, x in points.tolist()]
-    for start, stop in pairwise(corners):
+    for start, stop in pairwise(map(tuple, points.tolist())):
         canvas[line_pixels(start, stop, max(1, int(stroke_width)), size=BOX)] = 255
     return canvas
 
