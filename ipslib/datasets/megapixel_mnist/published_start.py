@@ -29,15 +29,13 @@ class PublishedStart:
         split: `train` or `test`.
         digits: that the split draws from.
         n_images: of the split.
-        seed: the published runs' own if None.
 
     Raises:
         IpslibError: where digits drawn one by one leave no room for the rest.
     """
 
-    def __init__(self, config: DataConfig, split: str, digits: DigitSet, *, n_images: int,
-                 seed: int | None = None):  # fmt: skip
-        random = np.random.RandomState(_SEEDS[split] if seed is None else seed)
+    def __init__(self, config: DataConfig, split: str, digits: DigitSet, *, n_images: int):
+        random = np.random.RandomState(_SEEDS[split])
         size, n_noise = config.digit_size, config.n_noise
         room = np.array(config.canvas) - size
         self._digits = [_draw_digits(random, digits) for _ in range(n_images)]

@@ -22,7 +22,7 @@ class TestOpenCVTakesTheSamePixels:
         random = np.random.RandomState(width)
         for _ in range(100):
             control = random_control(random)
-            points = bezier_curve((control * 28).astype(int)).astype(int)[:, ::-1].tolist()
+            points = bezier_curve((control * 28).astype(int)).astype(int).tolist()
             judge = np.zeros((28, 28), np.uint8)
             for start, stop in pairwise(points):
                 cv2.line(judge, start, stop, 255, width)

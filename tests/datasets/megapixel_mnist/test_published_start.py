@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist import published_start
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 
@@ -108,3 +109,15 @@ def test_a_canvas_on_which_digits_find_no_room_is_refused():
     config = DataConfig(start="published", canvas=84, patch_size=28, n_noise=0, n_train=200)
     with pytest.raises(IpslibError, match="canvas"):
         MegapixelMNIST(config, "train").placement(0)
+
+
+def test_the_original_codes_own_images_are_drawn_pixel_for_pixel(shared, monkeypatch):
+    """Those that its checkpoint was asked about: 3 of 48, of its seed 7, with 400 noise objects."""
+    answers = np.load(shared / "checkpoints" / "expected_84px_400noise_1500.npz")
+    monkeypatch.setitem(published_start._SEEDS, "test", 7)
+    config = DataConfig(start="published", canvas=1500, digit_size=84, n_noise=400, n_test=48)
+    drawn = MegapixelMNIST(config, "test")
+    for j in range(3):
+        canvas = np.zeros(1500 * 1500, np.uint8)
+        canvas[answers[f"index_{j}"]] = answers[f"value_{j}"]
+        assert np.array_equal(drawn.canvas(j).ravel(), canvas)
