@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from ipslib.datasets.registry import Dataset
 from ipslib.losses import diversity_loss
 from ipslib.model.ips import IPSNet, evaluating
+from ipslib.patches import Dataset
 from ipslib.tally import n_correct
 from ipslib.training import batches
 

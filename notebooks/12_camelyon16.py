@@ -62,7 +62,6 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"lr": 0.
 import attrs
 from IPython.display import Markdown
 
-from ipslib.datasets.registry import open_dataset
 from ipslib.datasets.slides.annotations import read_asap
 from ipslib.datasets.slides.sets import describe_bags
 from ipslib.study.heat_maps import draw_heat_map
@@ -90,7 +89,7 @@ study
 # that are tumour to more than half.
 
 # %%
-sets = {split: open_dataset(study.base.data, split) for split in ("train", "test")}
+sets = {split: study.base.data.open_split(split) for split in ("train", "test")}
 counts = bag_table(sets)
 study.save_table("bags", counts)
 show(counts, caption=material.warning)

@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from ipslib import selection
-from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist import scenes
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.drawn_scenes import DrawnScenes
+from ipslib.datasets.registry import run_config
 from ipslib.devices import is_accelerator, moved, prepare, uploaded
 from ipslib.losses import combined_losses
 from ipslib.model import ips
@@ -13,7 +13,7 @@ from ipslib.training import TrainingState, forward_step, train
 from tests.reference import random_network
 from tests.waits import Waits
 
-SMALL = RunConfig.from_flat(
+SMALL = run_config(
     {
         "digits": "embedded", "canvas": (260, 230), "patch_size": 28, "n_noise": 14, "n_train": 8,
         "n_test": 4, "width": 0.125, "n_heads": 4, "memory_size": 9, "iter_size": 12,

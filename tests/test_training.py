@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ipslib import training
-from ipslib.config import RunConfig, TrainingConfig
+from ipslib.config import TrainingConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.tally import n_correct
 from ipslib.training import (
@@ -20,7 +21,7 @@ from ipslib.training import (
     train,
 )
 
-TINY = RunConfig.from_flat(
+TINY = run_config(
     {
         "digits": "embedded",
         "canvas": 84,

@@ -32,6 +32,7 @@ from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST, SceneBatch
 from ipslib.datasets.megapixel_mnist.digits import find_source
+from ipslib.datasets.registry import run_config
 from ipslib.patches import cut_image
 from ipslib.prefetch import prefetched
 from ipslib.training import TrainingState, forward_step
@@ -65,7 +66,7 @@ def main() -> None:
 
 
 def config(setting: dict) -> RunConfig:
-    return RunConfig.from_flat({"n_train": 100_000, **setting})  # too many for placements to stay
+    return run_config({"n_train": 100_000, **setting})  # too many for placements to stay
 
 
 def time_drawing(dataset: MegapixelMNIST, rounds: int) -> None:

@@ -28,10 +28,9 @@ from statistics import median
 import torch
 
 from ipslib.allocator import keep_freed_memory
-from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import find_source
-from ipslib.datasets.registry import batch_maker
+from ipslib.datasets.registry import batch_maker, run_config
 from ipslib.devices import is_accelerator, prepare
 from ipslib.losses import combined_losses
 from ipslib.prefetch import prefetched
@@ -52,7 +51,7 @@ class Step:
 
     def __init__(self, way: str, setting: dict, arguments: argparse.Namespace):
         precision = "fp32" if way.startswith("plain") else arguments.precision
-        self.config = RunConfig.from_flat(
+        self.config = run_config(
             setting | {"digits": find_source(), "precision": precision, "n_train": 16 * _BATCHES}
         )
         self.is_ours, self.device = way.startswith("ours"), torch.device(arguments.device)

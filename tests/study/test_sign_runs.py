@@ -3,8 +3,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ipslib.config import RunConfig
 from ipslib.datasets import synthetic
+from ipslib.datasets.registry import run_config
 from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
 from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
 from ipslib.runs.profiles import load_parameters
@@ -26,7 +26,7 @@ from ipslib.study.sign_runs import (
 from ipslib.training import build_network, evaluate
 
 matplotlib.use("Agg")
-DRAWN = RunConfig.from_flat(
+DRAWN = run_config(
     {
         "dataset": "traffic_signs",
         "signs": "standin",

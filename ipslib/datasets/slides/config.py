@@ -5,6 +5,7 @@ from pathlib import Path
 import attrs
 
 from ipslib.fields import flag, integer
+from ipslib.patches import Dataset
 
 TASK = "tumour"
 
@@ -22,11 +23,10 @@ class SlidesConfig:
     in_channels: int = integer(2048)  # D, features of a patch
     standin: bool = flag(False)  # any slide was drawn: no result is one of real slides
 
+    kind = "slides"
+    tasks = (TASK,)
+    patch_size = None  # of features
     grid = None  # slides differ in size
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return (TASK,)
 
     @property
     def n_classes(self) -> dict[str, int]:
@@ -43,3 +43,8 @@ class SlidesConfig:
     @property
     def short_name(self) -> str:
         return f"{'standin' if self.standin else 'slides'}_{Path(self.bags).name}"
+
+    def open_split(self, split: str) -> Dataset:
+        from ipslib.datasets.slides.sets import open_slides  # and HDF5
+
+        return open_slides(self, split)

@@ -63,6 +63,7 @@ class TrafficSigns:
         threads: that decode the images of a batch.
     """
 
+    uneven = True
     config: TrafficSignsConfig
     split: str = choice("train", tuple(SPLITS))
     examples: tuple[Example, ...] = attrs.field(kw_only=True, repr=False)
