@@ -30,12 +30,12 @@ import torch
 from ipslib.allocator import keep_freed_memory
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import find_source
-from ipslib.datasets.registry import batch_maker, run_config
+from ipslib.datasets.registry import run_config
 from ipslib.devices import is_accelerator, prepare
 from ipslib.losses import combined_losses
 from ipslib.prefetch import prefetched
 from ipslib.runs.memory import peak_memory_mb
-from ipslib.training import TrainingState
+from ipslib.training import TrainingState, batch_maker
 from tests import reference
 from tests.benchmarks.roofline import now, roofline
 
