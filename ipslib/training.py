@@ -8,16 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig, TrainingConfig
-from ipslib.devices import moved, prepare
 from ipslib.errors import IpslibError
 from ipslib.localisation import Localisation, has_object, localise, mean_localisation
 from ipslib.losses import Losses, combined_losses
 from ipslib.measures import measure_answers
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 from ipslib.patches import Dataset, LabelledBatch, MixedBatch, PatchBatch
-from ipslib.prefetch import prefetched
+from ipslib.runtime import keep_freed_memory, moved, prefetched, prepare
 from ipslib.tally import Tally
 
 _EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time

@@ -27,14 +27,12 @@ from statistics import median
 
 import torch
 
-from ipslib.allocator import keep_freed_memory
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import find_source
 from ipslib.datasets.registry import run_config
-from ipslib.devices import is_accelerator, prepare
 from ipslib.losses import combined_losses
-from ipslib.prefetch import prefetched
 from ipslib.runs.memory import peak_memory_mb
+from ipslib.runtime import is_accelerator, keep_freed_memory, prefetched, prepare
 from ipslib.training import TrainingState, batch_maker
 from tests import reference
 from tests.benchmarks.roofline import now, roofline

@@ -124,9 +124,9 @@ def published(side: int):
 def image_step(row: Case, train: bool) -> None:
     import torch
 
-    from ipslib.allocator import keep_freed_memory
     from ipslib.datasets.images.sources import SourceBatch, open_source
     from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+    from ipslib.runtime import keep_freed_memory
     from ipslib.training import forward_step
 
     if train:

@@ -27,7 +27,7 @@ from ipslib.datasets.slides.tiles import TileGrid, lay_tiles, read_tile
 from ipslib.datasets.slides.tissue import MASK_MPP, tissue_mask
 from ipslib.errors import IpslibError
 from ipslib.fields import integer, number
-from ipslib.prefetch import prefetched
+from ipslib.runtime import prefetched
 
 
 @attrs.frozen(kw_only=True)
