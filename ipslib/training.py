@@ -10,13 +10,18 @@ from torch import Tensor
 
 from ipslib.config import RunConfig, TrainingConfig
 from ipslib.errors import IpslibError
-from ipslib.localisation import Localisation, has_object, localise, mean_localisation
 from ipslib.losses import Losses, combined_losses
-from ipslib.measures import measure_answers
+from ipslib.metrics import (
+    Localisation,
+    Tally,
+    has_object,
+    localise,
+    mean_localisation,
+    measure_answers,
+)
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 from ipslib.patches import Dataset, LabelledBatch, MixedBatch, PatchBatch
 from ipslib.runtime import keep_freed_memory, moved, prefetched, prepare
-from ipslib.tally import Tally
 
 _EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time
 
@@ -265,6 +270,17 @@ def evaluate(
     means, located = tally.means(), mean_localisation(parts, sizes) if parts else None
     measures = measure_answers(answers) if dataset.uneven else {}
     return Evaluation(means["loss"], means["accuracy"], located, measures)
+
+
+def predict(
+    network: IPSNet, dataset: Dataset, batch_size: int
+) -> Iterator[tuple[IPSOutput, LabelledBatch]]:
+    """What a network, in evaluation mode, answers to all images in order, batch by batch."""
+    generator = torch.Generator().manual_seed(_EVALUATION_SEED)
+    for batch in batches(dataset, batch_size, device=network.device):
+        with torch.no_grad(), evaluating(network.modules()):
+            output = network(batch, generator=generator)
+        yield output, batch
 
 
 @torch.no_grad()

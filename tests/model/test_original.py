@@ -13,7 +13,7 @@ from scipy.stats import fisher_exact
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
-from ipslib.localisation import touches
+from ipslib.metrics import touches
 from ipslib.model.original import load_original
 from ipslib.patches import PatchGrid, TensorBatch, cut_image
 from ipslib.training import evaluate

@@ -14,7 +14,7 @@ from ipslib.datasets.traffic_signs.dataset import load_traffic_signs, signs_fold
 from ipslib.datasets.traffic_signs.synthetic import write_standin
 from ipslib.datasets.traffic_signs.synthetic_marker import MARKER
 from ipslib.errors import IpslibError
-from ipslib.localisation import localise
+from ipslib.metrics import localise
 from ipslib.model.imagenet import denormalised
 
 CONFIG = TrafficSignsConfig(signs="standin", canvas=(90, 120), patch_size=15)
