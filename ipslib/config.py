@@ -107,6 +107,7 @@ class DatasetConfig(Protocol):
     patch_size: int | None  # in pixels; None where instances are rows of features
     grid: PatchGrid | None  # of every image; None where images differ
     source: str  # what results are made of, in words
+    is_synthetic: bool  # drawn where real data belong: what is shown of them says so
 
     def open_split(self, split: str) -> Dataset:
         """Open `train` or `test`; IpslibError when its files are missing or unfit."""

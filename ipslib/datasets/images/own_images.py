@@ -47,6 +47,7 @@ class OwnImagesConfig:
     split_seed: int = integer(0, at_least=0)
 
     kind = "own_images"
+    is_synthetic = False
     grid = None  # images may differ in size
 
     def open_split(self, split: str) -> "OwnImages":

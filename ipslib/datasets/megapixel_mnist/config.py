@@ -43,6 +43,7 @@ class MegapixelMNISTConfig:
 
     kind = "megapixel_mnist"
     in_channels = 1
+    is_synthetic = False
 
     def __attrs_post_init__(self) -> None:
         height, width = self.canvas

@@ -34,10 +34,14 @@ class SlidesConfig:
         return {TASK: 2}
 
     @property
+    def is_synthetic(self) -> bool:
+        return self.standin
+
+    @property
     def source(self) -> str:
         """What results are made of, in words."""
         if self.standin:
-            return f"STAND-IN slides, drawn and not real ({Path(self.bags).name})"
+            return f"SYNTHETIC slides, drawn and not real ({Path(self.bags).name})"
         return f"the slides of {Path(self.bags).name}"
 
     @property

@@ -14,7 +14,7 @@ _PUBLISHED_TRAIN, _PUBLISHED_TEST = 747, 684
 class TrafficSignsConfig:
     """Sizes in pixels, counts in images.
 
-    A stand-in is drawn at 4/5 of the canvas, as the real photographs (960 x 1280) are of theirs.
+    Synthetic photographs have 4/5 of the canvas's sides, as the real ones (960 x 1280) of theirs.
     """
 
     signs: str = choice("real", ("real", "standin"))
@@ -49,11 +49,15 @@ class TrafficSignsConfig:
         return dict.fromkeys(self.tasks, len(CLASSES))
 
     @property
+    def is_synthetic(self) -> bool:
+        return self.signs == "standin"
+
+    @property
     def source(self) -> str:
         """What results are made of, in words."""
         if self.signs == "real":
             return "the Swedish traffic signs"
-        return "a STAND-IN: road scenes drawn by this project, not the Swedish traffic signs"
+        return "SYNTHETIC road scenes, drawn by this project, not the Swedish traffic signs"
 
     @property
     def short_name(self) -> str:
