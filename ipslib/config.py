@@ -1,7 +1,5 @@
-"""What a run is: frozen, checked configurations whose defaults are the published sizes.
-
-Two defaults are set right and not as published: `noise` draws true widths (published:
-`bezier_pixel`), `diversity_on` is the attention (published: `outputs`).
+"""What a run is: frozen, checked configurations whose defaults are the published sizes, but for
+`diversity_on`, which is the attention (published: `outputs`).
 
 A run is identified by a hash of what differs from these defaults and of the version of the
 arithmetic, so that a field added later, with a default that keeps today's behaviour, leaves every
@@ -16,124 +14,11 @@ from typing import Protocol
 import attrs
 
 from ipslib import arithmetic
-from ipslib.datasets.images.own_images import OwnImagesConfig
-from ipslib.datasets.megapixel_mnist.placement import most_apart
-from ipslib.datasets.slides.config import SlidesConfig
-from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.fields import choice, choices, flag, integer, number, side_lengths
-from ipslib.patches import PatchGrid
+from ipslib.fields import choice, flag, integer, number
+from ipslib.patches import Dataset, PatchGrid
 
-TASKS = ("majority", "max", "top", "multi")
-N_DIGITS, N_CLASSES = 5, 10
-
-
-@attrs.frozen(kw_only=True)
-class DataConfig:
-    """Megapixel MNIST: sizes in pixels, counts in images or objects.
-
-    Noise objects are drawn from a pool of `n_patterns` a split; as published, as many as there
-    are objects on a canvas. Where those are few, a larger pool keeps the network from learning
-    the training set's patterns by heart.
-    """
-
-    start: str = choice("own", ("own", "published"))  # of data, weights and orders
-    digits: str = choice("mnist", ("mnist", "embedded"))
-    canvas: tuple[int, int] = side_lengths((3000, 3000))
-    digit_size: int = integer(28, at_least=4)
-    noise_size: int = integer(lambda self: self.digit_size, at_least=4)
-    n_noise: int = integer(800, at_least=0)
-    n_patterns: int = integer(lambda self: self.n_noise, at_least=0)
-    noise: str = choice(  # bezier_pixel: as published
-        lambda self: "bezier_pixel" if self.start == "published" else "bezier",
-        ("bezier", "bezier_pixel", "line"),
-    )
-    stroke_width: float = number(1.925, at_least=0.1, at_most=28.0)  # px at 28 px
-    patch_size: int = integer(50, at_least=4)
-    patch_stride: int = integer(lambda self: self.patch_size)
-    tasks: tuple[str, ...] = choices(TASKS, TASKS)
-    n_train: int = integer(1000)
-    n_test: int = integer(1000)
-    data_seed: int = integer(0, at_least=0)
-
-    def __attrs_post_init__(self) -> None:
-        height, width = self.canvas
-        for name in ("patch_size", "digit_size", "noise_size"):
-            if getattr(self, name) > min(self.canvas):
-                raise IpslibError(
-                    f"{name}: {getattr(self, name)} px does not fit the canvas of "
-                    f"{height} x {width} px; enlarge canvas or reduce {name}."
-                )
-        if self.patch_stride > self.patch_size:
-            raise IpslibError(
-                f"patch_stride: {self.patch_stride} px leaves gaps between patches of "
-                f"{self.patch_size} px; reduce patch_stride or enlarge patch_size."
-            )
-        n_fit = most_apart(self.digit_size, self.canvas)
-        if n_fit < N_DIGITS:
-            raise IpslibError(
-                f"digit_size: {N_DIGITS} digits of {self.digit_size} px cannot lie on a canvas of "
-                f"{height} x {width} px without overlap (room for {n_fit}); "
-                "enlarge canvas or reduce digit_size."
-            )
-        if self.n_noise and not self.n_patterns:
-            raise IpslibError(
-                f"n_patterns: {self.n_noise} noise objects need at least 1 pattern to be drawn "
-                "from, got 0."
-            )
-        if self.noise == "line" and self.n_noise and min(self.canvas) < self.noise_size + 56:
-            raise IpslibError(
-                f"canvas: line noise of {self.noise_size} px keeps 28 px from every edge and needs "
-                f"sides of at least {self.noise_size + 56} px, got {height} x {width}; "
-                "enlarge canvas or use noise bezier."
-            )
-        if self.start == "published":
-            self._check_published_start()
-
-    def _check_published_start(self) -> None:
-        wanted = {
-            "digits": "mnist",
-            "noise_size": self.digit_size,
-            "n_patterns": self.n_noise,
-            "noise": "bezier_pixel",
-            "tasks": TASKS,
-            "data_seed": 0,
-        }
-        for name, value in wanted.items():
-            _check_of_published_start(self, name, value)
-
-    @property
-    def grid(self) -> PatchGrid:
-        return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
-
-    @property
-    def n_classes(self) -> dict[str, int]:
-        """Outputs by task."""
-        return dict.fromkeys(self.tasks, N_CLASSES)
-
-    @property
-    def in_channels(self) -> int:
-        return 1
-
-    @property
-    def source(self) -> str:
-        """The digits' source in words."""
-        return {
-            "mnist": "MNIST",
-            "embedded": "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)",
-        }[self.digits]
-
-    @property
-    def short_name(self) -> str:
-        """In the published convention, see `ipslib.runs.naming`."""
-        height, width = self.canvas
-        objects = f"{self.digit_size}_{self.noise_size}_{height}_{width}"
-        return f"{objects}_{self.n_noise}n_{self.n_train}d"
-
-    @property
-    def o2i_ratio(self) -> float:
-        """Object-to-image ratio: the area of one digit over that of the canvas."""
-        return self.digit_size**2 / (self.canvas[0] * self.canvas[1])
+DEFAULT_KIND = "megapixel_mnist"  # of data, where a flat mapping names none
 
 
 @attrs.frozen(kw_only=True)
@@ -215,38 +100,45 @@ class TrainingConfig:
 class DatasetConfig(Protocol):
     """What every kind of data says of itself; each is an attrs class of checked fields."""
 
+    kind: str  # its name in `ipslib.datasets.registry`
     short_name: str  # in the names of runs
     n_classes: Mapping[str, int]  # outputs by task
     in_channels: int  # of a patch, or the length of a feature row
+    patch_size: int | None  # in pixels; None where instances are rows of features
     grid: PatchGrid | None  # of every image; None where images differ
     source: str  # what results are made of, in words
+    is_synthetic: bool  # drawn where real data belong: what is shown of them says so
+
+    def open_split(self, split: str) -> Dataset:
+        """Open `train` or `test`; IpslibError when its files are missing or unfit."""
+        ...
 
 
 @attrs.frozen(kw_only=True)
 class RunConfig:
-    """One training run: its data, model and training, read from and written to one flat mapping.
+    """One training run: its data, model and training, written to and read from one flat mapping
+    (`ipslib.datasets.registry.run_config` reads one of any kind of data)."""
 
-    The flat mapping names its kind of data in `dataset`, where it is not Megapixel MNIST.
-    """
-
-    data: DatasetConfig = attrs.Factory(DataConfig)
+    data: DatasetConfig
     model: ModelConfig = attrs.Factory(ModelConfig)
     training: TrainingConfig = attrs.Factory(TrainingConfig)
 
     def __attrs_post_init__(self) -> None:
-        if (self.model.encoder == "features") != (self.dataset in _OF_FEATURES):
+        if (self.model.encoder == "features") != (self.data.patch_size is None):
             raise IpslibError(
-                f"encoder: {self.model.encoder} does not read {self.dataset}; images need resnet18 "
-                "or resnet50, feature bags need features."
+                f"encoder: {self.model.encoder} does not read {self.data.kind}; images need "
+                "resnet18 or resnet50, feature bags need features."
             )
-        if isinstance(self.data, DataConfig):
-            self._check_batch_norm(self.data)
+        self._check_batch_norm()
         if self.published_start:
-            for name, value in {"encoder": "resnet18", "width": 1, "mask_k": 0}.items():
-                _check_of_published_start(self.model, name, value)
+            check_published_start(self.model, encoder="resnet18", width=1, mask_k=0)
 
-    def _check_batch_norm(self, data: DataConfig) -> None:
-        smallest_batch = data.n_train % self.training.batch_size or self.training.batch_size
+    def _check_batch_norm(self) -> None:
+        data, batch_size = self.data, self.training.batch_size
+        n_train = getattr(data, "n_train", None)
+        if n_train is None or data.grid is None:
+            return  # only reading the images tells
+        smallest_batch = n_train % batch_size or batch_size
         n_kept = min(self.model.memory_size, data.grid.n_patches)
         side = -(-data.patch_size // 2 ** (self.model.n_stages + 1))  # of the last feature map
         if smallest_batch * n_kept * side**2 < 2:
@@ -257,21 +149,19 @@ class RunConfig:
             )
 
     @classmethod
-    def from_flat(cls, values: Mapping[str, object]) -> "RunConfig":
-        """Build from `{field: value}`; raise IpslibError for an unknown field or a bad value."""
-        values = dict(values)
-        kind = values.pop("dataset", MEGAPIXEL_MNIST)
-        if kind not in DATASETS:
-            raise IpslibError(
-                f"dataset: wanted one of {', '.join(DATASETS)}, got {kind!r}"
-                f"{did_you_mean(str(kind), DATASETS)}."
-            )
-        sections = {"data": DATASETS[kind], "model": ModelConfig, "training": TrainingConfig}
+    def from_flat(cls, values: Mapping[str, object], data_class: type) -> "RunConfig":
+        """Build from `{field: value}`, its data of a given class; raise IpslibError for an unknown
+        field or a bad value."""
+        sections = {"data": data_class, "model": ModelConfig, "training": TrainingConfig}
         section_of = {f.name: name for name, of in sections.items() for f in attrs.fields(of)}
         unknown = [name for name in values if name not in section_of]
         if unknown:
             hint = did_you_mean(unknown[0], section_of)
             raise IpslibError(f"{unknown[0]!r} is no field of a run{hint}.")
+        needed = [f.name for f in attrs.fields(data_class) if f.default is attrs.NOTHING]
+        missing = [name for name in needed if name not in values]
+        if missing:
+            raise IpslibError(f"{missing[0]}: wanted a value for {data_class.kind}, got none.")
         fields = {
             section: {n: v for n, v in values.items() if section_of[n] == section}
             for section in sections
@@ -281,16 +171,12 @@ class RunConfig:
     @property
     def published_start(self) -> bool:
         """Whether data, initial weights and orders are drawn as the published runs drew them."""
-        return isinstance(self.data, DataConfig) and self.data.start == "published"
-
-    @property
-    def dataset(self) -> str:
-        """The kind of data by name."""
-        return next(name for name, kind in DATASETS.items() if type(self.data) is kind)
+        return getattr(self.data, "start", "own") == "published"
 
     def flat(self) -> dict[str, object]:
-        """Every field by name, in the order of definition, as JSON can hold it."""
-        values = {} if self.dataset == MEGAPIXEL_MNIST else {"dataset": self.dataset}
+        """Every field by name, in the order of definition, as JSON can hold it; first the kind of
+        data as `dataset`, where it is not the default."""
+        values = {} if self.data.kind == DEFAULT_KIND else {"dataset": self.data.kind}
         for section in (self.data, self.model, self.training):
             for name, value in attrs.asdict(section).items():
                 values[name] = list(value) if isinstance(value, tuple) else value
@@ -298,7 +184,8 @@ class RunConfig:
 
     def replace(self, **changes: object) -> "RunConfig":
         """A copy with some fields changed; what is derived from a changed field follows it."""
-        return RunConfig.from_flat(self.changed() | changes)
+        values = {name: value for name, value in self.changed().items() if name != "dataset"}
+        return RunConfig.from_flat(values | changes, type(self.data))
 
     def changed(self) -> dict[str, object]:
         """The fields that differ from the published defaults."""
@@ -324,20 +211,11 @@ class RunConfig:
         return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
-def _check_of_published_start(section: object, name: str, wanted: object) -> None:
-    got = getattr(section, name)
-    if got != wanted:
-        raise IpslibError(
-            f"{name}: start published wants {wanted!r}, as the published runs had, got {got!r}; "
-            f"set {name} to that, or use start own."
-        )
-
-
-MEGAPIXEL_MNIST = "megapixel_mnist"
-DATASETS: dict[str, type] = {
-    MEGAPIXEL_MNIST: DataConfig,
-    "traffic_signs": TrafficSignsConfig,
-    "slides": SlidesConfig,
-    "own_images": OwnImagesConfig,
-}
-_OF_FEATURES = {"slides"}  # those of DATASETS that are bags of features, not images
+def check_published_start(section: object, **wanted: object) -> None:
+    """Refuse fields of a section that are not as the published runs had them."""
+    for name, value in wanted.items():
+        if (got := getattr(section, name)) != value:
+            raise IpslibError(
+                f"{name}: start published wants {value!r}, as the published runs had, got {got!r}; "
+                f"set {name} to that, or use start own."
+            )

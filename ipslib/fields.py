@@ -99,5 +99,16 @@ def side_lengths(default: tuple[int, int]) -> tuple[int, int]:
     return attrs.field(default=default, converter=to_pair, validator=check)
 
 
+def check_fits(canvas: tuple[int, int], **sides: int) -> None:
+    """Refuse squares, by the field that gives their side in pixels, that are larger than the
+    canvas."""
+    for name, side in sides.items():
+        if side > min(canvas):
+            raise IpslibError(
+                f"{name}: {side} px does not fit the canvas of {canvas[0]} x {canvas[1]} px; "
+                f"enlarge canvas or reduce {name}."
+            )
+
+
 def _default(value: object) -> object:
     return attrs.Factory(value, takes_self=True) if callable(value) else value

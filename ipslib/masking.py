@@ -9,7 +9,7 @@ their attention goes to the rest (ACMIL's source).
 import torch
 from torch import Tensor
 
-from ipslib.devices import moved
+from ipslib.runtime import moved
 
 _MASKED_LOGIT = -1e9
 

@@ -1,4 +1,5 @@
-"""Images as bags of patches: the grid that cuts them and the batches that selection reads."""
+"""Images as bags of patches: the grid that cuts them, the batches that selection reads, and the
+data sets that training takes batches from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -16,12 +17,25 @@ class PatchGrid:
     """Square patches over a canvas, in row-major order.
 
     The last row and column hang over the edge where the stride does not divide the canvas, so
-    that every pixel lies in a patch; what lies outside is zero.
+    that every pixel lies in a patch; what lies outside is zero. Lengths are in pixels, the canvas
+    is height and width.
+
+    Raises:
+        IpslibError: for an empty patch, or a stride that leaves gaps between patches.
     """
 
     canvas: tuple[int, int]
     patch_size: int
     patch_stride: int
+
+    def __attrs_post_init__(self) -> None:
+        if self.patch_size < 1:
+            raise IpslibError(f"patch_size: wanted at least 1 px, got {self.patch_size}.")
+        if not 1 <= self.patch_stride <= self.patch_size:
+            raise IpslibError(
+                f"patch_stride: wanted 1 to {self.patch_size} px, the patch_size, got "
+                f"{self.patch_stride}; a larger one leaves gaps between patches."
+            )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,6 +99,34 @@ class PatchBatch(Protocol):
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """Patches at pairs of indices (n,), (n,): (n, C, P, P) uint8 or float, or (n, D)."""
         ...
+
+
+class LabelledBatch(PatchBatch, Protocol):
+    """Images with what is known of them."""
+
+    labels: Mapping[str, Tensor]  # {task: (B,) classes or (B, C) multi-hot}
+    boxes: Tensor | None  # (B, R, 4) objects in pixels, see `metrics`; None: not known
+
+
+class Dataset(Protocol):
+    """One split of a data set, as training reads it.
+
+    `uneven` says that classes are as frequent as they happen to be in this split: then balanced
+    accuracy and AUC are measured too, and chance goes into records.
+    """
+
+    grid: PatchGrid | None  # of every image; None where images differ in size
+    chance: Mapping[str, float]  # accuracy of the best constant answer, by task
+    uneven: bool
+    provenance: Mapping[str, object]  # what the images are, for records
+
+    def __len__(self) -> int: ...
+
+    def augmented(self, *, seed: int, epoch: int) -> "Dataset":
+        """The training set as it looks in an epoch, the same whenever asked."""
+        ...
+
+    def batch(self, indices: Sequence[int]) -> "LabelledBatch | MixedBatch": ...
 
 
 def device_of(batch: PatchBatch) -> torch.device:

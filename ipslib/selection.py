@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ipslib.devices import is_accelerator, moved
 from ipslib.errors import IpslibError
 from ipslib.patches import PatchBatch
+from ipslib.runtime import is_accelerator, moved
 
 _CHUNK_VALUES = 200_000  # pixels encoded together: more would fall out of the processor's caches
 _READ_CHUNKS = 4  # chunks read together, so that those with ink make full chunks

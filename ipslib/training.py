@@ -2,24 +2,26 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig, TrainingConfig
-from ipslib.datasets.registry import Dataset, LabelledBatch, batch_maker, open_dataset
-from ipslib.devices import moved, prepare
 from ipslib.errors import IpslibError
-from ipslib.localisation import Localisation, has_object, localise, mean_localisation
 from ipslib.losses import Losses, combined_losses
-from ipslib.measures import measure_answers
+from ipslib.metrics import (
+    Localisation,
+    Tally,
+    has_object,
+    localise,
+    mean_localisation,
+    measure_answers,
+)
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
-from ipslib.patches import PatchBatch
-from ipslib.prefetch import prefetched
-from ipslib.tally import Tally
+from ipslib.patches import Dataset, LabelledBatch, MixedBatch, PatchBatch
+from ipslib.runtime import keep_freed_memory, moved, prefetched, prepare
 
 _EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time
 
@@ -167,7 +169,7 @@ def train(
     state = TrainingState(config, device=device)
     if snapshot is not None:
         state.restore(snapshot)
-    train_set, test_set = (open_dataset(config.data, split) for split in ("train", "test"))
+    train_set, test_set = (config.data.open_split(split) for split in ("train", "test"))
     for epoch in range(len(state.history) + 1, settings.epochs + 1):
         start = time.perf_counter()
         means = _train_epoch(state, train_set, settings, epoch)
@@ -266,8 +268,19 @@ def evaluate(
                 parts.append(localise(dataset.grid, kept, weights, batch.boxes))
                 sizes.append(n_located)
     means, located = tally.means(), mean_localisation(parts, sizes) if parts else None
-    measures = measure_answers(answers) if dataset.chance else {}
+    measures = measure_answers(answers) if dataset.uneven else {}
     return Evaluation(means["loss"], means["accuracy"], located, measures)
+
+
+def predict(
+    network: IPSNet, dataset: Dataset, batch_size: int
+) -> Iterator[tuple[IPSOutput, LabelledBatch]]:
+    """What a network, in evaluation mode, answers to all images in order, batch by batch."""
+    generator = torch.Generator().manual_seed(_EVALUATION_SEED)
+    for batch in batches(dataset, batch_size, device=network.device):
+        with torch.no_grad(), evaluating(network.modules()):
+            output = network(batch, generator=generator)
+        yield output, batch
 
 
 @torch.no_grad()
@@ -289,6 +302,19 @@ def batches(
     """All images in order, for a network on a device."""
     together = torch.arange(len(dataset)).split(batch_size)
     yield from prefetched(batch_maker(dataset, device), (images.tolist() for images in together))
+
+
+def batch_maker(
+    dataset: Dataset, device: torch.device | str
+) -> Callable[[Sequence[int]], LabelledBatch | MixedBatch]:
+    """What takes indices to a batch for a network on a device: images that are drawn are drawn
+    there, others are read on the host."""
+
+    def make(indices: Sequence[int]) -> LabelledBatch | MixedBatch:
+        batch = dataset.batch(indices)
+        return batch.on(device) if hasattr(batch, "on") else batch
+
+    return make
 
 
 def learning_rate(step: int, steps_per_epoch: int, settings: TrainingConfig) -> float:

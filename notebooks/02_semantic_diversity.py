@@ -40,7 +40,7 @@ import seaborn as sns
 from IPython.display import Markdown, display
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.heads import measure_heads
+from ipslib.metrics import measure_heads
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.figures import grouped_bars
@@ -51,6 +51,7 @@ from ipslib.study.remeasure import trained_runs
 from ipslib.study.session import Study
 from ipslib.study.tables import show
 from ipslib.study.wording import effect_in_words, points
+from ipslib.training import predict
 
 study = Study("02_semantic_diversity", profile, overrides=overrides)
 study
@@ -159,7 +160,7 @@ for size, each in runs.items():
 
 # %%
 measured = {
-    run.record["id"]: measure_heads(run.network, run.test_set, run.batch_size)
+    run.record["id"]: measure_heads(predict(run.network, run.test_set, run.batch_size))
     for run in trained_runs(study.store, records)
 }
 heads = frame[frame["task"] == "majority"].reset_index(drop=True)

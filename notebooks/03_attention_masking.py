@@ -41,7 +41,8 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
-from ipslib.config import DataConfig, ModelConfig
+from ipslib.config import ModelConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
@@ -187,7 +188,7 @@ loss = pd.concat(losses, names=["n_train"]).reset_index("n_train").reset_index(d
 study.save_table("loss", loss)
 chosen = [maskings[row.n_train][row.masking] for row in loss.itertuples()]
 here = (study.base.model, data.grid.n_patches)
-there = (ModelConfig(), DataConfig(canvas=1500).grid.n_patches)
+there = (ModelConfig(), MegapixelMNISTConfig(canvas=1500).grid.n_patches)
 shown = loss.set_index(["n_train", "masking"])
 for heading, (model, n_patches) in {"survives": here, "survives, published": there}.items():
     shown[heading] = [

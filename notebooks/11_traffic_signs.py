@@ -23,7 +23,7 @@
 # **What would refute it**: accuracy no higher than that of always naming the most frequent class;
 # signs touched no more often than by M random patches; effects of the other sign.
 #
-# **Stand-in**: the photographs are not part of this project. Where `signs` is `standin`, road
+# **Synthetic**: the photographs are not part of this project. Where `signs` is `standin`, road
 # scenes are drawn in their place, in the very format, and everything made of them says so. They
 # show that all parts work, and nothing about real photographs.
 
@@ -64,6 +64,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 
+from ipslib.datasets.synthetic import NOTE, titled
 from ipslib.datasets.traffic_signs.annotations import CLASSES
 from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
@@ -74,10 +75,8 @@ from ipslib.study.maps import attention_figure
 from ipslib.study.session import Study
 from ipslib.study.sign_runs import (
     SETTING,
-    STANDIN,
     confusion,
     confusion_figure,
-    labelled,
     marked,
     published_settings,
     published_signs,
@@ -104,7 +103,7 @@ counts = pd.DataFrame({split: each.class_counts for split, each in sets.items()}
 counts = counts.rename_axis("split").reset_index()
 counts["chance"] = [each.chance["sign"] for each in sets.values()]
 study.save_table("classes", counts)
-display(show(counts, caption=labelled("Images of each class", data)))
+display(show(counts, caption=titled("Images of each class", data.is_synthetic)))
 problems = pd.concat([each.report.table().assign(set=each.report.name) for each in sets.values()])
 study.save_table("problems", problems[["set", "action", "kind", "line", "image"]])
 Markdown("\n".join(f"- {each.report.summary().splitlines()[0]}" for each in sets.values()))
@@ -114,7 +113,7 @@ Markdown("\n".join(f"- {each.report.summary().splitlines()[0]}" for each in sets
 
 # %%
 kinds = problems.groupby(["set", "action", "kind"], sort=False).size().rename("count")
-show(kinds.reset_index(), caption=labelled("What reading found", data))
+show(kinds.reset_index(), caption=titled("What reading found", data.is_synthetic))
 
 # %% [markdown]
 # The deciding signs are outlined. They are what attention is to find.
@@ -171,7 +170,7 @@ if same_scale:
 effects = comparison_tables(frame, published=theirs, same_scale=same_scale)
 study.save_table("effects", effects.assign(signs=data.signs))
 for title, rows in effects.groupby("comparison", sort=False):
-    display(show(headline(rows, "sign"), caption=labelled(title, data), objects="signs"))
+    display(show(headline(rows, "sign"), caption=titled(title, data.is_synthetic), objects="signs"))
 
 # %%
 for i, (title, rows) in enumerate(frame.groupby("comparison", sort=False)):
@@ -273,7 +272,7 @@ lines.append(
 lines.append(
     "Both are of the same photographs."
     if is_real
-    else f"{STANDIN}. No number of ours can be held against a published one."
+    else f"{NOTE}. No number of ours can be held against a published one."
 )
 Markdown("\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)))
 

@@ -34,13 +34,13 @@
 # ```
 #
 # Bags of CLAM, TRIDENT, STAMP, ACMIL and IPS are read as they are, with the slides' classes where
-# they hold them (ACMIL, IPS). With no `bags` named, the notebook draws a **STAND-IN**: small slides
-# that show that every step works, and nothing about real ones.
+# they hold them (ACMIL, IPS). With no `bags` named, the notebook draws **SYNTHETIC** slides: small
+# ones that show that every step works, and nothing about real ones.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 slides = ""  # folder of slides, for pictures
-bags = ""  # folder of their bags of features; empty: a stand-in is drawn
+bags = ""  # folder of their bags of features; empty: synthetic slides are drawn
 labels = ""  # CSV of the test slides' labels, such as reference.csv
 annotations = ""  # folder of ASAP's XML, for pictures and FROC
 standin = {"n_train": 16, "n_test": 12, "side": 768, "mpp": 2.5, "tile_size": 32}  # px, µm/px
@@ -62,7 +62,6 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"lr": 0.
 import attrs
 from IPython.display import Markdown
 
-from ipslib.datasets.registry import open_dataset
 from ipslib.datasets.slides.annotations import read_asap
 from ipslib.datasets.slides.sets import describe_bags
 from ipslib.study.heat_maps import draw_heat_map
@@ -90,7 +89,7 @@ study
 # that are tumour to more than half.
 
 # %%
-sets = {split: open_dataset(study.base.data, split) for split in ("train", "test")}
+sets = {split: study.base.data.open_split(split) for split in ("train", "test")}
 counts = bag_table(sets)
 study.save_table("bags", counts)
 show(counts, caption=material.warning)
@@ -172,7 +171,7 @@ Markdown(f"""
 
 # %% [markdown]
 # ## Limits
-# - A stand-in's tumour differs from its tissue in colour, which a network of random weights keeps:
+# - A drawn tumour differs from its tissue in colour, which a network of random weights keeps:
 #   it is far easier than any metastasis. Real slides need features of a pretrained network.
 # - A slide of fewer than M patches keeps all of its own, so that slides which share a batch can
 #   keep unequal numbers. *All patches* holds every row of a batch in memory at once, which is what

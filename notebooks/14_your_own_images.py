@@ -44,7 +44,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ipslib.datasets.images.own_images import OwnImages, read_labels
-from ipslib.datasets.synthetic import standin_folder
+from ipslib.datasets.synthetic import synthetic_folder
 from ipslib.study.example_images import write_example_images
 from ipslib.study.figures import learning_curves
 from ipslib.study.own_images import train_images
@@ -52,7 +52,7 @@ from ipslib.study.session import Study
 from ipslib.study.tables import long_form, show
 
 study = Study("14_your_own_images", profile)
-folder = standin_folder(f"own_images_{n_drawn}_{drawn_side}")
+folder = synthetic_folder(f"own_images_{n_drawn}_{drawn_side}")
 csv = labels or write_example_images(folder, n_drawn, side=drawn_side)
 what = f"The images of {Path(csv).name}" if labels else "**Drawn examples**, not photographs"
 Markdown(f"{what}, {len(read_labels(csv)['image'])} of them.")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.digits import DATA_ROOT_VARIABLE, load_digits
 from tests.project import project  # noqa: F401
 
@@ -44,5 +44,5 @@ def mnist_root(shared: Path, monkeypatch: pytest.MonkeyPatch, fresh_digits: None
 
 @pytest.fixture
 def small_data():
-    """Builds a small DataConfig on the embedded digits; arguments change its fields."""
-    return lambda **changes: DataConfig(**_SMALL | changes)
+    """Builds a small MegapixelMNISTConfig on the embedded digits; arguments change its fields."""
+    return lambda **changes: MegapixelMNISTConfig(**_SMALL | changes)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import torch
 
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.runs.one_run import train_and_record
 from ipslib.runs.records import RecordStore
 
-CONFIG = RunConfig.from_flat(
+CONFIG = run_config(
     {
         "digits": "embedded",
         "canvas": 84,

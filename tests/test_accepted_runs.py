@@ -5,7 +5,7 @@ import math
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.training import train
 
@@ -47,7 +47,7 @@ def test_what_is_accepted_runs_and_what_is_refused_says_why(fields):
     small = {"canvas": [90, 100], "n_noise": 2, "patch_size": 24, "width": 0.125, "n_heads": 2}
     small |= {"memory_size": 4, "iter_size": 4, "batch_size": 2}
     try:
-        config = RunConfig.from_flat(SMALL | small | fields)
+        config = run_config(SMALL | small | fields)
     except IpslibError as refusal:
         assert str(refusal).endswith(".") and "\n" not in str(refusal)
         return

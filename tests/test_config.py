@@ -7,8 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipslib import arithmetic
-from ipslib.config import DataConfig, ModelConfig, RunConfig, TrainingConfig
+from ipslib.config import ModelConfig, TrainingConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 
 # Another value for every field, with what else it needs; a field without one fails the test.
@@ -57,101 +59,115 @@ OTHER = {
     "seed": 2,
     "precision": "bf16",
 }
-FIELDS = [f.name for cls in (DataConfig, ModelConfig, TrainingConfig) for f in attrs.fields(cls)]
+FIELDS = [
+    f.name for cls in (MegapixelMNISTConfig, ModelConfig, TrainingConfig) for f in attrs.fields(cls)
+]
 
 
 def test_the_defaults_are_the_published_settings():
-    values = RunConfig().flat()
+    values = run_config().flat()
     published = {"canvas": [3000, 3000], "digit_size": 28, "n_noise": 800, "stroke_width": 1.925}
     published |= {"patch_size": 50, "patch_stride": 50, "memory_size": 100, "iter_size": 100}
     published |= {"epochs": 100, "batch_size": 16, "lr": 1e-3, "weight_decay": 0.1}
     assert values | published == values
-    assert RunConfig().data.grid.n_patches == 3600
-    assert RunConfig().model.embedding_dim == 128
+    assert run_config().data.grid.n_patches == 3600
+    assert run_config().model.embedding_dim == 128
 
 
 @pytest.mark.parametrize(("digit_size", "percent"), [(28, 0.0087), (56, 0.035), (84, 0.078)])
 def test_object_to_image_ratio(digit_size, percent):
-    ratio = DataConfig(digit_size=digit_size).o2i_ratio
+    ratio = MegapixelMNISTConfig(digit_size=digit_size).o2i_ratio
     assert 100 * ratio == pytest.approx(percent, rel=0.01)
 
 
-def test_equal_configurations_are_one_run():
-    assert RunConfig() == RunConfig() and RunConfig().id == RunConfig().id
-    assert len(RunConfig().id) == 12
+SLIDES = {"dataset": "slides", "encoder": "features", "bags": "data/bags", "bags_sha256": "0" * 64}
+OWN = {"dataset": "own_images", "labels": "labels.csv", "labels_sha256": "0" * 64}
+SIGNS = {"dataset": "traffic_signs", "signs": "standin", "canvas": [120, 160], "patch_size": 40}
 
 
-def test_identities_stay():
+@pytest.mark.parametrize(
+    ("run_id", "values"),
+    [
+        ("44136fa355b3", {}),
+        (
+            "09660a41928b",
+            {"canvas": [150, 140], "digits": "embedded", "tasks": ["max", "top"], "lr": 0.002},
+        ),
+        ("3ae842e42bd2", {"patch_stride": 25, "digit_size": 56, "mask_k": 10, "mask_p": 0.2}),
+        ("c7874f0ba019", {"dataset": "traffic_signs"}),
+        ("c97833593552", SIGNS | {"fraction": 0.25}),
+        ("d9a76db8b744", SLIDES | {"memory_size": 5000, "iter_size": 5000, "standin": True}),
+        ("43dc9b153148", OWN | {"classes": {"species": ["beech", "oak"]}, "patch_size": 32}),
+    ],
+)
+def test_identities_stay(run_id, values):
     # A record of today must be found tomorrow: a new field may not move an old identity.
-    assert RunConfig().id_by(1) == "44136fa355b3"
-    small = {"canvas": [150, 140], "digits": "embedded", "tasks": ["max", "top"], "lr": 0.002}
-    assert RunConfig.from_flat(small).id_by(1) == "09660a41928b"
+    assert run_config(values).id_by(1) == run_id
 
 
 def test_results_of_another_arithmetic_are_other_runs():
-    ids = {RunConfig().id_by(version) for version in arithmetic.VERSIONS}
-    assert len(ids) == len(arithmetic.VERSIONS) and RunConfig().id in ids
-    assert RunConfig().id == RunConfig().id_by(arithmetic.CURRENT)
+    ids = {run_config().id_by(version) for version in arithmetic.VERSIONS}
+    assert len(ids) == len(arithmetic.VERSIONS) and run_config().id in ids
+    assert run_config().id == run_config().id_by(arithmetic.CURRENT)
 
 
 @pytest.mark.parametrize("name", FIELDS)
 def test_every_field_is_part_of_the_identity(name):
-    changed = RunConfig.from_flat({name: OTHER[name]})
+    changed = run_config({name: OTHER[name]})
     assert changed.flat()[name] == OTHER[name]
-    assert changed.id != RunConfig().id
+    assert changed.id != run_config().id
     assert changed.changed() == {name: OTHER[name]}
 
 
 def test_an_explicit_default_does_not_change_the_identity():
-    config = RunConfig.from_flat(RunConfig().flat())
-    assert config == RunConfig() and config.id == RunConfig().id
-    derived = RunConfig.from_flat({"digit_size": 56, "noise_size": 56})
-    assert derived.id == RunConfig.from_flat({"digit_size": 56}).id
+    config = run_config(run_config().flat())
+    assert config == run_config() and config.id == run_config().id
+    derived = run_config({"digit_size": 56, "noise_size": 56})
+    assert derived.id == run_config({"digit_size": 56}).id
 
 
 def test_the_flat_form_comes_back_whole():
-    config = RunConfig.from_flat(OTHER | {"start": "own", "encoder": "resnet18", "width": 1})
-    assert RunConfig.from_flat(config.flat()) == config
-    assert RunConfig.from_flat(config.changed()) == config
+    config = run_config(OTHER | {"start": "own", "encoder": "resnet18", "width": 1})
+    assert run_config(config.flat()) == config
+    assert run_config(config.changed()) == config
 
 
 def test_replace_takes_what_is_derived_along():
-    config = RunConfig.from_flat({"patch_size": 25}).replace(digit_size=84, patch_size=100)
+    config = run_config({"patch_size": 25}).replace(digit_size=84, patch_size=100)
     assert (config.data.noise_size, config.data.patch_stride) == (84, 100)
-    kept = RunConfig.from_flat({"noise_size": 20}).replace(digit_size=84)
+    kept = run_config({"noise_size": 20}).replace(digit_size=84)
     assert kept.data.noise_size == 20
-    assert RunConfig().replace(encoder="resnet50").model.n_stages == 4
+    assert run_config().replace(encoder="resnet50").model.n_stages == 4
 
 
 def test_frozen():
     with pytest.raises(attrs.exceptions.FrozenInstanceError):
-        RunConfig().data.n_noise = 3
+        run_config().data.n_noise = 3
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "field"),
     [
-        ({"patch_size": 60, "canvas": 50}, "patch_size: 60 px does not fit the canvas of 50 x 50"),
-        ({"digit_size": 200, "canvas": [300, 150]}, "digit_size: 200 px does not fit the canvas"),
-        ({"noise_size": 200, "canvas": [300, 150]}, "noise_size: 200 px does not fit the canvas"),
-        ({"canvas": [83, 80]}, "5 digits of 28 px cannot lie on a canvas of 83 x 80 px"),
-        ({"canvas": 83, "noise": "line", "digit_size": 20, "noise_size": 28}, "at least 84 px"),
-        ({"patch_stride": 60}, "patch_stride: 60 px leaves gaps between patches of 50 px"),
-        ({"mask_k": 201}, "mask_k: wanted at most memory_size + iter_size = 200 patches, got 201"),
-        ({"tasks": ["majorty"]}, "tasks: unknown 'majorty' (did you mean 'majority'?)"),
-        ({"stroke_with": 2}, "'stroke_with' is no field of a run (did you mean 'stroke_width'?)"),
-        ({"digits": "emnist"}, "(did you mean 'mnist'?)"),
-        ({"n_stages": 5}, "n_stages: wanted a whole number from 1 to 4, got 5"),
-        ({"n_heads": 3}, "n_heads: 3 heads do not divide the embedding of 128"),
-        ({"weights": "imagenet_v2"}, "weights: imagenet_v2 exists for resnet50 only"),
-        ({"weights": "imagenet_v1", "width": 0.5}, "width: imagenet_v1 weights need the full"),
-        ({"mask_p": 1.2}, "mask_p: wanted a number from 0 to 1, got 1.2"),
+        ({"patch_size": 60, "canvas": 50}, "patch_size: 60 px"),
+        ({"digit_size": 200, "canvas": [300, 150]}, "digit_size: 200 px"),
+        ({"noise_size": 200, "canvas": [300, 150]}, "noise_size: 200 px"),
+        ({"canvas": [83, 80]}, "digit_size: 5 digits of 28 px"),
+        ({"canvas": 83, "noise": "line", "digit_size": 20, "noise_size": 28}, "canvas: "),
+        ({"patch_stride": 60}, "patch_stride: "),
+        ({"mask_k": 201}, "mask_k: .* 200"),
+        ({"tasks": ["majorty"]}, "tasks: .*'majority'"),
+        ({"stroke_with": 2}, "'stroke_with' .*'stroke_width'"),
+        ({"digits": "emnist"}, "digits: .*'mnist'"),
+        ({"n_stages": 5}, "n_stages: "),
+        ({"n_heads": 3}, "n_heads: .* 128"),
+        ({"weights": "imagenet_v2"}, "weights: "),
+        ({"weights": "imagenet_v1", "width": 0.5}, "width: "),
+        ({"mask_p": 1.2}, "mask_p: .* 1.2"),
     ],
 )
-def test_bad_input_is_one_clear_sentence(values, message):
-    with pytest.raises(IpslibError) as refusal:
-        RunConfig.from_flat(values)
-    assert message in str(refusal.value)
+def test_bad_input_names_its_field(values, field):
+    with pytest.raises(IpslibError, match=field) as refusal:
+        run_config(values)
     assert "\n" not in str(refusal.value)
 
 
@@ -176,7 +192,7 @@ SIDES = st.integers(1, 200)
 )
 def test_what_is_accepted_can_be_drawn_and_the_rest_is_refused(fields):
     try:
-        config = DataConfig(digits="embedded", n_train=3, **fields)
+        config = MegapixelMNISTConfig(digits="embedded", n_train=3, **fields)
     except IpslibError:
         return
     batch = MegapixelMNIST(config, "train").batch([0, 2])
@@ -193,44 +209,42 @@ NONSENSE = st.none() | st.floats() | st.text(max_size=3) | st.lists(st.integers(
 @given(st.dictionaries(st.sampled_from([*FIELDS, "x"]), NONSENSE, max_size=2))
 def test_nonsense_raises_nothing_else(values):
     with suppress(IpslibError):
-        RunConfig.from_flat(values)
-
-
-SIGNS = {"dataset": "traffic_signs", "signs": "standin", "canvas": [120, 160], "patch_size": 40}
+        run_config(values)
 
 
 class TestKindsOfData:
     def test_a_kind_is_named_in_the_flat_mapping_where_it_is_not_megapixel_mnist(self):
-        assert "dataset" not in RunConfig().flat()
-        config = RunConfig.from_flat(SIGNS)
-        assert config.dataset == config.flat()["dataset"] == "traffic_signs"
-        assert RunConfig.from_flat(config.flat()) == config
-        assert config.id != RunConfig.from_flat({"canvas": [120, 160], "patch_size": 40}).id
+        assert "dataset" not in run_config().flat()
+        config = run_config(SIGNS)
+        assert config.data.kind == config.flat()["dataset"] == "traffic_signs"
+        assert run_config(config.flat()) == config
+        assert config.id != run_config({"canvas": [120, 160], "patch_size": 40}).id
 
     def test_a_change_keeps_the_kind(self):
-        changed = RunConfig.from_flat(SIGNS).replace(patch_size=20, seed=3)
-        assert (changed.dataset, changed.data.patch_size, changed.training.seed) == (
-            "traffic_signs", 20, 3,
-        )  # fmt: skip
+        changed = run_config(SIGNS).replace(patch_size=20, seed=3)
+        assert changed == run_config(SIGNS | {"patch_size": 20, "seed": 3})
 
     @pytest.mark.parametrize(
-        ("wrong", "said"),
+        ("values", "field"),
         [
-            ({"dataset": "traffic_sings"}, "did you mean 'traffic_signs'"),
-            ({"n_noise": 3}, "'n_noise' is no field"),
-            ({"encoder": "features"}, "features does not read traffic_signs"),
+            (SIGNS | {"dataset": "traffic_sings"}, "dataset.*'traffic_signs'"),
+            (SIGNS | {"dataset": ["slides"]}, "dataset"),
+            (SIGNS | {"n_noise": 3}, "n_noise"),
+            (SIGNS | {"encoder": "features"}, "encoder"),
+            (SIGNS | {"patch_stride": 41}, "patch_stride"),
+            ({"dataset": "slides", "encoder": "features"}, "bags"),
         ],
     )
-    def test_fields_of_another_kind_are_refused(self, wrong, said):
-        with pytest.raises(IpslibError, match=said):
-            RunConfig.from_flat(SIGNS | wrong)
+    def test_what_does_not_go_together_is_refused(self, values, field):
+        with pytest.raises(IpslibError, match=field):
+            run_config(values)
 
 
 class TestPublishedStart:
     """One field; what the published runs did not have, or is not known of them, is refused."""
 
     def test_the_noise_follows(self):
-        config = RunConfig(data=DataConfig(start="published"))
+        config = run_config({"start": "published"})
         assert config.published_start and config.data.noise == "bezier_pixel"
         assert not config.replace(start="own").published_start
 
@@ -251,7 +265,7 @@ class TestPublishedStart:
         ids=str,
     )
     def test_what_does_not_go_with_it_is_refused(self, change):
-        RunConfig.from_flat(change)
+        run_config(change)
         [name] = change
         with pytest.raises(IpslibError, match=name):
-            RunConfig.from_flat({"start": "published"} | change)
+            run_config({"start": "published"} | change)

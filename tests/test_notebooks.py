@@ -13,6 +13,7 @@ import ipslib.study
 from ipslib.commands.notebooks import read_source
 from ipslib.commands.study import run_study
 from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.paths import project_root
 from ipslib.runs.profiles import PROFILES, list_notebooks, load_base, load_parameters
 from ipslib.study import backbones
@@ -43,7 +44,7 @@ def test_each_profile_sets_every_parameter_and_names_itself(path, profile):
     values = load_parameters(profile, path)
     assert values.keys() == load_parameters("quick", path).keys()
     assert values["profile"] == profile
-    RunConfig.from_flat(load_base(profile) | {"digits": "embedded"} | values["overrides"])
+    run_config(load_base(profile) | {"digits": "embedded"} | values["overrides"])
 
 
 @each_notebook

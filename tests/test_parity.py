@@ -9,11 +9,12 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ipslib import training
 from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.losses import Losses
 from ipslib.model.ips import IPSOutput
 from tests.reference import PlainIPS, dense_bag, plain_losses, plain_rate
 
-CONFIG = RunConfig.from_flat(
+CONFIG = run_config(
     {
         "digits": "embedded", "canvas": (230, 180), "n_train": 20, "n_test": 1, "width": 0.125,
         "n_heads": 4, "memory_size": 8, "iter_size": 5, "dropout": 0.0, "attn_dropout": 0.0,

@@ -9,10 +9,11 @@ from torch.utils.data import DataLoader
 
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
 from ipslib.model import ips
 from ipslib.training import TrainingState, build_network, train
 
-REFERENCE = RunConfig.from_flat({"start": "published", "canvas": 1500, "n_noise": 50})
+REFERENCE = run_config({"start": "published", "canvas": 1500, "n_noise": 50})
 SMALL = REFERENCE.replace(
     canvas=150, patch_size=30, n_noise=3, memory_size=4, iter_size=5, n_train=11, n_test=7,
     batch_size=4, epochs=3, warmup_epochs=1, eval_every=1,

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from ipslib import training
-from ipslib.config import RunConfig, TrainingConfig
+from ipslib.config import TrainingConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
-from ipslib.tally import n_correct
 from ipslib.training import (
     DivergenceError,
     SnapshotError,
@@ -20,7 +20,7 @@ from ipslib.training import (
     train,
 )
 
-TINY = RunConfig.from_flat(
+TINY = run_config(
     {
         "digits": "embedded",
         "canvas": 84,
@@ -225,21 +225,6 @@ class TestLearningRate:
 
     def test_a_floor_of_1_is_a_constant_rate(self):
         assert {self.rate(step, final_lr_ratio=1.0) for step in range(70, 211)} == {2e-3}
-
-
-class TestCorrect:
-    def test_one_class_is_right_where_its_logit_is_largest(self):
-        logits = torch.tensor([[0.0, 2, 1], [5, 4, 3], [-3, -2, -1]])
-        assert n_correct(logits, torch.tensor([1, 1, 2])).item() == 2
-
-    def test_a_set_is_right_where_every_label_is(self):
-        logits = torch.tensor([[2.0, -1, 3], [2, -1, 3], [2, -1, 3], [-1, -1, -1]])
-        labels = torch.tensor([[1.0, 0, 1], [1, 0, 0], [1, 1, 1], [0, 0, 0]])
-        assert n_correct(logits, labels).item() == 2
-
-    def test_the_threshold_is_a_probability_of_one_half(self):
-        logits = torch.tensor([[1e-3, -1e-3]])
-        assert n_correct(logits, torch.tensor([[1.0, 0.0]])).item() == 1
 
 
 class TestEvaluate:

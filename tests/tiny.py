@@ -1,8 +1,9 @@
+from ipslib.datasets.registry import run_config
+
 """The smallest run that is a real one, for tests of what happens to runs: about a second."""
 
-from ipslib.config import RunConfig
 
-TINY = RunConfig.from_flat(
+TINY = run_config(
     {
         "digits": "embedded",
         "canvas": 84,

@@ -14,6 +14,7 @@ from filelock import Timeout
 from ipslib.arithmetic import CURRENT, VERSIONS, version_of
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.digits import load_digits
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.runs.events import reporter
 from ipslib.runs.files import Layout
@@ -140,7 +141,7 @@ def expected_seconds(config: RunConfig, times: Sequence[dict]) -> float | None:
     if not times:
         return None
     nearest = min(times, key=lambda record: _unlike(config, record["config"]))
-    trained = _work_of_training(RunConfig.from_flat(nearest["config"]))
+    trained = _work_of_training(run_config(nearest["config"]))
     work = _work_of_training(config) + _work_of_evaluation(config)
     return _STARTING_SECONDS + work / trained * nearest["timing"]["training_seconds"]
 

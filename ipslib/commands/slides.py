@@ -1,4 +1,4 @@
-"""`ipslib slides`: draw a stand-in, prepare bags of features, and say what bags there are."""
+"""`ipslib slides`: draw slides, prepare bags of features, and say what bags there are."""
 
 import argparse
 from pathlib import Path
@@ -81,16 +81,16 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 
 def _standin(arguments: argparse.Namespace) -> int:
-    from ipslib.datasets.slides.synthetic import write_standin
+    from ipslib.datasets.slides.synthetic import write_synthetic
 
-    standin = write_standin(
+    drawn = write_synthetic(
         arguments.folder,
         n_train=arguments.train,
         n_test=arguments.test,
         side=arguments.side,
         seed=arguments.seed,
     )
-    print(f"drawn, not real: {standin.images}, {standin.annotations}, {standin.reference}")
+    print(f"drawn, not real: {drawn.images}, {drawn.annotations}, {drawn.reference}")
     return 0
 
 

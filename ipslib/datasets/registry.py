@@ -1,74 +1,36 @@
-"""What training asks of a data set, whatever its images are, and where each kind is opened."""
+"""Which kinds of data there are, by name.
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+To add one, write a configuration as `ipslib.config.DatasetConfig` says, whose `open_split` gives
+a `ipslib.patches.Dataset`, and name it here.
+"""
 
-import torch
-from torch import Tensor
+from collections.abc import Mapping
 
-from ipslib.config import DataConfig, DatasetConfig
-from ipslib.datasets.images.own_images import OwnImages, OwnImagesConfig
-from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.config import DEFAULT_KIND, RunConfig
+from ipslib.datasets.images.own_images import OwnImagesConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.slides.config import SlidesConfig
 from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
-from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
-from ipslib.patches import MixedBatch, PatchBatch, PatchGrid
+from ipslib.errors import IpslibError, did_you_mean
+
+KINDS = {
+    each.kind: each
+    for each in (MegapixelMNISTConfig, TrafficSignsConfig, SlidesConfig, OwnImagesConfig)
+}
 
 
-class LabelledBatch(PatchBatch, Protocol):
-    """Images with what is known of them."""
-
-    labels: Mapping[str, Tensor]  # {task: (B,) classes or (B, C) multi-hot}
-    boxes: Tensor | None  # (B, R, 4) objects in pixels, see `localisation`; None: not known
-
-
-class Dataset(Protocol):
-    """One split of a data set."""
-
-    grid: PatchGrid | None  # of every image; None where images differ in size
-    chance: Mapping[str, float] | None  # accuracy of the best constant answer; None: by its rule
-    provenance: Mapping[str, object]  # what the images are, for records
-
-    def __len__(self) -> int: ...
-
-    def augmented(self, *, seed: int, epoch: int) -> "Dataset":
-        """The training set as it looks in an epoch, the same whenever asked."""
-        ...
-
-    def batch(self, indices: Sequence[int]) -> LabelledBatch | MixedBatch: ...
-
-
-def open_dataset(data: DatasetConfig, split: str) -> Dataset:
-    """Open a split, `train` or `test`, of any kind of data.
+def run_config(values: Mapping[str, object] | None = None) -> RunConfig:
+    """A run from a flat mapping `{field: value}`, such as a record's; what is left out is as
+    published. Its kind of data is named in `dataset`, where it is not Megapixel MNIST.
 
     Raises:
-        IpslibError: when its files are missing or unfit.
+        IpslibError: for an unknown kind or field, or a bad value.
     """
-    return _OPENED_BY[type(data)](data, split)
-
-
-def batch_maker(
-    dataset: Dataset, device: torch.device | str
-) -> Callable[[Sequence[int]], LabelledBatch | MixedBatch]:
-    """What takes indices to a batch for a network on a device: images that are drawn are drawn
-    there, others are read on the host."""
-
-    def make(indices: Sequence[int]) -> LabelledBatch | MixedBatch:
-        batch = dataset.batch(indices)
-        return batch.on(device) if hasattr(batch, "on") else batch
-
-    return make
-
-
-def _open_slides(data: SlidesConfig, split: str) -> Dataset:
-    from ipslib.datasets.slides.sets import open_slides  # and HDF5
-
-    return open_slides(data, split)
-
-
-_OPENED_BY: dict[type, Callable[..., Dataset]] = {
-    DataConfig: MegapixelMNIST,
-    TrafficSignsConfig: load_traffic_signs,
-    SlidesConfig: _open_slides,
-    OwnImagesConfig: OwnImages,
-}
+    values = dict(values or {})
+    kind = values.pop("dataset", DEFAULT_KIND)
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise IpslibError(
+            f"dataset: wanted one of {', '.join(KINDS)}, got {kind!r}"
+            f"{did_you_mean(str(kind), KINDS)}."
+        )
+    return RunConfig.from_flat(values, KINDS[kind])

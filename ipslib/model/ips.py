@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.devices import is_accelerator, moved
 from ipslib.masking import mask_logits, mask_scores
 from ipslib.model.encoder import (
     as_encoder_input,
@@ -22,6 +21,7 @@ from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 from ipslib.patches import MixedBatch, PatchBatch, device_of
+from ipslib.runtime import is_accelerator, moved
 from ipslib.selection import Selection, attention_scores, joined, not_blank, select_patches
 
 _SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves

@@ -17,6 +17,7 @@ from uuid import uuid4
 import torch
 
 from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.runs.one_run import Report, RunFailed
 from ipslib.runs.pool import Ended, attempt, threads_of
@@ -118,6 +119,6 @@ def _work(values: dict, folder: str, topic: str) -> dict | RunFailed:
     from distributed import get_worker
 
     worker, device = get_worker(), "cuda" if torch.cuda.is_available() else "cpu"
-    config, store = RunConfig.from_flat(values), RecordStore(Path(folder))
+    config, store = run_config(values), RecordStore(Path(folder))
     with _one_at_a_time, threads_of(config, device):
         return attempt(config, store, device, lambda event: worker.log_event(topic, event))

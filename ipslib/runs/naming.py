@@ -9,7 +9,8 @@ A name tells what the published study varied, not every field: identity is `RunC
 
 import re
 
-from ipslib.config import DataConfig, RunConfig
+from ipslib.config import RunConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.errors import IpslibError
 
 _NAME = re.compile(
@@ -30,7 +31,7 @@ def run_name(config: RunConfig) -> str:
     """The run's name in the published convention."""
     data, model, training = config.data, config.model, config.training
     parts = [f"results_{data.short_name}"]
-    if isinstance(data, DataConfig):
+    if isinstance(data, MegapixelMNISTConfig):
         parts += _generator_parts(data)
     if model.mask_k:
         parts.append(f"K_{model.mask_k:02d}_P_{_decimals(model.mask_p)}")
@@ -40,7 +41,7 @@ def run_name(config: RunConfig) -> str:
         parts.append("Res_50_V2" if model.weights == "imagenet_v2" else "Res_50")
     elif model.weights != "none":
         parts.append("Res_18")
-    if isinstance(data, DataConfig) and data.stroke_width != 1.925:
+    if isinstance(data, MegapixelMNISTConfig) and data.stroke_width != 1.925:
         parts.append(f"{data.stroke_width:.4f}".rstrip("0").replace(".", "_"))
         if parts[-1].endswith("_"):
             parts[-1] += "0"
@@ -50,7 +51,7 @@ def run_name(config: RunConfig) -> str:
 
 
 def parse_run_name(name: str) -> dict[str, object]:
-    """The fields that a published name states, ready for `RunConfig.from_flat`."""
+    """The fields that a published name states, ready for `run_config`."""
     match = _NAME.fullmatch(name)
     if not match:
         raise IpslibError(
@@ -87,7 +88,7 @@ def parse_run_name(name: str) -> dict[str, object]:
     return fields
 
 
-def _generator_parts(data: DataConfig) -> list[str]:
+def _generator_parts(data: MegapixelMNISTConfig) -> list[str]:
     parts = ["original"] if data.noise == "line" else []
     return parts + ([f"PS_{data.patch_size}"] if data.patch_size != 50 else [])
 

@@ -6,8 +6,8 @@ in one is not made in the other. `tests.benchmarks.precision` measures what bf16
 """
 
 from ipslib.config import RunConfig
-from ipslib.devices import is_accelerator
 from ipslib.runs.records import RecordStore
+from ipslib.runtime import is_accelerator
 
 PRECISIONS = ("fp32", "bf16")
 

@@ -8,8 +8,10 @@ from typing import Any
 import attrs
 import yaml
 
-from ipslib.config import MEGAPIXEL_MNIST, DataConfig, RunConfig
+from ipslib.config import DEFAULT_KIND, RunConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.digits import find_source
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.paths import project_root
 
@@ -78,14 +80,14 @@ def base_config(
     another `dataset` the profile gives the network and its training, not the data.
     """
     settings, overrides = load_base(profile, root=root), dict(overrides or {})
-    if overrides.get("dataset", MEGAPIXEL_MNIST) != MEGAPIXEL_MNIST:
-        of_images = {field.name for field in attrs.fields(DataConfig)}
+    if overrides.get("dataset", DEFAULT_KIND) != DEFAULT_KIND:
+        of_images = {field.name for field in attrs.fields(MegapixelMNISTConfig)}
         settings = {name: value for name, value in settings.items() if name not in of_images}
     settings |= overrides
     decide = settings.get("digits") == AUTO
     if decide:
         del settings["digits"]
-    config = RunConfig.from_flat(settings)  # refuses what is wrong before a network is asked
+    config = run_config(settings)  # refuses what is wrong before a network is asked
     return config.replace(digits=find_source()) if decide else config
 
 

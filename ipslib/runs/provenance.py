@@ -11,7 +11,6 @@ import torchvision
 import ipslib
 from ipslib import arithmetic
 from ipslib.config import RunConfig
-from ipslib.datasets.registry import open_dataset
 from ipslib.paths import project_root
 from ipslib.runs.naming import run_name
 from ipslib.training import Trained
@@ -22,9 +21,9 @@ SCHEMA = 1
 def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) -> dict:
     """The record of a finished run; everything but `provenance` and `timing` is the same for
     every repetition of the run."""
-    last, test_set = trained.history[-1], open_dataset(config.data, "test")
+    last, test_set = trained.history[-1], config.data.open_split("test")
     tests = [row["test"]["accuracy"] for row in trained.history if row["test"]]
-    of_set = {"chance": dict(test_set.chance)} if test_set.chance else {}
+    of_set = {"chance": dict(test_set.chance)} if test_set.uneven else {}
     measured = {"measures": last["test"]["measures"]} if "measures" in last["test"] else {}
     return {
         "schema": SCHEMA,
@@ -68,7 +67,7 @@ def provenance(config: RunConfig, device: str) -> dict:
         "device": torch.cuda.get_device_name(device) if "cuda" in device else _processor(),
         "threads": torch.get_num_threads(),
         **({"tf32": torch.backends.cudnn.allow_tf32} if "cuda" in device else {}),
-        **open_dataset(config.data, "train").provenance,
+        **config.data.open_split("train").provenance,
     }
 
 

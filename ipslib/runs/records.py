@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 
 from ipslib import arithmetic
 from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 from ipslib.runs.files import write_atomically
@@ -71,7 +72,7 @@ class RecordStore:
                 f"The weights of run {record['name']} ({path.name}) are not here, only its "
                 "record; move the record away and run again to train them."
             )
-        network = build_network(RunConfig.from_flat(record["config"]))
+        network = build_network(run_config(record["config"]))
         try:
             network.load_state_dict(_read_tensors(path))
         except Exception as error:  # torn archives raise many kinds

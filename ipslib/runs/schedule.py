@@ -9,7 +9,6 @@ import torch
 
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.randomness import SPLITS
-from ipslib.datasets.registry import open_dataset
 from ipslib.errors import IpslibError
 from ipslib.runs.events import reporter
 from ipslib.runs.naming import run_name
@@ -110,7 +109,7 @@ def local_way(jobs: int | None = None) -> Way:
         nonlocal apart
         for config in configs:
             for split in SPLITS:  # what cannot be read is told before any run is begun
-                open_dataset(config.data, split).provenance  # noqa: B018
+                config.data.open_split(split).provenance  # noqa: B018
         # Once apart, always apart: a last run whose process was killed would kill this one.
         apart = apart or min(jobs, len(configs)) > 1
         if apart:

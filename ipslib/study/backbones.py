@@ -11,6 +11,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ipslib.config import ModelConfig, RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.encoder import WeightsFile, build_encoder, weights_file
 from ipslib.study.comparisons import Arms
@@ -129,7 +130,7 @@ def cost_table(frame: pd.DataFrame, records: Iterable[Mapping]) -> pd.DataFrame:
     rows = []
     for arm, ids in frame.groupby("arm", sort=False)["id"].unique().items():
         runs = [by_id[run_id] for run_id in ids]
-        config = RunConfig.from_flat(runs[0]["config"])
+        config = run_config(runs[0]["config"])
         cost, times = encoder_cost(config), pd.DataFrame([run["timing"] for run in runs])
         rows.append(
             {

@@ -18,10 +18,10 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig
 from ipslib.fields import choice, integer
 from ipslib.runs.memory import peak_memory_mb, reset_peak_memory
+from ipslib.runtime import keep_freed_memory
 from ipslib.study.efficiency_ways import WAYS, build_way
 
 STEPS = ("classify", "train")

@@ -10,7 +10,7 @@ from matplotlib.patches import Rectangle
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.traffic_signs.dataset import TrafficSigns
-from ipslib.localisation import has_object
+from ipslib.metrics import has_object
 from ipslib.model.ips import IPSNet
 from ipslib.study.maps import (
     BOX_COLOUR,

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
 from ipslib.datasets.images.own_images import describe_images
 from ipslib.datasets.images.sources import SourceBatch
-from ipslib.datasets.registry import open_dataset
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet, evaluating
 from ipslib.patches import PatchBatch
@@ -132,11 +132,11 @@ def train_images(
     known = {field.name for of in (ModelConfig, TrainingConfig) for field in attrs.fields(of)}
     settings = _DEFAULTS | {name: value for name, value in fields.items() if name in known}
     described = {name: value for name, value in fields.items() if name not in known}
-    config = RunConfig.from_flat(
+    config = run_config(
         {"dataset": "own_images"} | attrs.asdict(describe_images(labels, **described)) | settings
     )
-    skipped = open_dataset(config.data, "train").skipped
-    open_dataset(config.data, "test").batch([0])
+    skipped = config.data.open_split("train").skipped
+    config.data.open_split("test").batch([0])
     for sentence in skipped:
         print(f"left out: {sentence}", file=sys.stderr)
     store, report = RecordStore(Path(folder)), reporter([], [config])

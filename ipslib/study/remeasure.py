@@ -9,8 +9,10 @@ from typing import NamedTuple
 
 import torch
 
-from ipslib.config import DataConfig, RunConfig
+from ipslib.config import RunConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.model.ips import IPSNet
 from ipslib.runs.naming import run_name
@@ -43,10 +45,10 @@ class TrainedRun(NamedTuple):
 def trained_runs(store: RecordStore, records: Iterable[Mapping]) -> Iterator[TrainedRun]:
     """The runs whose weights are here; a record that came without them is left out."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    test_sets: dict[DataConfig, MegapixelMNIST] = {}
+    test_sets: dict[MegapixelMNISTConfig, MegapixelMNIST] = {}
     for record in records:
         if store.weights_path(record).is_file():
-            data = RunConfig.from_flat(record["config"]).data
+            data = run_config(record["config"]).data
             test_set = test_sets.setdefault(data, MegapixelMNIST(data, "test"))
             yield TrainedRun(record, store.load_network(record).to(device), test_set)
 
@@ -74,7 +76,7 @@ def remeasure(store: RecordStore, records: Iterable[Mapping], **selection: objec
             raise IpslibError(f"{name!r} cannot be changed after training{hint}.")
     records, wanted = list(records), {}
     for record in records:
-        own = RunConfig.from_flat(record["config"])
+        own = run_config(record["config"])
         config = own.replace(**selection)
         if config != own:
             wanted[record["id"]] = config

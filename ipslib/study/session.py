@@ -8,7 +8,8 @@ import torch
 from matplotlib.figure import Figure
 
 from ipslib.arithmetic import version_of
-from ipslib.config import DataConfig, RunConfig
+from ipslib.config import RunConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 from ipslib.paths import project_root
@@ -66,7 +67,7 @@ class Study:
         else:
             lines.append(f"{network}, {kept}")
         lines.append(f"{training.epochs} epochs in batches of {training.batch_size}")
-        if isinstance(data, DataConfig):
+        if isinstance(data, MegapixelMNISTConfig):
             lines[-1] += f", {data.n_test} test images"
         return "\n".join(lines)
 
@@ -77,7 +78,7 @@ class Study:
 
     @property
     def _of(self) -> str:
-        return "digits" if isinstance(self.base.data, DataConfig) else "data"
+        return "digits" if isinstance(self.base.data, MegapixelMNISTConfig) else "data"
 
     def config(self, **changes: object) -> RunConfig:
         """The base run with some fields changed.

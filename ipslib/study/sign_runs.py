@@ -12,6 +12,7 @@ import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from ipslib.datasets.synthetic import NOTE
 from ipslib.datasets.traffic_signs.annotations import CLASSES
 from ipslib.datasets.traffic_signs.classes import PUBLISHED_COUNTS
 from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
@@ -23,7 +24,6 @@ from ipslib.study.published import published_accuracy
 from ipslib.study.tables import summarise
 from ipslib.training import batches
 
-STANDIN = "STAND-IN, drawn by this project: no result on real traffic signs"
 # What tells one published setting from another; fields of RunConfig.
 SETTING = (
     *("fraction", "patch_size", "memory_size", "iter_size", "mask_k", "mask_p"),
@@ -34,16 +34,11 @@ _NOT_COMPARED = "same curves|diversity in name|sets swapped"
 _FRACTIONS = (1.0, 0.5, 0.25)
 
 
-def labelled(text: str, data: TrafficSignsConfig) -> str:
-    """A heading of results; where the photographs are drawn it says so first."""
-    return text if data.signs == "real" else f"{STANDIN}. {text}".strip()
-
-
 def marked(figure: Figure, data: TrafficSignsConfig) -> Figure:
     """A figure of results; where the photographs are drawn, a line below says so."""
-    if data.signs != "real":  # on the right: legends stand above, or below on the left
+    if data.is_synthetic:  # on the right: legends stand above, or below on the left
         style = {"ha": "right", "fontsize": 10, "fontweight": "bold", "color": GREY}
-        figure.supxlabel(STANDIN, x=0.99, **style)
+        figure.supxlabel(NOTE, x=0.99, **style)
     return figure
 
 

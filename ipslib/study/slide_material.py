@@ -1,4 +1,4 @@
-"""The slides of notebook 12: real bags where they were prepared, else a stand-in."""
+"""The slides of notebook 12: real bags where they were prepared, else synthetic ones."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,13 +8,12 @@ from ipslib.datasets.slides.camelyon16 import find_annotations, find_slides, rea
 from ipslib.datasets.slides.features import BackboneConfig
 from ipslib.datasets.slides.prepare import TileConfig, known_annotations, prepare_slides
 from ipslib.datasets.slides.slide import Slide
-from ipslib.datasets.slides.synthetic import write_standin
-from ipslib.datasets.synthetic import make_once, standin_folder
+from ipslib.datasets.slides.synthetic import write_synthetic
+from ipslib.datasets.synthetic import NOTE, make_once, synthetic_folder, titled
 from ipslib.errors import IpslibError
 from ipslib.paths import from_project
 
-STANDIN = "STAND-IN"
-# Colour is enough to tell the stand-in's tumour, and random weights keep colour.
+# Colour is enough to tell the drawn tumour, and random weights keep colour.
 _BACKBONE = BackboneConfig(backbone="resnet18", weights="none", n_stages=2)
 
 
@@ -25,16 +24,15 @@ class SlideMaterial(NamedTuple):
     bags: Path
     labels: Path | None
     annotations: Path | None  # None: it is not known where the tumour is
-    is_standin: bool
+    is_synthetic: bool
 
     @property
     def warning(self) -> str:
-        """What stands above every table and figure of a stand-in."""
-        return f"{STANDIN}: drawn slides, no results of CAMELYON16" if self.is_standin else ""
+        """What stands above every table of synthetic slides."""
+        return NOTE if self.is_synthetic else ""
 
     def titled(self, title: str) -> str:
-        """A title that says where a stand-in is shown."""
-        return f"{STANDIN}: {title}" if self.is_standin else title
+        return titled(title, self.is_synthetic)
 
     @property
     def outlines(self) -> dict[str, Path]:
@@ -52,18 +50,18 @@ class SlideMaterial(NamedTuple):
 def find_material(
     slides: str, bags: str, labels: str, annotations: str, *, standin: Mapping[str, float]
 ) -> SlideMaterial:
-    """Take the bags that are named, or draw and prepare a stand-in, once.
+    """Take the bags that are named, or draw and prepare synthetic slides, once.
 
     Args:
         slides, bags, labels, annotations: paths, relative to the project; an empty `bags` asks
-            for the stand-in.
-        standin: `n_train`, `n_test`, `side` and `mpp` as of `write_standin`, and `tile_size`.
+            for synthetic slides.
+        standin: `n_train`, `n_test`, `side` and `mpp` as of `write_synthetic`, and `tile_size`.
 
     Raises:
         IpslibError: when what is named is not there.
     """
     if not bags:
-        return _standin_material(**standin)
+        return _synthetic_material(**standin)
     given = {"labels": labels, "annotations": annotations}
     if not from_project(bags).exists():
         options = " ".join(f"--{name} {path}" for name, path in given.items() if path)
@@ -80,10 +78,10 @@ def find_material(
             )
     paths = (slides, bags, labels, annotations)
     places = [from_project(path) if path else None for path in paths]
-    return SlideMaterial(*places, is_standin=False)
+    return SlideMaterial(*places, is_synthetic=False)
 
 
-def _standin_material(
+def _synthetic_material(
     n_train: int, n_test: int, side: int, mpp: float, tile_size: int
 ) -> SlideMaterial:
     drawn = {"n_train": n_train, "n_test": n_test, "side": side, "mpp": mpp}
@@ -92,16 +90,15 @@ def _standin_material(
     bags = f"bags_{tile_size}px"
 
     def make(folder: Path) -> None:
-        standin = write_standin(folder, **drawn)
-        found = find_slides(standin.images)
-        known = known_annotations(found, standin.annotations, read_labels(standin.reference))
+        places = write_synthetic(folder, **drawn)
+        found = find_slides(places.images)
+        known = known_annotations(found, places.annotations, read_labels(places.reference))
         prepare_slides(
             found, folder / bags, tiles=tiles, backbone=_BACKBONE, annotations=known,
             batch_size=256, progress=False,
         )  # fmt: skip
 
-    folder = make_once(standin_folder(name), make)
-    standin = write_standin(folder, **drawn)  # is there already
-    return SlideMaterial(
-        standin.images, folder / bags, standin.reference, standin.annotations, is_standin=True
-    )
+    folder = make_once(synthetic_folder(name), make)
+    places = write_synthetic(folder, **drawn)  # is there already
+    files = (places.images, folder / bags, places.reference, places.annotations)
+    return SlideMaterial(*files, is_synthetic=True)

@@ -6,7 +6,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ipslib.datasets.registry import open_dataset
 from ipslib.datasets.slides.bags import BagDataset
 from ipslib.datasets.slides.evaluation import SlideAnswer, answer_slides, detections, measure_found
 from ipslib.datasets.slides.metrics import Froc, auc_interval, froc
@@ -55,7 +54,7 @@ def run_slides(
         radius: in µm, of detections for FROC.
     """
     records, frame = run_arms(study, ways, seeds)
-    test, outlines = open_dataset(study.base.data, "test"), material.outlines
+    test, outlines = study.base.data.open_split("test"), material.outlines
     answered = []
     for (way, run_id), _ in frame.groupby(["arm", "id"], sort=False):
         record = next(each for each in records if each["id"] == run_id)

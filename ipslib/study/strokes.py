@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
 from ipslib.datasets.megapixel_mnist.randomness import TEST
 from ipslib.datasets.megapixel_mnist.stroke import stroke_widths
 from ipslib.errors import IpslibError
 
 
-def noise_patterns(data: DataConfig, n: int) -> np.ndarray:
+def noise_patterns(data: MegapixelMNISTConfig, n: int) -> np.ndarray:
     """n noise patterns (n, 28, 28) uint8 of a configuration, before they are resized."""
     return noise_pool(
         data.noise, n, size=BOX, stroke_width=data.stroke_width, key=(data.data_seed, TEST, 0)

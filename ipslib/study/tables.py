@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ipslib.datasets.megapixel_mnist.config import chance_level
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.runs.files import write_atomically
 from ipslib.study.statistics import SEEDS_WITH_OWN_SPREAD, pooled_intervals, spread_over_seeds
@@ -54,28 +55,6 @@ _BOUNDS = {  # two columns that are shown as one
 }
 _BLANK = "–"
 _SEEDS = ("seed", "data_seed")
-
-
-def chance_level(task: str, *, n_classes: int = 10) -> float:
-    """Accuracy of the best constant answer.
-
-    Of the five digits three are of a class t uniform over the n classes, and two are drawn
-    independently from the n - 1 others (taken as equally large). So every class is majority or
-    topmost with probability 1/n. The largest digit is at most m when t is one of the m + 1
-    classes up to m and both others are of the m remaining ones: (m + 1)/n (m/(n - 1))^2; it is
-    most often the largest class. A set of three classes comes about in 3 x 2 ways of t and the
-    others, each with probability 1/n 1/(n - 1)^2; a set of two in 2 ways.
-    """
-    n = n_classes
-    levels = {
-        "majority": 1 / n,
-        "top": 1 / n,
-        "max": 1 - (n - 1) / n * ((n - 2) / (n - 1)) ** 2,
-        "multi": 6 / (n * (n - 1) ** 2),
-    }
-    if task not in levels:
-        raise IpslibError(f"no chance level for task {task!r}{did_you_mean(task, levels)}.")
-    return levels[task]
 
 
 def long_form(records: Iterable[Mapping]) -> pd.DataFrame:

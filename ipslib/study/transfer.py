@@ -9,8 +9,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
 from ipslib.runs.records import RecordStore
 from ipslib.study.arms import ArmRuns
 from ipslib.study.remeasure import trained_runs
@@ -77,7 +77,7 @@ def _test_sets(
     """Each arm's test set, cut to its first images."""
     sets = {}
     for record in records:
-        data = RunConfig.from_flat(record["config"]).data
+        data = run_config(record["config"]).data
         data = attrs.evolve(data, n_test=min(n_images, data.n_test))
         sets.setdefault(arm_of[record["id"]], MegapixelMNIST(data, "test"))
     return sets

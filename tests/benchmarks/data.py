@@ -28,12 +28,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ipslib.allocator import keep_freed_memory
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST, SceneBatch
 from ipslib.datasets.megapixel_mnist.digits import find_source
+from ipslib.datasets.registry import run_config
 from ipslib.patches import cut_image
-from ipslib.prefetch import prefetched
+from ipslib.runtime import keep_freed_memory, prefetched
 from ipslib.training import TrainingState, forward_step
 
 SETTINGS = ({"canvas": 1500, "n_noise": 50}, {"canvas": 3000, "n_noise": 800})
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def config(setting: dict) -> RunConfig:
-    return RunConfig.from_flat({"n_train": 100_000, **setting})  # too many for placements to stay
+    return run_config({"n_train": 100_000, **setting})  # too many for placements to stay
 
 
 def time_drawing(dataset: MegapixelMNIST, rounds: int) -> None:

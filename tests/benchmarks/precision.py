@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import find_source
+from ipslib.datasets.registry import run_config
 from ipslib.model.ips import IPSNet
 from ipslib.training import build_network
 from tests.benchmarks.step import SETTINGS
@@ -42,7 +42,7 @@ def main() -> None:
     for setting in SETTINGS:
         rows = []
         for seed in range(1 if arguments.weights else arguments.seeds):
-            config = RunConfig.from_flat(setting | {"digits": find_source(), "seed": seed})
+            config = run_config(setting | {"digits": find_source(), "seed": seed})
             network = build_network(config, device=arguments.device).eval()
             if arguments.weights:
                 state = torch.load(arguments.weights, map_location="cpu", weights_only=True)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from ipslib.devices import is_accelerator
 from ipslib.model.ips import IPSNet
 from ipslib.patches import PatchBatch
+from ipslib.runtime import is_accelerator
 
 _TRIES = 10
 

@@ -27,16 +27,13 @@ from statistics import median
 
 import torch
 
-from ipslib.allocator import keep_freed_memory
-from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import find_source
-from ipslib.datasets.registry import batch_maker
-from ipslib.devices import is_accelerator, prepare
+from ipslib.datasets.registry import run_config
 from ipslib.losses import combined_losses
-from ipslib.prefetch import prefetched
 from ipslib.runs.memory import peak_memory_mb
-from ipslib.training import TrainingState
+from ipslib.runtime import is_accelerator, keep_freed_memory, prefetched, prepare
+from ipslib.training import TrainingState, batch_maker
 from tests import reference
 from tests.benchmarks.roofline import now, roofline
 
@@ -52,7 +49,7 @@ class Step:
 
     def __init__(self, way: str, setting: dict, arguments: argparse.Namespace):
         precision = "fp32" if way.startswith("plain") else arguments.precision
-        self.config = RunConfig.from_flat(
+        self.config = run_config(
             setting | {"digits": find_source(), "precision": precision, "n_train": 16 * _BATCHES}
         )
         self.is_ours, self.device = way.startswith("ours"), torch.device(arguments.device)

@@ -112,21 +112,21 @@ def measure(row: Case, action: str) -> dict:
 
 def published(side: int):
     """The published network and training settings, and noise in proportion to the area."""
-    from ipslib.config import RunConfig
     from ipslib.datasets.megapixel_mnist.digits import find_source
+    from ipslib.datasets.registry import run_config
     from ipslib.training import TrainingState
 
     n_noise = round(50 * (side / SIDES[0]) ** 2)
-    config = RunConfig.from_flat({"digits": find_source(), "canvas": side, "n_noise": n_noise})
+    config = run_config({"digits": find_source(), "canvas": side, "n_noise": n_noise})
     return config, TrainingState(config)
 
 
 def image_step(row: Case, train: bool) -> None:
     import torch
 
-    from ipslib.allocator import keep_freed_memory
     from ipslib.datasets.images.sources import SourceBatch, open_source
     from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+    from ipslib.runtime import keep_freed_memory
     from ipslib.training import forward_step
 
     if train:

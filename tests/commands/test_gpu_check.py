@@ -2,10 +2,10 @@ import pytest
 import torch
 
 from ipslib.commands.gpu_check import Agreement, compare_devices, differing
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.selection import Selection
 
-SMALL = RunConfig.from_flat(
+SMALL = run_config(
     {
         "digits": "embedded", "canvas": 150, "patch_size": 28, "n_noise": 5, "n_train": 4,
         "width": 0.125, "n_heads": 4, "memory_size": 6, "iter_size": 5,

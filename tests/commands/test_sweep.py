@@ -21,12 +21,12 @@ DIVERGES = {
     "warmup_epochs": 0, "epochs": 30,
 }  # fmt: skip
 TABLE = """
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.runs.files import Layout
 from ipslib.runs.records import RecordStore
 from ipslib.runs.schedule import run_all
 layout = Layout.of("smoke")
-config = RunConfig.from_flat(tiny | {"seed": size})
+config = run_config(tiny | {"seed": size})
 [record] = run_all([config], RecordStore(layout.records), jobs=1)
 assert size < 9, "too large"
 (layout.tables / "01_size.csv").write_text(str(size))

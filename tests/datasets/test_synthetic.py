@@ -4,32 +4,44 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from ipslib.datasets import synthetic
-from ipslib.datasets.synthetic import make_once, standin_folder
+from ipslib.datasets.synthetic import (
+    MARKER,
+    is_synthetic,
+    make_once,
+    make_synthetic,
+    synthetic_folder,
+    titled,
+)
 from ipslib.errors import IpslibError
+
+
+def draw(part) -> None:
+    (part / "inside").mkdir()
+    (part / "inside" / "slide").write_text("drawn")
 
 
 def test_they_lie_in_the_project_whatever_the_data_root_is(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "project_root", lambda: tmp_path)
     monkeypatch.setenv("IPSLIB_DATA", "/read/only")
-    assert standin_folder("slides_8") == tmp_path / "data" / "standins" / "slides_8"
+    assert synthetic_folder("slides_8") == tmp_path / "data" / "standins" / "slides_8"
 
 
 def test_a_folder_is_made_once_though_several_ask_for_it(tmp_path):
-    folder, made = tmp_path / "new" / "standin", []
+    folder, made = tmp_path / "new" / "drawn", []
 
     def make(part):
         made.append(part)
         assert part != folder and not any(part.iterdir())
-        (part / "slide").write_text("drawn")
+        draw(part)
 
     with ThreadPoolExecutor(4) as pool:
         assert set(pool.map(lambda _: make_once(folder, make), range(4))) == {folder}
     assert len(made) == 1 and not made[0].exists()
-    assert (folder / "slide").read_text() == "drawn"
+    assert (folder / "inside" / "slide").read_text() == "drawn"
 
 
-def test_what_was_interrupted_is_no_standin_and_is_made_anew(tmp_path):
-    folder = tmp_path / "standin"
+def test_what_was_interrupted_is_made_anew(tmp_path):
+    folder = tmp_path / "drawn"
 
     def stopped(part):
         (part / "half").touch()
@@ -38,11 +50,38 @@ def test_what_was_interrupted_is_no_standin_and_is_made_anew(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         make_once(folder, stopped)
     assert not folder.exists()
-    make_once(folder, lambda part: (part / "whole").touch())
-    assert os.listdir(folder) == ["whole"]
+    make_once(folder, draw)
+    assert os.listdir(folder) == ["inside"]
+
+
+def test_drawn_data_are_marked_and_are_found_by_what_they_were_made_by(tmp_path):
+    folder = tmp_path / "drawn"
+    folder.mkdir()  # an empty one is filled
+    made_by = {"seed": 3, "size": (2, 4)}
+    assert make_synthetic(folder, made_by, draw) == folder
+    assert is_synthetic(folder) and is_synthetic(folder / "inside") and not is_synthetic(tmp_path)
+    make_synthetic(folder, made_by, lambda part: pytest.fail("drawn again"))
+    with pytest.raises(IpslibError, match="drawn: "):
+        make_synthetic(folder, made_by | {"seed": 4}, draw)
+    (folder / MARKER).write_text("{")
+    assert is_synthetic(folder)
+    with pytest.raises(IpslibError, match="drawn: "):
+        make_synthetic(folder, made_by, draw)
+
+
+def test_nothing_is_drawn_over_what_is_there(tmp_path):
+    (tmp_path / "own").touch()
+    with pytest.raises(IpslibError, match=str(tmp_path)):
+        make_synthetic(tmp_path, {}, draw)
+    assert os.listdir(tmp_path) == ["own"] and not is_synthetic(tmp_path)
 
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(IpslibError, match="wanted to write a stand-in, got .*; free some space"):
-        make_once(tmp_path / "file" / "standin", lambda part: None)
+    with pytest.raises(IpslibError, match=str(tmp_path / "file" / "drawn")):
+        make_once(tmp_path / "file" / "drawn", draw)
+
+
+def test_a_heading_says_what_is_synthetic():
+    assert titled("Arms", False) == "Arms"
+    assert "SYNTHETIC" in titled("Arms", True) and titled("Arms", True).endswith("Arms")

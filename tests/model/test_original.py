@@ -10,10 +10,10 @@ import pytest
 import torch
 from scipy.stats import fisher_exact
 
-from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
-from ipslib.localisation import touches
+from ipslib.metrics import touches
 from ipslib.model.original import load_original
 from ipslib.patches import PatchGrid, TensorBatch, cut_image
 from ipslib.training import evaluate
@@ -63,7 +63,7 @@ def test_it_keeps_and_answers_what_the_original_code_did(path, expected, image):
 def test_images_of_our_generator_are_as_hard_for_it_as_the_published_ones(
     path, expected, mnist_root
 ):
-    config = DataConfig(
+    config = MegapixelMNISTConfig(
         canvas=CANVAS,
         digit_size=84,
         n_noise=400,

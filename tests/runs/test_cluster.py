@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 from ipslib.__main__ import main
 from ipslib.commands import sweep
 from ipslib.commands.sweep import Swept, read_sweep
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.runs import cluster
 from ipslib.runs.cluster import cluster_way
@@ -32,7 +32,7 @@ TINY = {
     "width": 0.125, "n_heads": 4, "memory_size": 3, "iter_size": 3, "batch_size": 4,
     "epochs": 25, "eval_every": 25,
 }  # fmt: skip
-CONFIGS = [RunConfig.from_flat(TINY | {"seed": seed}) for seed in range(4)]
+CONFIGS = [run_config(TINY | {"seed": seed}) for seed in range(4)]
 SHORT = [config.replace(epochs=1) for config in CONFIGS]
 
 

@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.runs.events import PROGRESS_VARIABLE, reporter
 
-ONE = RunConfig.from_flat({"epochs": 10, "warmup_epochs": 1})
+ONE = run_config({"epochs": 10, "warmup_epochs": 1})
 OTHER = ONE.replace(seed=1)
 END = {"event": "end"}
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.runs.naming import parse_run_name, run_name
 
@@ -43,7 +43,7 @@ def test_published_runs_are_what_their_logs_say(published):
     for row in published:
         if row["category"] == "Unfiled":
             continue
-        config = RunConfig.from_flat(parse_run_name(row["name"]))
+        config = run_config(parse_run_name(row["name"]))
         assert config.data.patch_size == int(row["patch_size"]), row["name"]
         assert config.data.n_train == float(row["n_train_inferred"]), row["name"]
         assert config.model.encoder == row["enc_type"], row["name"]
@@ -54,9 +54,9 @@ def test_published_runs_are_what_their_logs_say(published):
 
 def test_published_names_come_back(published):
     for row in published:
-        config = RunConfig.from_flat(parse_run_name(row["name"]))
+        config = run_config(parse_run_name(row["name"]))
         name = run_name(config)
-        assert RunConfig.from_flat(parse_run_name(name)) == config
+        assert run_config(parse_run_name(name)) == config
         # What a name may leave out or say in a second way.
         spoken = re.sub(r"_bezier|_PS_50|_K_00_P_00", "", row["name"]).replace("_M_", "_K_")
         assert name == re.sub(r"(?<=\d)n(?!_\d+d)", "n_5000d", spoken)
@@ -74,7 +74,7 @@ def test_published_names_come_back(published):
     ],
 )
 def test_names_are_written_in_the_convention(fields, name):
-    assert run_name(RunConfig.from_flat(fields)) == name
+    assert run_name(run_config(fields)) == name
 
 
 @given(
@@ -99,8 +99,8 @@ def test_what_the_study_varies_survives_its_name(fields):
         fields["mask_k"], fields["mask_p"] = fields.pop("mask")
     if "weight" in fields:
         fields |= {"diversity_weight": fields.pop("weight"), "semantic_weight": 1.0}
-    config = RunConfig.from_flat(fields)
-    assert RunConfig.from_flat(parse_run_name(run_name(config))) == config
+    config = run_config(fields)
+    assert run_config(parse_run_name(run_name(config))) == config
 
 
 @pytest.mark.parametrize("name", ["", "results_28_28", "results_28_28_9_9_1n_1d_P_2", "x_results"])

@@ -211,7 +211,7 @@ class TestFiles:
         def missing(*_, **__):
             raise FileNotFoundError(errno.ENOENT, "No such file", "digits")
 
-        monkeypatch.setattr(training, "open_dataset", missing)
+        monkeypatch.setattr(type(TINY.data), "open_split", missing)
         with pytest.raises(FileNotFoundError, match="digits"):
             train_and_record(TINY, store)
 

@@ -90,5 +90,6 @@ def test_values_of_the_command_line_have_their_types(text, value):
 def test_another_kind_of_data_takes_the_profiles_network_and_training_only(project):
     project.set("quick", "base", "digits: embedded\ncanvas: 84\npatch_size: 28\nepochs: 7\n")
     config = base_config("quick", {"dataset": "traffic_signs", "seed": 2}, root=project.root)
-    assert (config.dataset, config.training.epochs, config.training.seed) == ("traffic_signs", 7, 2)
+    assert config.data.kind == "traffic_signs"
+    assert (config.training.epochs, config.training.seed) == (7, 2)
     assert config.data.canvas == (1200, 1600)

@@ -9,9 +9,9 @@ import torch
 import torchvision
 
 import ipslib
-from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import load_digits
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.runs import provenance as provenance_module
 from ipslib.runs import records
@@ -50,7 +50,7 @@ def test_a_record_comes_back_as_it_was_saved(store, record, trained):
     assert names(store) == [f"{TINY.id}.json", f"{TINY.id}.pt"]
     assert store.find(TINY) == record
     assert list(store.all()) == [record]
-    assert RunConfig.from_flat(record["config"]) == TINY
+    assert run_config(record["config"]) == TINY
     assert store.find(TINY.replace(seed=1)) is None
 
 

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from ipslib import training
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.runs import one_run, pool, schedule
 from ipslib.runs.events import PROGRESS_VARIABLE
@@ -232,10 +232,10 @@ def test_the_longest_runs_are_begun_first_whatever_the_data_are(store):
         begun.extend(configs)
         return (each for each in ())
 
-    list(run_outcomes(map(RunConfig.from_flat, settings), store, way))
+    list(run_outcomes(map(run_config, settings), store, way))
     assert [config.data.fraction for config in begun] == [1.0, 0.5, 0.25]
     begun.clear()
-    own = [RunConfig.from_flat(images | {"epochs": epochs}) for epochs in (1, 3)]
+    own = [run_config(images | {"epochs": epochs}) for epochs in (1, 3)]
     list(run_outcomes(own, store, way))
     assert [config.training.epochs for config in begun] == [3, 1]
 

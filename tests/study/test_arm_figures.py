@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ipslib.config import TASKS
+from ipslib.datasets.megapixel_mnist.config import TASKS
 from ipslib.errors import IpslibError
 from ipslib.study import figures
 from ipslib.study.arm_figures import arm_colours, arm_dots, attention_against_accuracy

@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ipslib.config import TASKS, RunConfig
+from ipslib.config import RunConfig
+from ipslib.datasets.megapixel_mnist.config import TASKS
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.statistics import paired_difference, t_interval
@@ -37,7 +39,7 @@ def make_study(accuracy_of) -> SimpleNamespace:
         asked.extend(configs)
         return [make_record(config, accuracy_of(config)) for config in configs]
 
-    return SimpleNamespace(config=RunConfig().replace, run=run, asked=asked)
+    return SimpleNamespace(config=run_config().replace, run=run, asked=asked)
 
 
 def scattered(config: RunConfig) -> float:

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.model.encoder import build_encoder
 from ipslib.study import backbones
 from ipslib.study.backbones import cost_table, encoder_cost, obtainable, published_backbones
@@ -39,7 +39,7 @@ class Study:
         self.store, self.recorded = self, recorded
 
     def config(self, **fields):
-        return RunConfig.from_flat(fields)
+        return run_config(fields)
 
     def find(self, config):
         return {"id": config.id} if config.id in self.recorded else None
@@ -88,7 +88,7 @@ def test_each_file_is_asked_for_once(cache, monkeypatch):
 
 @pytest.mark.parametrize("pretrained", [True, False])
 def test_runs_that_were_made_elsewhere_need_no_weights(cache, pretrained):
-    first, second = (RunConfig.from_flat(V1 | {"seed": seed}).id for seed in (0, 1))
+    first, second = (run_config(V1 | {"seed": seed}).id for seed in (0, 1))
     kept, _ = asked(COMPARISONS, pretrained=pretrained, study=Study(first, second))
     assert kept == {"first": COMPARISONS["first"]}
     kept, said = asked(COMPARISONS, pretrained=pretrained, study=Study(first))
@@ -107,7 +107,7 @@ def test_the_home_folder_is_not_named(cache, monkeypatch, tmp_path):
 
 def test_a_whole_resnet_costs_what_torchvision_says(monkeypatch):
     monkeypatch.setattr(backbones, "build_encoder", lambda config, in_channels: stem_and_stages())
-    cost = encoder_cost(RunConfig.from_flat({"patch_size": 224, "n_stages": 4}))
+    cost = encoder_cost(run_config({"patch_size": 224, "n_stages": 4}))
     said = ResNet18_Weights.IMAGENET1K_V1.meta
     without_classes = said["num_params"] - 512 * 1000 - 1000
     assert cost.parameters == cost.trained == without_classes
@@ -116,7 +116,7 @@ def test_a_whole_resnet_costs_what_torchvision_says(monkeypatch):
 
 def stem_and_stages() -> nn.Sequential:
     """ResNet-18 with three colours, for a patch of one: the stem is told apart by its weights."""
-    config = RunConfig.from_flat({"n_stages": 4}).model
+    config = run_config({"n_stages": 4}).model
     encoder = build_encoder(config, 3)
     encoder.register_forward_pre_hook(lambda _, inputs: inputs[0].expand(-1, 3, -1, -1))
     return encoder
@@ -130,18 +130,18 @@ def stem_and_stages() -> nn.Sequential:
     ],
 )
 def test_what_is_frozen_is_not_trained_and_no_weights_are_loaded(cache, fields, trained):
-    cost = encoder_cost(RunConfig.from_flat(fields))
+    cost = encoder_cost(run_config(fields))
     assert cost.trained == trained
     assert cost.parameters > 10 * trained or fields is V1
 
 
 def test_operations_grow_with_the_patch():
-    small, large = (encoder_cost(RunConfig.from_flat({"patch_size": p})).mflop for p in (32, 64))
+    small, large = (encoder_cost(run_config({"patch_size": p})).mflop for p in (32, 64))
     assert large == pytest.approx(4 * small)
 
 
 def make_record(minutes: float, **fields) -> dict:
-    config = RunConfig.from_flat(fields)
+    config = run_config(fields)
     return {
         "id": config.id,
         "config": config.flat(),

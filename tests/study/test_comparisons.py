@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.study.comparisons import (
     comparison_tables,
@@ -22,7 +22,7 @@ class Study:
         self.asked = []
 
     def config(self, **changes):
-        return RunConfig.from_flat({"memory_size": 10} | changes)
+        return run_config({"memory_size": 10} | changes)
 
     def run(self, configs):
         self.asked += [config.id for config in configs]

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.colors import to_rgba
 from PIL import Image
 
-from ipslib.config import TASKS, RunConfig
+from ipslib.datasets.megapixel_mnist.config import TASKS
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.study import figures
 from ipslib.study.tables import chance_level, long_form, summarise
@@ -30,7 +31,7 @@ def accuracy_of(size: int, n_train: int, seed: int) -> float:
 
 
 def make_record(digit_size: int, n_train: int, seed: int) -> dict:
-    config = RunConfig.from_flat({"digit_size": digit_size, "n_train": n_train, "seed": seed})
+    config = run_config({"digit_size": digit_size, "n_train": n_train, "seed": seed})
     last = {task: accuracy_of(digit_size, n_train, seed) - i / 20 for i, task in enumerate(TASKS)}
     history = [
         {

@@ -8,8 +8,8 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgba
 
-from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
 from ipslib.study.maps import BOX_COLOUR
 from ipslib.study.patch_scale import (
     _TOUCHING,
@@ -28,7 +28,7 @@ def _close():
 
 
 def test_a_row_says_what_an_arm_keeps_and_trains_on():
-    config = RunConfig.from_flat({"digit_size": 84, "patch_size": 25, "memory_size": 400})
+    config = run_config({"digit_size": 84, "patch_size": 25, "memory_size": 400})
     [row] = patch_table({"small": config}).to_dict("records")
     assert row["arm"] == "small"
     assert row["patch_per_digit"] == pytest.approx(25 / 84)
@@ -39,7 +39,7 @@ def test_a_row_says_what_an_arm_keeps_and_trains_on():
 
 
 def test_no_more_is_kept_than_there_is():
-    config = RunConfig.from_flat({"canvas": 300, "digit_size": 28, "memory_size": 100})
+    config = run_config({"canvas": 300, "digit_size": 28, "memory_size": 100})
     [row] = patch_table({"all": config}).to_dict("records")
     assert row["kept_area"] == 300 * 300
     assert row["kept_share"] == 100

@@ -3,8 +3,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from ipslib.config import RunConfig
 from ipslib.datasets import synthetic
+from ipslib.datasets.registry import run_config
+from ipslib.datasets.synthetic import NOTE
 from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
 from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
 from ipslib.runs.profiles import load_parameters
@@ -13,10 +14,8 @@ from ipslib.study.maps import AttentionMap, attention_figure
 from ipslib.study.session import Study
 from ipslib.study.sign_runs import (
     SETTING,
-    STANDIN,
     confusion,
     confusion_figure,
-    labelled,
     marked,
     published_settings,
     published_signs,
@@ -26,7 +25,7 @@ from ipslib.study.sign_runs import (
 from ipslib.training import build_network, evaluate
 
 matplotlib.use("Agg")
-DRAWN = RunConfig.from_flat(
+DRAWN = run_config(
     {
         "dataset": "traffic_signs",
         "signs": "standin",
@@ -135,9 +134,8 @@ def test_images_with_a_sign_come_one_of_each_class_in_turn(test_set):
 
 def test_what_is_drawn_says_so_and_what_is_real_does_not():
     drawn, real = DRAWN.data, TrafficSignsConfig()
-    assert labelled("Arms", drawn) == f"{STANDIN}. Arms" and labelled("Arms", real) == "Arms"
     figures = [marked(plt.figure(), data) for data in (drawn, real)]
-    assert [figure.get_supxlabel() for figure in figures] == [STANDIN, ""]
+    assert [figure.get_supxlabel() for figure in figures] == [NOTE, ""]
 
 
 def test_the_line_covers_neither_a_legend_nor_an_axis():

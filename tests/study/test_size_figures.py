@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ipslib.config import TASKS
+from ipslib.datasets.megapixel_mnist.config import TASKS
 from ipslib.errors import IpslibError
 from ipslib.study import figures, thresholds
 from ipslib.study.size_figures import size_map, threshold_curves

@@ -2,6 +2,7 @@ import pytest
 
 from ipslib.datasets import synthetic
 from ipslib.datasets.slides.sets import describe_bags
+from ipslib.datasets.synthetic import NOTE
 from ipslib.errors import IpslibError
 from ipslib.study.slide_material import find_material
 
@@ -11,10 +12,10 @@ SMALLEST = {"n_train": 2, "n_test": 2, "side": 256, "mpp": 8.0, "tile_size": 32}
 def test_a_standin_is_drawn_and_prepared_once_and_says_what_it_is(tmp_path, monkeypatch):
     monkeypatch.setattr(synthetic, "project_root", lambda: tmp_path)
     material = find_material("", "", "", "", standin=SMALLEST)
-    assert material.is_standin and material.bags.is_relative_to(tmp_path / "data" / "standins")
-    assert material.warning.startswith("STAND-IN") and material.titled("x") == "STAND-IN: x"
+    assert material.is_synthetic and material.bags.is_relative_to(tmp_path / "data" / "standins")
+    assert material.warning == NOTE and material.titled("x") == "SYNTHETIC: x"
     config = describe_bags(material.bags, material.labels)
-    assert config.standin and config.source.startswith("STAND-IN slides, drawn and not real")
+    assert config.standin and config.is_synthetic and config.source.startswith("SYNTHETIC")
     assert config.short_name == "standin_bags_32px"
     before = {path: path.stat().st_mtime_ns for path in material.slides.parent.rglob("*")}
     assert find_material("", "", "", "", standin=SMALLEST) == material

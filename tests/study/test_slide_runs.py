@@ -3,7 +3,6 @@ import numpy as np
 import pytest
 
 from ipslib.datasets import synthetic
-from ipslib.datasets.registry import open_dataset
 from ipslib.datasets.slides.sets import describe_bags
 from ipslib.study.session import Study
 from ipslib.study.slide_figures import finding_curves, slide_to_bag
@@ -32,7 +31,7 @@ def made(tmp_path_factory):
         base = {"dataset": "slides", "encoder": "features", "position_encoding": False} | data
         study = Study("12_camelyon16", "smoke", base=base | {"batch_size": 2}, jobs=1)
         runs = run_slides(study, WAYS, [0, 1], material, radius=200)
-        yield material, open_dataset(study.base.data, "test"), runs
+        yield material, study.base.data.open_split("test"), runs
 
 
 def test_every_run_answers_every_test_slide(made):

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ipslib.config import TASKS, RunConfig
+from ipslib.datasets.megapixel_mnist.config import TASKS
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.study.statistics import t_interval, wilson_interval
 from ipslib.study.tables import (
@@ -19,7 +20,7 @@ from ipslib.study.tables import (
 
 
 def make_record(accuracy: float = 0.5, *, attention: bool = True, **fields) -> dict:
-    config = RunConfig.from_flat({"n_test": 200} | fields)
+    config = run_config({"n_test": 200} | fields)
     values = {task: accuracy - i / 100 for i, task in enumerate(TASKS)}
     measures = {"roi_recall": 0.8, "roi_recall_random": 0.1, "entropy": 0.7}
     return {
@@ -69,7 +70,7 @@ def test_long_form_has_a_row_per_run_and_task():
     records = [make_record(0.5, seed=0), make_record(0.6, seed=1, canvas=[300, 200])]
     frame = long_form(records)
     assert len(frame) == 2 * len(TASKS)
-    assert set(RunConfig().flat()) <= set(frame)
+    assert set(run_config().flat()) <= set(frame)
     row = frame[(frame["seed"] == 1) & (frame["task"] == "max")].iloc[0]
     assert row["accuracy"] == pytest.approx(0.59)
     assert row["train_accuracy"] == pytest.approx(0.79)

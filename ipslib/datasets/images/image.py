@@ -45,11 +45,6 @@ class ImageSource:
         patch_stride: int | None = None,
     ):
         patch_stride = patch_size if patch_stride is None else patch_stride
-        if not 1 <= patch_stride <= patch_size:
-            raise IpslibError(
-                f"{name}: wanted a patch_stride from 1 to the patch_size of {patch_size} px, got "
-                f"{patch_stride}; a larger one would leave gaps."
-            )
         dtype = np.dtype(dtype)
         if dtype.kind != "f" and (dtype.kind != "u" or dtype.itemsize > 2):
             raise IpslibError(

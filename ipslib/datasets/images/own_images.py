@@ -46,7 +46,12 @@ class OwnImagesConfig:
     test_share: float = number(0.2, at_least=0.01, at_most=0.99)  # where there is no split
     split_seed: int = integer(0, at_least=0)
 
+    kind = "own_images"
+    is_synthetic = False
     grid = None  # images may differ in size
+
+    def open_split(self, split: str) -> "OwnImages":
+        return OwnImages(self, split)
 
     @property
     def n_classes(self) -> dict[str, int]:
@@ -154,6 +159,7 @@ class OwnImages:
     """One split. Images that cannot be read are left out and named in `skipped`."""
 
     grid = None
+    uneven = True
     config: OwnImagesConfig
     split: str = choice("train", tuple(SPLITS))
 

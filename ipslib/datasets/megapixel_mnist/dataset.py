@@ -15,7 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipslib.config import N_CLASSES, N_DIGITS, DataConfig
+from ipslib.datasets.megapixel_mnist.config import (
+    N_CLASSES,
+    N_DIGITS,
+    MegapixelMNISTConfig,
+    chance_level,
+)
 from ipslib.datasets.megapixel_mnist.digits import DigitSet, load_digits
 from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
 from ipslib.datasets.megapixel_mnist.placement import Placement, place_apart, place_freely
@@ -42,9 +47,9 @@ class MegapixelMNIST:
     """One split of the task. Image i of a split does not depend on how many images are used, so
     smaller training sets are subsets of larger ones and the test set is always the same."""
 
-    config: DataConfig
+    config: MegapixelMNISTConfig
     split: str = choice("train", tuple(SPLITS))
-    chance = None  # follows from the task's rule, see `study.tables.chance_level`
+    uneven = False
     _placed: dict[int, Placement] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
     def __len__(self) -> int:
@@ -53,6 +58,11 @@ class MegapixelMNIST:
     @property
     def grid(self) -> PatchGrid:
         return self.config.grid
+
+    @property
+    def chance(self) -> dict[str, float]:
+        """By the rule that draws images, not by this split's."""
+        return {task: chance_level(task) for task in self.config.tasks}
 
     @property
     def digits(self) -> DigitSet:

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipslib.devices import moved, uploaded
 from ipslib.patches import PatchGrid
+from ipslib.runtime import moved, uploaded
 
 _PASTED_VALUES = 4_000_000  # pixels pasted together: more would take memory that training needs
 

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.digits import DigitSet
 from ipslib.datasets.megapixel_mnist.noise import draw_pixel_stroke, random_control
 from ipslib.datasets.megapixel_mnist.placement import Placement
@@ -25,7 +25,7 @@ class PublishedStart:
     """What lies where on the images of one split, and its noise pool.
 
     Args:
-        config: a DataConfig with `start` published.
+        config: a MegapixelMNISTConfig with `start` published.
         split: `train` or `test`.
         digits: that the split draws from.
         n_images: of the split.
@@ -34,7 +34,9 @@ class PublishedStart:
         IpslibError: where digits drawn one by one leave no room for the rest.
     """
 
-    def __init__(self, config: DataConfig, split: str, digits: DigitSet, *, n_images: int):
+    def __init__(
+        self, config: MegapixelMNISTConfig, split: str, digits: DigitSet, *, n_images: int
+    ):
         random = np.random.RandomState(_SEEDS[split])
         size, n_noise = config.digit_size, config.n_noise
         room = np.array(config.canvas) - size

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ipslib.datasets.megapixel_mnist.drawn_scenes import DrawnScenes, Pasting
-from ipslib.devices import is_accelerator, uploaded
 from ipslib.patches import PatchGrid, ranges
+from ipslib.runtime import is_accelerator, uploaded
 
 _SHEET_BYTES = 8_000_000  # a large pool of kinds shall not cost memory: the rest is pasted
 

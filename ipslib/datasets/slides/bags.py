@@ -138,6 +138,7 @@ class BagDataset:
     """
 
     grid = None  # bags differ in N, and their patches lie on no common grid
+    uneven = True
 
     def __init__(
         self,

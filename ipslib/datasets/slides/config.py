@@ -5,6 +5,7 @@ from pathlib import Path
 import attrs
 
 from ipslib.fields import flag, integer
+from ipslib.patches import Dataset
 
 TASK = "tumour"
 
@@ -22,11 +23,10 @@ class SlidesConfig:
     in_channels: int = integer(2048)  # D, features of a patch
     standin: bool = flag(False)  # any slide was drawn: no result is one of real slides
 
+    kind = "slides"
+    tasks = (TASK,)
+    patch_size = None  # of features
     grid = None  # slides differ in size
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return (TASK,)
 
     @property
     def n_classes(self) -> dict[str, int]:
@@ -34,12 +34,21 @@ class SlidesConfig:
         return {TASK: 2}
 
     @property
+    def is_synthetic(self) -> bool:
+        return self.standin
+
+    @property
     def source(self) -> str:
         """What results are made of, in words."""
         if self.standin:
-            return f"STAND-IN slides, drawn and not real ({Path(self.bags).name})"
+            return f"SYNTHETIC slides, drawn and not real ({Path(self.bags).name})"
         return f"the slides of {Path(self.bags).name}"
 
     @property
     def short_name(self) -> str:
         return f"{'standin' if self.standin else 'slides'}_{Path(self.bags).name}"
+
+    def open_split(self, split: str) -> Dataset:
+        from ipslib.datasets.slides.sets import open_slides  # and HDF5
+
+        return open_slides(self, split)

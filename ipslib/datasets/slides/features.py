@@ -18,7 +18,7 @@ class BackboneConfig:
     """A backbone by name. Three stages of a ResNet-50 are CLAM's truncated one, D = 1024.
 
     `weights: none` is a random network, the same for one seed: it keeps colour and texture, so it
-    does for a stand-in, and for nothing else.
+    does for synthetic slides, and for nothing else.
     """
 
     backbone: str = choice("resnet50", ("resnet18", "resnet50"))

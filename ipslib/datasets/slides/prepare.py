@@ -22,12 +22,12 @@ from ipslib.datasets.slides.camelyon16 import (
 )
 from ipslib.datasets.slides.features import Backbone, BackboneConfig
 from ipslib.datasets.slides.slide import Slide
-from ipslib.datasets.slides.synthetic_marker import is_standin
 from ipslib.datasets.slides.tiles import TileGrid, lay_tiles, read_tile
 from ipslib.datasets.slides.tissue import MASK_MPP, tissue_mask
+from ipslib.datasets.synthetic import is_synthetic
 from ipslib.errors import IpslibError
 from ipslib.fields import integer, number
-from ipslib.prefetch import prefetched
+from ipslib.runtime import prefetched
 
 
 @attrs.frozen(kw_only=True)
@@ -185,7 +185,7 @@ def _settings(
     tiles: TileConfig, backbone: BackboneConfig, slide_mpp: float | None, path: Path
 ) -> dict:
     settings = attrs.asdict(tiles) | attrs.asdict(backbone) | {"slide_mpp": slide_mpp}
-    return settings | {"is_standin": is_standin(path.parent)}
+    return settings | {"is_standin": is_synthetic(path.parent)}
 
 
 def _check_settings(path: Path, wanted: dict) -> None:

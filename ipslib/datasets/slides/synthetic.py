@@ -1,4 +1,4 @@
-"""Stand-in slides: drawn in the format of CAMELYON16, so that the whole path runs in seconds.
+"""Synthetic slides: drawn in the format of CAMELYON16, so that the whole path runs in seconds.
 
 Pale glass, pink tissue with scattered nuclei and patches of small dense ones; in tumour slides a
 small region of large dark nuclei, outlined in ASAP's XML. They show that the code works, and
@@ -8,6 +8,7 @@ nothing about slides.
 import csv
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -17,8 +18,7 @@ import tifffile
 from scipy.ndimage import distance_transform_edt, gaussian_filter, zoom
 from skimage.draw import polygon2mask
 
-from ipslib.datasets.slides.synthetic_marker import made_by, write_marker
-from ipslib.errors import IpslibError
+from ipslib.datasets.synthetic import make_synthetic
 
 FIRST_NUMBER = 501  # behind every number of CAMELYON16: no name is that of a real slide
 _GLASS, _PINK, _NUCLEI, _TUMOUR_NUCLEI = np.array(
@@ -28,8 +28,8 @@ _TILE, _N_LEVELS = 256, 3
 _FORMAT = 2  # of what is drawn: raise it when a drawing changes
 
 
-class Standin(NamedTuple):
-    """Folders of a stand-in, laid out as CAMELYON16 is."""
+class SyntheticSlides(NamedTuple):
+    """Where they lie, as CAMELYON16 does."""
 
     images: Path
     annotations: Path
@@ -44,7 +44,7 @@ class Drawn(NamedTuple):
     cut_out: list[np.ndarray]
 
 
-def write_standin(
+def write_synthetic(
     folder: str | Path,
     *,
     n_train: int = 16,
@@ -53,8 +53,8 @@ def write_standin(
     mpp: float = 1.0,
     seed: int = 0,
     workers: int = 2,
-) -> Standin:
-    """Write a stand-in of CAMELYON16: half of each set holds tumour, every third with a hole.
+) -> SyntheticSlides:
+    """Draw slides as those of CAMELYON16: half of each set holds tumour, every third with a hole.
 
     Args:
         folder: new, or one that was written with the same arguments, which is left as it is.
@@ -67,41 +67,38 @@ def write_standin(
         workers: threads that draw; a slide is the same however many there are.
 
     Raises:
-        IpslibError: when the folder holds something else.
+        IpslibError: when the folder holds something else, or cannot be written.
     """
-    folder = Path(folder)
     arguments = {"n_train": n_train, "n_test": n_test, "side": side, "mpp": mpp, "seed": seed}
     arguments["format"] = _FORMAT
-    standin = Standin(folder / "images", folder / "annotations", folder / "reference.csv")
-    if made_by(folder) == arguments:
-        return standin
-    if folder.exists() and any(folder.iterdir()):
-        raise IpslibError(
-            f"{folder}: wanted an empty folder, or a stand-in of these arguments, got another; "
-            "choose another folder, or remove it."
-        )
-    for place in standin[:2]:
-        place.mkdir(parents=True, exist_ok=True)
     slides = [(f"{('normal', 'tumor')[i % 2]}_{FIRST_NUMBER + i // 2}", i) for i in range(n_train)]
     slides += [(f"test_{FIRST_NUMBER + i}", i) for i in range(n_test)]
 
-    def write(number: int) -> None:
+    def write(number: int, places: SyntheticSlides) -> None:
         name, i = slides[number]
         random = np.random.Generator(np.random.PCG64([seed, number]))
         drawn = draw_slide(side, random, has_tumour=i % 2 == 1, has_hole=i % 6 == 5)
-        write_pyramid(standin.images / f"{name}.tif", drawn.image, mpp=mpp)
+        write_pyramid(places.images / f"{name}.tif", drawn.image, mpp=mpp)
         if drawn.tumour:
-            write_asap(standin.annotations / f"{name}.xml", drawn.tumour, drawn.cut_out)
+            write_asap(places.annotations / f"{name}.xml", drawn.tumour, drawn.cut_out)
 
-    with ThreadPoolExecutor(workers, thread_name_prefix="slides") as pool:
-        list(pool.map(write, range(len(slides))))
-    with standin.reference.open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerows(
-            (name, ("Normal", "Tumor")[i % 2]) for name, i in slides if name.startswith("test")
-        )
-    write_marker(folder, arguments)  # last: without it the folder is not finished
-    return standin
+    def draw(part: Path) -> None:
+        places = _places(part)
+        for place in places[:2]:
+            place.mkdir()
+        with ThreadPoolExecutor(workers, thread_name_prefix="slides") as pool:
+            list(pool.map(partial(write, places=places), range(len(slides))))
+        with places.reference.open("w", newline="") as file:
+            rows = csv.writer(file)
+            rows.writerows(
+                (name, ("Normal", "Tumor")[i % 2]) for name, i in slides if name.startswith("test")
+            )
+
+    return _places(make_synthetic(folder, arguments, draw))
+
+
+def _places(folder: Path) -> SyntheticSlides:
+    return SyntheticSlides(folder / "images", folder / "annotations", folder / "reference.csv")
 
 
 def draw_slide(

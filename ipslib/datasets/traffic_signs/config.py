@@ -3,9 +3,8 @@
 import attrs
 
 from ipslib.datasets.traffic_signs.annotations import CLASSES
-from ipslib.errors import IpslibError
-from ipslib.fields import choice, flag, integer, number, side_lengths
-from ipslib.patches import PatchGrid
+from ipslib.fields import check_fits, choice, flag, integer, number, side_lengths
+from ipslib.patches import Dataset, PatchGrid
 
 _PUBLISHED_WIDTH, _PUBLISHED_SHIFT = 1600, 100
 _PUBLISHED_TRAIN, _PUBLISHED_TEST = 747, 684
@@ -15,7 +14,7 @@ _PUBLISHED_TRAIN, _PUBLISHED_TEST = 747, 684
 class TrafficSignsConfig:
     """Sizes in pixels, counts in images.
 
-    A stand-in is drawn at 4/5 of the canvas, as the real photographs (960 x 1280) are of theirs.
+    Synthetic photographs have 4/5 of the canvas's sides, as the real ones (960 x 1280) of theirs.
     """
 
     signs: str = choice("real", ("real", "standin"))
@@ -32,26 +31,17 @@ class TrafficSignsConfig:
     standin_test: int = integer(_PUBLISHED_TEST, at_least=len(CLASSES))
     standin_shares: str = choice("published", ("published", "equal"))  # of the classes
 
+    kind = "traffic_signs"
+    tasks = ("sign",)
+    in_channels = 3
+
     def __attrs_post_init__(self) -> None:
-        height, width = self.canvas
-        if self.patch_size > min(self.canvas):
-            raise IpslibError(
-                f"patch_size: {self.patch_size} px does not fit the canvas of {height} x {width} "
-                "px; enlarge canvas or reduce patch_size."
-            )
-        if self.patch_stride > self.patch_size:
-            raise IpslibError(
-                f"patch_stride: {self.patch_stride} px leaves gaps between patches of "
-                f"{self.patch_size} px; reduce patch_stride or enlarge patch_size."
-            )
+        check_fits(self.canvas, patch_size=self.patch_size)
+        _ = self.grid  # which checks itself
 
     @property
     def grid(self) -> PatchGrid:
         return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
-
-    @property
-    def tasks(self) -> tuple[str, ...]:
-        return ("sign",)
 
     @property
     def n_classes(self) -> dict[str, int]:
@@ -59,15 +49,15 @@ class TrafficSignsConfig:
         return dict.fromkeys(self.tasks, len(CLASSES))
 
     @property
-    def in_channels(self) -> int:
-        return 3
+    def is_synthetic(self) -> bool:
+        return self.signs == "standin"
 
     @property
     def source(self) -> str:
         """What results are made of, in words."""
         if self.signs == "real":
             return "the Swedish traffic signs"
-        return "a STAND-IN: road scenes drawn by this project, not the Swedish traffic signs"
+        return "SYNTHETIC road scenes, drawn by this project, not the Swedish traffic signs"
 
     @property
     def short_name(self) -> str:
@@ -89,3 +79,8 @@ class TrafficSignsConfig:
         """Height and width of a drawn photograph."""
         height, width = (round(side * 4 / 5) for side in self.canvas)
         return height, width
+
+    def open_split(self, split: str) -> Dataset:
+        from ipslib.datasets.traffic_signs.dataset import load_traffic_signs  # needs this module
+
+        return load_traffic_signs(self, split)

@@ -4,8 +4,8 @@
     batch = signs.augmented(seed=0, epoch=1).batch([0, 1, 2])
 
 Katharopoulos and Fleuret, arXiv 1905.03711, made it of Larsson and Felsberg's data (SCIA 2011).
-The files lie in the folder `traffic_signs` of the data root; a stand-in that this project draws
-lies among the project's own (see `ipslib.datasets.synthetic`) and says so, and the two never mix.
+The files lie in the folder `traffic_signs` of the data root; those that this project draws
+lie among its own (see `ipslib.datasets.synthetic`) and are marked, and the two never mix.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ import torch
 
 from ipslib.datasets.megapixel_mnist.digits import DATA_ROOT_VARIABLE, data_root
 from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
-from ipslib.datasets.synthetic import standin_folder
+from ipslib.datasets.synthetic import is_synthetic, synthetic_folder
 from ipslib.datasets.traffic_signs.annotations import ANNOTATIONS
 from ipslib.datasets.traffic_signs.augment import Augmentation, draw_augmentation
 from ipslib.datasets.traffic_signs.batch import SignBatch, boxes_on_canvas
@@ -35,8 +35,7 @@ from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
 from ipslib.datasets.traffic_signs.fetch import digest
 from ipslib.datasets.traffic_signs.image import SignImage
 from ipslib.datasets.traffic_signs.report import ReadReport
-from ipslib.datasets.traffic_signs.synthetic import write_standin
-from ipslib.datasets.traffic_signs.synthetic_marker import is_standin
+from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice
 from ipslib.patches import PatchGrid
@@ -58,16 +57,15 @@ class TrafficSigns:
     Attributes:
         examples: the images in use, in the order of the annotations.
         report: what reading found, in the whole set.
-        is_standin: True where the project drew the photographs: every output says so.
         folder: that holds both sets.
         threads: that decode the images of a batch.
     """
 
+    uneven = True
     config: TrafficSignsConfig
     split: str = choice("train", tuple(SPLITS))
     examples: tuple[Example, ...] = attrs.field(kw_only=True, repr=False)
     report: ReadReport = attrs.field(kw_only=True, repr=False)
-    is_standin: bool = attrs.field(kw_only=True)
     folder: Path = attrs.field(kw_only=True, repr=False)
     threads: int = attrs.field(factory=torch.get_num_threads, kw_only=True, eq=False)
     _moment: _Moment | None = attrs.field(default=None, kw_only=True)
@@ -97,7 +95,7 @@ class TrafficSigns:
             name: digest(self.folder / name / ANNOTATIONS, "sha256") for name in SET_OF.values()
         }
         return {
-            "sign_source": "standin" if self.is_standin else "real",
+            "sign_source": self.config.signs,
             "annotations_sha256": sums,
             "n_repaired": len(self.report.repaired),
             "n_skipped": len(self.report.skipped),
@@ -169,13 +167,13 @@ def signs_folder(config: TrafficSignsConfig) -> Path:
         return data_root() / "traffic_signs"
     height, width = config.standin_size
     name = f"{config.standin_train}_{config.standin_test}_{height}_{width}_{config.standin_shares}"
-    return standin_folder(f"traffic_signs_{name}")
+    return synthetic_folder(f"traffic_signs_{name}")
 
 
 def load_traffic_signs(
     config: TrafficSignsConfig, split: str, *, folder: str | Path | None = None
 ) -> TrafficSigns:
-    """Open a split; Set1 trains and Set2 tests. A stand-in is drawn where it is not there yet.
+    """Open a split; Set1 trains and Set2 tests. Synthetic sets are drawn where there are none yet.
 
     Args:
         config: sizes and variants.
@@ -184,14 +182,14 @@ def load_traffic_signs(
 
     Raises:
         IpslibError: when the photographs are not there or none is sound, or when the folder holds
-            the real ones where a stand-in was asked for, or the other way round.
+            the real ones where drawn ones were asked for, or the other way round.
     """
     if split not in SET_OF:
         raise IpslibError(f"split: unknown {split!r}{did_you_mean(split, SET_OF)}.")
     if folder is None:
         folder = signs_folder(config)
-        if config.signs == "standin":
-            write_standin(
+        if config.is_synthetic:
+            write_synthetic(
                 folder,
                 config.standin_train,
                 config.standin_test,
@@ -209,7 +207,6 @@ def load_traffic_signs(
         split,
         examples=examples,
         report=whole.report,
-        is_standin=is_standin(folder),
         folder=folder,
     )
 
@@ -221,8 +218,8 @@ def _check_folder(folder: Path, config: TrafficSignsConfig) -> None:
             f"(python -m ipslib.datasets.traffic_signs.download), put them there, set "
             f"{DATA_ROOT_VARIABLE} to a root that holds {folder.name}, or use signs: standin."
         )
-    drawn, kinds = is_standin(folder), ("the real photographs", "a stand-in that was drawn")
-    if drawn != (config.signs == "standin"):
+    drawn, kinds = is_synthetic(folder), ("the real photographs", "drawn ones")
+    if drawn != config.is_synthetic:
         raise IpslibError(
             f"{folder}: wanted {kinds[not drawn]}, got {kinds[drawn]}; name the other folder, or "
             f"use signs: {'standin' if drawn else 'real'}."

@@ -17,12 +17,12 @@ from pathlib import Path, PurePosixPath
 from filelock import FileLock
 from tqdm import tqdm
 
+from ipslib.datasets.synthetic import is_synthetic
 from ipslib.datasets.traffic_signs.annotations import ANNOTATIONS, read_annotations
 from ipslib.datasets.traffic_signs.classes import SET_OF
 from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
 from ipslib.datasets.traffic_signs.dataset import signs_folder
 from ipslib.datasets.traffic_signs.fetch import Fetched, digest, fetch
-from ipslib.datasets.traffic_signs.synthetic_marker import is_standin
 from ipslib.errors import IpslibError
 
 BASE_URL = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer"
@@ -44,11 +44,11 @@ def download_traffic_signs(folder: str | Path | None = None, *, base_url: str = 
         The folder.
 
     Raises:
-        IpslibError: without a network, when a file is not what it should be, and for a stand-in's
-            folder.
+        IpslibError: without a network, when a file is not what it should be, and for a folder
+            of drawn ones.
     """
     folder = signs_folder(TrafficSignsConfig()) if folder is None else Path(folder)
-    if is_standin(folder):
+    if is_synthetic(folder):
         raise IpslibError(
             f"{folder}: wanted a folder for the real photographs, got one of drawn ones; name "
             "another."

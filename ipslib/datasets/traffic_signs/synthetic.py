@@ -1,11 +1,10 @@
-"""A stand-in for the Swedish traffic signs: drawn scenes in the very format, awkward lines and all.
+"""Synthetic traffic signs: drawn scenes in the very format, awkward lines and all.
 
 It lets everything run where the real photographs are not. Its folder is marked, and results on it
 say nothing about the real task.
 """
 
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,11 +12,10 @@ import numpy as np
 from tqdm import tqdm
 
 from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
-from ipslib.datasets.synthetic import make_once
+from ipslib.datasets.synthetic import make_synthetic
 from ipslib.datasets.traffic_signs.annotations import ANNOTATIONS, CLASSES, LIMITS
 from ipslib.datasets.traffic_signs.classes import PUBLISHED_COUNTS, SET_OF
 from ipslib.datasets.traffic_signs.drawing import DrawnSign, draw_scene
-from ipslib.datasets.traffic_signs.synthetic_marker import made_by, write_marker
 from ipslib.errors import IpslibError
 
 _FORMAT = 1  # of what is drawn: raise it when a drawing changes
@@ -48,7 +46,7 @@ _BROKEN = tuple(
 )
 
 
-def write_standin(
+def write_synthetic(
     folder: str | Path,
     n_train: int,
     n_test: int,
@@ -58,7 +56,7 @@ def write_standin(
     seed: int = 0,
     awkward: bool = True,
 ) -> Path:
-    """Draw a stand-in, or find the very same one drawn before; of several processes one draws.
+    """Draw the two sets, or find the very same one drawn before; of several processes one draws.
 
     Args:
         folder: for `Set1`, `Set2` and the marker.
@@ -76,10 +74,9 @@ def write_standin(
         IpslibError: for too few or too small images, when the folder holds something else, and
             when it cannot be written.
     """
-    folder = Path(folder)
     if min(n_train, n_test) < len(CLASSES) or min(size) < _SMALLEST_SIDE:
         raise IpslibError(
-            f"stand-in: wanted at least {len(CLASSES)} images a set, of sides of at least "
+            f"synthetic signs: wanted at least {len(CLASSES)} images a set, of sides of at least "
             f"{_SMALLEST_SIDE} px, got {n_train} and {n_test} of {size[0]} x {size[1]} px."
         )
     counts = {"train": n_train, "test": n_test}
@@ -94,17 +91,8 @@ def write_standin(
     def draw(part: Path) -> None:
         for split, classes in wanted.items():
             _write_set(part / SET_OF[split], split, classes, size, seed=seed, awkward=awkward)
-        write_marker(part, settings)
 
-    with suppress(OSError):  # there is none, or it is not empty
-        folder.rmdir()
-    make_once(folder, draw)
-    if made_by(folder) != settings:
-        raise IpslibError(
-            f"{folder}: wanted an empty folder for a stand-in, got one that holds something else; "
-            "choose another folder, or delete that one."
-        )
-    return folder
+    return make_synthetic(folder, settings, draw)
 
 
 def _class_counts(n: int, shares: Sequence[float]) -> list[int]:
@@ -136,7 +124,7 @@ def _write_set(
     shots += (_LEFT_OUT + _BROKEN) if awkward else ()
     lines = []
     order = random.permutation(len(shots))
-    progress = tqdm(order, desc=f"stand-in {folder.name}", leave=False, disable=None)
+    progress = tqdm(order, desc=f"draw {folder.name}", leave=False, disable=None)
     for position, which in enumerate(progress):
         shot, name = shots[which], f"{_STAMPS[split] + position}Image{position % 60:06d}.jpg"
         blurred = shot.visibility == "BLURRED"

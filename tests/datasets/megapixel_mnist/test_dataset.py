@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest, chisquare
 from torch.utils.data import DataLoader
 
-from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST, Placement
 from ipslib.datasets.megapixel_mnist.noise import noise_pool
 from ipslib.errors import IpslibError
@@ -200,7 +200,7 @@ def test_every_machine_draws_these_bytes(small_data, variant, sha256):
 
 
 def test_the_published_setting_draws_real_digits(mnist_root):
-    batch = MegapixelMNIST(DataConfig(n_noise=3), "test").batch([0])
+    batch = MegapixelMNIST(MegapixelMNISTConfig(n_noise=3), "test").batch([0])
     assert batch.n_patches == 3600 and batch.blank.float().mean() > 0.98
     image, patch = (~batch.blank).nonzero(as_tuple=True)
     assert batch.read(image, patch).any()

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from ipslib.config import DataConfig
 from ipslib.datasets.megapixel_mnist import published_start
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 
-REFERENCE = DataConfig(start="published", canvas=1500, n_noise=50)
+REFERENCE = MegapixelMNISTConfig(start="published", canvas=1500, n_noise=50)
 pytestmark = pytest.mark.usefixtures("mnist_root")
 
 
@@ -87,7 +87,7 @@ def test_ink_of_the_noise_pool(split, name, ink, first, last):
 
 
 def test_other_sizes_than_the_published_ones():
-    config = DataConfig(
+    config = MegapixelMNISTConfig(
         start="published", canvas=(300, 200), digit_size=35, n_noise=7, stroke_width=2.5,
         n_train=9, n_test=4,
     )  # fmt: skip
@@ -106,7 +106,9 @@ def test_other_sizes_than_the_published_ones():
 
 
 def test_a_canvas_on_which_digits_find_no_room_is_refused():
-    config = DataConfig(start="published", canvas=84, patch_size=28, n_noise=0, n_train=200)
+    config = MegapixelMNISTConfig(
+        start="published", canvas=84, patch_size=28, n_noise=0, n_train=200
+    )
     with pytest.raises(IpslibError, match="canvas"):
         MegapixelMNIST(config, "train").placement(0)
 
@@ -115,7 +117,9 @@ def test_the_original_codes_own_images_are_drawn_pixel_for_pixel(shared, monkeyp
     """Those that its checkpoint was asked about: 3 of 48, of its seed 7, with 400 noise objects."""
     answers = np.load(shared / "checkpoints" / "expected_84px_400noise_1500.npz")
     monkeypatch.setitem(published_start._SEEDS, "test", 7)
-    config = DataConfig(start="published", canvas=1500, digit_size=84, n_noise=400, n_test=48)
+    config = MegapixelMNISTConfig(
+        start="published", canvas=1500, digit_size=84, n_noise=400, n_test=48
+    )
     drawn = MegapixelMNIST(config, "test")
     for j in range(3):
         canvas = np.zeros(1500 * 1500, np.uint8)

@@ -1,4 +1,4 @@
-"""A stand-in of small slides, drawn once, and the bags that are made of it."""
+"""Small synthetic slides, drawn once, and the bags that are made of it."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import pytest
 from ipslib.datasets.slides.camelyon16 import find_slides, read_labels
 from ipslib.datasets.slides.features import BackboneConfig
 from ipslib.datasets.slides.prepare import TileConfig, known_annotations, prepare_slides
-from ipslib.datasets.slides.synthetic import Standin, write_standin
+from ipslib.datasets.slides.synthetic import SyntheticSlides, write_synthetic
 
 SMALL = {"n_train": 12, "n_test": 8, "side": 512, "mpp": 4.0}
 TILES = TileConfig(tile_size=32, mpp=4.0)
@@ -15,13 +15,13 @@ BACKBONE = BackboneConfig(backbone="resnet18", weights="none", n_stages=2)
 
 
 @pytest.fixture(scope="session")
-def standin(tmp_path_factory) -> Standin:
-    return write_standin(tmp_path_factory.mktemp("slides") / "standin", **SMALL)
+def standin(tmp_path_factory) -> SyntheticSlides:
+    return write_synthetic(tmp_path_factory.mktemp("slides") / "standin", **SMALL)
 
 
 @pytest.fixture(scope="session")
 def bags(standin, tmp_path_factory) -> Path:
-    """Bags of all slides of the stand-in."""
+    """Bags of all of them."""
     out = tmp_path_factory.mktemp("bags")
     slides = find_slides(standin.images)
     known = known_annotations(slides, standin.annotations, read_labels(standin.reference))

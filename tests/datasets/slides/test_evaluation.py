@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from ipslib.config import RunConfig
-from ipslib.datasets.registry import open_dataset
+from ipslib.datasets.registry import run_config
 from ipslib.datasets.slides import evaluation
 from ipslib.datasets.slides.camelyon16 import find_annotations
 from ipslib.datasets.slides.evaluation import SlideAnswer, answer_slides, detections, measure_found
@@ -20,7 +19,7 @@ def config(standin, bags):
     data = attrs.asdict(describe_bags(bags, standin.reference))
     fields = {"encoder": "features", "width": 0.125, "n_heads": 4, "position_encoding": False}
     fields |= {"memory_size": 8, "iter_size": 16, "batch_size": 4, "epochs": 1, "warmup_epochs": 0}
-    return RunConfig.from_flat({"dataset": "slides"} | data | fields)
+    return run_config({"dataset": "slides"} | data | fields)
 
 
 def oracle(test) -> list[SlideAnswer]:
@@ -34,7 +33,7 @@ def oracle(test) -> list[SlideAnswer]:
 
 def test_a_slide_is_answered_as_in_evaluation_and_a_patch_as_a_slide_of_one(config, monkeypatch):
     monkeypatch.setattr(evaluation, "_ROWS", 50)  # several blocks a bag
-    network, test = build_network(config), open_dataset(config.data, "test")
+    network, test = build_network(config), config.data.open_split("test")
     answers = answer_slides(network, test)
     assert [each.name for each in answers] == test.names and network.training
     first, bag = answers[0], test[0]
@@ -52,7 +51,7 @@ def test_a_slide_is_answered_as_in_evaluation_and_a_patch_as_a_slide_of_one(conf
 
 
 def test_who_knows_the_tumour_finds_all_of_it(config, standin):
-    test = open_dataset(config.data, "test")
+    test = config.data.open_split("test")
     found = measure_found(oracle(test), test)
     assert found[:3] == (1, 1, 1) and 0 < found.kept_tumour_random < 0.2
     outlines = find_annotations(standin.annotations)
@@ -68,7 +67,7 @@ def test_where_no_tumour_is_known_measures_are_blank(tmp_path):
     for name in ("normal_001", "tumor_001"):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["features"] = np.random.default_rng(0).normal(size=(5, 3)).astype(np.float32)
-    train_set = open_dataset(describe_bags(tmp_path), "train")
+    train_set = describe_bags(tmp_path).open_split("train")
     answers = [SlideAnswer(name, 0, 0.0, *[np.arange(5)] * 3) for name in train_set.names]
     assert np.isnan(measure_found(answers, train_set)).all()
     assert detections(answers, train_set, {}, radius=200) == []
@@ -85,7 +84,7 @@ def test_a_run_goes_on_without_what_cannot_be_read(config, standin, bags, tmp_pa
     data = describe_bags(tmp_path, labels)
     assert data.bags_sha256 != config.data.bags_sha256
     trained = train(attrs.evolve(config, data=data))
-    train_set, test = open_dataset(data, "train"), open_dataset(data, "test")
+    train_set, test = data.open_split("train"), data.open_split("test")
     for dataset in (train_set, test):
         assert set(dataset.skipped) == {"test_599", "tumor_502"}
         assert "wanted the slide of this label, found none" in dataset.skipped["test_599"]

@@ -15,16 +15,16 @@ from ipslib.datasets.slides.camelyon16 import (
 )
 from ipslib.datasets.slides.metrics import find_metastases, slide_auc
 from ipslib.datasets.slides.slide import Slide
-from ipslib.datasets.slides.synthetic import draw_slide, write_standin
-from ipslib.datasets.slides.synthetic_marker import is_standin
+from ipslib.datasets.slides.synthetic import draw_slide, write_synthetic
+from ipslib.datasets.synthetic import is_synthetic
 from ipslib.errors import IpslibError
 
 from .conftest import SMALL
 
 
 def test_it_is_marked_as_drawn_and_no_slide_has_a_real_name(standin, tmp_path):
-    assert is_standin(standin.images) and is_standin(standin.images.parent)
-    assert not is_standin(tmp_path)
+    assert is_synthetic(standin.images) and is_synthetic(standin.images.parent)
+    assert not is_synthetic(tmp_path)
     names = set(find_slides(standin.images))
     assert len(names) == 20 and not names & (NOT_EXHAUSTIVE | REMOVED.keys())
     assert min(int(name.split("_")[1]) for name in names) > 160
@@ -33,10 +33,10 @@ def test_it_is_marked_as_drawn_and_no_slide_has_a_real_name(standin, tmp_path):
 def test_writing_again_changes_nothing_and_other_arguments_are_refused(standin, tmp_path):
     folder = standin.images.parent
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert write_standin(folder, **SMALL) == standin
+    assert write_synthetic(folder, **SMALL) == standin
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    with pytest.raises(IpslibError, match="wanted an empty folder, or a stand-in of these argum"):
-        write_standin(folder, **SMALL | {"seed": 1})
+    with pytest.raises(IpslibError, match="something else"):
+        write_synthetic(folder, **SMALL | {"seed": 1})
 
 
 def test_slides_are_the_same_for_one_seed_only():

@@ -9,7 +9,7 @@ from ipslib.datasets.traffic_signs.annotations import Box
 from ipslib.datasets.traffic_signs.batch import NO_BOX, SignBatch, boxes_on_canvas, padded, touched
 from ipslib.datasets.traffic_signs.classes import Example
 from ipslib.datasets.traffic_signs.image import SignImage
-from ipslib.localisation import touches
+from ipslib.metrics import touches
 from ipslib.model.imagenet import normalised
 from ipslib.patches import PatchGrid
 

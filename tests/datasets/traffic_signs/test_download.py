@@ -8,13 +8,13 @@ from threading import Thread
 
 import pytest
 
+from ipslib.datasets.synthetic import MARKER
 from ipslib.datasets.traffic_signs import download
 from ipslib.datasets.traffic_signs.classes import read_set
 from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
 from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
 from ipslib.datasets.traffic_signs.download import BASE_URL, MD5, RECORD, download_traffic_signs
-from ipslib.datasets.traffic_signs.synthetic import write_standin
-from ipslib.datasets.traffic_signs.synthetic_marker import MARKER
+from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError
 
 
@@ -30,7 +30,7 @@ class _Handler(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     path = tmp_path_factory.mktemp("signs") / "standin"
-    return write_standin(path, 8, 4, size=(64, 80))
+    return write_synthetic(path, 8, 4, size=(64, 80))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_what_was_fetched_can_be_loaded(served, drawn, tmp_path, capsys):
         assert fetched == {path.name: path.read_bytes() for path in (drawn / name).iterdir()}
     config = TrafficSignsConfig(canvas=(64, 80), patch_size=16)
     train = load_traffic_signs(config, "train", folder=folder)
-    assert len(train) == 8 and not train.is_standin
+    assert len(train) == 8
     assert not list(folder.glob("*.zip")) and not list(tmp_path.rglob("readme.txt"))
     printed = capsys.readouterr().out
     assert "no hash of it was ever published" in printed and "Set1Part0.zip" in printed

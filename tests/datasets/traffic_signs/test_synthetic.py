@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ipslib.datasets.synthetic import is_synthetic
 from ipslib.datasets.traffic_signs.classes import PUBLISHED_COUNTS, read_set
-from ipslib.datasets.traffic_signs.synthetic import write_standin
-from ipslib.datasets.traffic_signs.synthetic_marker import MARKER, is_standin, made_by, write_marker
+from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError
 
 SIZE = (120, 160)
@@ -12,7 +12,7 @@ SIZE = (120, 160)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return write_standin(tmp_path_factory.mktemp("signs") / "standin", 24, 12, size=SIZE)
+    return write_synthetic(tmp_path_factory.mktemp("signs") / "standin", 24, 12, size=SIZE)
 
 
 def contents(folder) -> dict[str, bytes]:
@@ -56,9 +56,9 @@ def test_the_boxes_lie_on_the_signs(folder):
 
 
 def test_the_same_again_whatever_else_is_drawn(folder, tmp_path):
-    again = write_standin(tmp_path / "again", 24, 12, size=SIZE)
+    again = write_synthetic(tmp_path / "again", 24, 12, size=SIZE)
     assert contents(again) == contents(folder)
-    other = write_standin(tmp_path / "other", 24, 12, size=SIZE, seed=1)
+    other = write_synthetic(tmp_path / "other", 24, 12, size=SIZE, seed=1)
     images = [
         {data for name, data in contents(each).items() if name.endswith("jpg")}
         for each in (folder, other)
@@ -75,29 +75,23 @@ def test_train_and_test_show_different_scenes(folder):
 
 def test_one_that_was_drawn_before_is_found_and_not_drawn_again(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
-    assert write_standin(folder, 24, 12, size=SIZE) == folder
+    assert write_synthetic(folder, 24, 12, size=SIZE) == folder
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-
-
-def test_a_broken_off_drawing_is_begun_anew(folder, tmp_path):
-    (tmp_path / "new.part" / "Set1").mkdir(parents=True)
-    (tmp_path / "new.part" / "Set1" / "half.jpg").write_bytes(b"half")
-    assert contents(write_standin(tmp_path / "new", 24, 12, size=SIZE)) == contents(folder)
-    assert not (tmp_path / "new.part").exists()
 
 
 def test_nothing_is_drawn_over_what_is_there(folder, tmp_path):
     (tmp_path / "Set1").mkdir()
-    with pytest.raises(IpslibError, match=r"wanted an empty folder for a stand-in"):
-        write_standin(tmp_path, 24, 12, size=SIZE)
-    with pytest.raises(IpslibError, match=r"choose another folder"):
-        write_standin(folder, 25, 12, size=SIZE)
-    assert not is_standin(tmp_path)
+    for place, n_train in [(tmp_path, 24), (folder, 25)]:
+        with pytest.raises(IpslibError, match="something else"):
+            write_synthetic(place, n_train, 12, size=SIZE)
+    assert not is_synthetic(tmp_path)
 
 
 def test_a_plain_set_has_no_problems(tmp_path):
-    folder = write_standin(tmp_path / "plain", 8, 4, size=SIZE, shares=(1, 1, 1, 1), awkward=False)
-    assert is_standin(folder)
+    folder = write_synthetic(
+        tmp_path / "plain", 8, 4, size=SIZE, shares=(1, 1, 1, 1), awkward=False
+    )
+    assert is_synthetic(folder)
     for name, n in [("Set1", 2), ("Set2", 1)]:
         report = read_set(folder / name).report
         assert list(report.kept.values()) == [n] * 4
@@ -116,14 +110,5 @@ def test_a_plain_set_has_no_problems(tmp_path):
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, n_train, n_test, options, says):
     with pytest.raises(IpslibError, match=says):
-        write_standin(tmp_path / "new", n_train, n_test, **options)
+        write_synthetic(tmp_path / "new", n_train, n_test, **options)
     assert not (tmp_path / "new").exists()
-
-
-def test_a_folder_without_the_marker_is_no_standin(tmp_path):
-    assert not is_standin(tmp_path) and made_by(tmp_path) is None
-    write_marker(tmp_path, {"seed": 3})
-    assert is_standin(tmp_path) and made_by(tmp_path) == {"seed": 3}
-    assert "no photograph is real" in (tmp_path / MARKER).read_text()
-    (tmp_path / MARKER).write_text("{")
-    assert is_standin(tmp_path) and made_by(tmp_path) is None

@@ -5,8 +5,19 @@ import numpy as np
 import pytest
 import torch
 
-from ipslib.localisation import Localisation, localise, mean_localisation, touches
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.metrics import (
+    Localisation,
+    localise,
+    mean_localisation,
+    measure_answers,
+    measure_heads,
+    n_correct,
+    touches,
+)
 from ipslib.patches import PatchGrid
+from ipslib.training import attend, build_network, predict
+from tests.tiny import TINY
 
 GRID = PatchGrid((6, 6), 2, 2)  # 3 x 3 patches:  0 1 2 / 3 4 5 / 6 7 8
 MEASURES = Localisation._fields
@@ -25,6 +36,40 @@ def uniform(patches, n_heads=2, n_tokens=3):
 def touched_by(grid, box):
     every = torch.arange(grid.n_patches)[None]
     return touches(grid, every, boxes(box))[0, 0].nonzero().flatten().tolist()
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "n_right"),
+    [
+        ([[0.0, 2, 1], [5, 4, 3], [-3, -2, -1]], [1, 1, 2], 2),
+        # A set is right where every label is, at a probability of one half.
+        ([[2.0, -1, 3]] * 3, [[1.0, 0, 1], [1, 0, 0], [1, 1, 1]], 1),
+        ([[1e-3, -1e-3]], [[1.0, 0.0]], 1),
+    ],
+)
+def test_right_answers_are_counted(logits, labels, n_right):
+    assert n_correct(torch.tensor(logits), torch.tensor(labels)).item() == n_right
+
+
+def answers(logits, labels, task="sign"):
+    return {task: torch.tensor(logits, dtype=torch.float)}, {task: torch.tensor(labels)}
+
+
+def test_a_rare_class_counts_as_much_as_a_frequent_one():
+    right, wrong = [0.0, 1.0, 0.0], [2.0, 1.0, 0.0]
+    found = measure_answers([answers([right] * 3, [1, 1, 1]), answers([wrong], [2])])
+    assert found == {"balanced_accuracy": {"sign": 0.5}}  # three classes have no curve
+
+
+def test_the_area_counts_pairs_in_the_right_order():
+    logits = [[0, 3], [0, 1], [0, 2], [0, 0]]
+    found = measure_answers([answers(logits[:2], [1, 1]), answers(logits[2:], [0, 0])])
+    assert found["auc"] == {"sign": pytest.approx(3 / 4)}
+
+
+def test_one_class_alone_has_no_area_and_sets_have_no_measures():
+    assert "auc" not in measure_answers([answers([[0, 1]], [1])])
+    assert measure_answers([answers([[1, 1]], [[1, 0]])]) == {}
 
 
 class TestTouches:
@@ -108,28 +153,20 @@ class TestLocalise:
             found.attention_on_digits_random, abs=0.01
         )
 
-    def test_keeping_all_finds_all(self):
-        kept = torch.arange(9)[None]
-        found = localise(GRID, kept, uniform(kept), boxes([5, 5, 1, 1], [1, 1, 2, 2]))
-        assert found.roi_recall == found.roi_recall_random == 1
-        assert found.attention_on_digits == pytest.approx(found.attention_on_digits_random)
-
-    def test_entropy_is_1_for_uniform_and_0_for_one_patch(self):
-        kept, box = torch.tensor([[0, 1, 2, 3]]), boxes([0, 0, 2, 2])
-        assert localise(GRID, kept, uniform(kept), box).entropy == pytest.approx(1)
-        one = torch.tensor([0.0, 1, 0, 0]).expand(1, 2, 3, 4)
-        assert localise(GRID, kept, one, box).entropy == 0
-        half = torch.tensor([0.5, 0.5, 0, 0]).expand(1, 2, 3, 4)
-        assert localise(GRID, kept, half, box).entropy == pytest.approx(log(2) / log(4))
-
-    def test_heads_that_each_look_at_one_patch_are_sure_though_they_differ(self):
-        kept = torch.tensor([[0, 1]])
-        apart = torch.eye(2)[None, :, None]  # (1, 2 heads, 1 token, 2)
-        assert localise(GRID, kept, apart, boxes([0, 0, 2, 2])).entropy == 0
-
-    def test_a_single_kept_patch_has_no_spread(self):
-        kept = torch.tensor([[4]])
-        assert localise(GRID, kept, uniform(kept), boxes([2, 2, 2, 2])).entropy == 0
+    @pytest.mark.parametrize(
+        ("kept", "weights", "entropy"),
+        [
+            ([0, 1, 2, 3], [[0.25] * 4] * 2, 1),
+            ([0, 1, 2, 3], [[0.0, 1, 0, 0]] * 2, 0),
+            ([0, 1, 2, 3], [[0.5, 0.5, 0, 0]] * 2, log(2) / log(4)),
+            ([0, 1], [[1.0, 0], [0, 1]], 0),  # heads that differ, each sure of its patch
+            ([4], [[1.0]] * 2, 0),  # one patch has no spread
+        ],
+    )
+    def test_entropy_is_1_for_uniform_and_0_for_one_patch(self, kept, weights, entropy):
+        each_head = torch.tensor(weights)[None, :, None]  # (1, 2 heads, 1 token, M)
+        found = localise(GRID, torch.tensor([kept]), each_head, boxes([0, 0, 2, 2]))
+        assert found.entropy == pytest.approx(entropy, abs=1e-6)
 
 
 @pytest.mark.parametrize("sharp", [0.1, 8.0])
@@ -171,3 +208,72 @@ def test_images_of_two_batches_measure_as_one():
     whole = localise(GRID, kept, weights, three)
     parts = [localise(GRID, kept[s], weights[s], three[s]) for s in (slice(2), slice(2, 3))]
     assert mean_localisation(parts, [2, 1]) == pytest.approx(whole)
+
+
+CONFIG = TINY.replace(n_test=6, tasks=["majority", "multi"])
+
+
+@pytest.fixture
+def dataset():
+    return MegapixelMNIST(CONFIG.data, "test")
+
+
+@pytest.fixture
+def network():
+    network = build_network(CONFIG)
+    with torch.no_grad():
+        network.pool.query *= 20  # attention that is not all but uniform, as after training
+    return network
+
+
+def make_heads_alike(network):
+    """Every head asks, looks and reads as the first one does."""
+    size = network.pool.head_dim
+    for weight in (network.pool.to_query, network.pool.to_key, network.pool.to_value):
+        weight.weight.copy_(weight.weight[:size].repeat(network.pool.n_heads, 1))
+
+
+@torch.no_grad()
+def test_heads_that_are_the_same_are_alike_in_all(network, dataset):
+    make_heads_alike(network)
+    measured = measure_heads(predict(network, dataset, 4))
+    assert measured.attention_alike == pytest.approx(1, abs=1e-5)
+    assert measured.outputs_alike == pytest.approx(1, abs=1e-5)
+
+
+@torch.no_grad()
+def test_opposed_outputs_hide_that_attention_is_the_same(network, dataset):
+    """Why a loss on outputs is none on attention: signs of the value map alone can meet it."""
+    make_heads_alike(network)
+    signs = torch.tensor([1.0, -1, 1, -1]).repeat_interleave(network.pool.head_dim)
+    network.pool.to_value.weight *= signs[:, None]
+    measured = measure_heads(predict(network, dataset, 4))
+    assert measured.attention_alike == pytest.approx(1, abs=1e-5)
+    assert measured.outputs_alike == pytest.approx(-1 / 3, abs=1e-5)  # the least of 4 heads
+
+
+def test_it_is_the_mean_over_pairs_and_images_whatever_the_batches(network, dataset):
+    batch = dataset.batch(range(len(dataset)))
+    _, weights = attend(network, batch)  # (B, H, T, M)
+    pairs = [
+        torch.cosine_similarity(weights[:, a], weights[:, b], dim=-1).mean().item()
+        for a in range(4)
+        for b in range(a)
+    ]
+    whole = measure_heads(predict(network, dataset, 6))
+    assert whole.attention_alike == pytest.approx(sum(pairs) / 6, abs=1e-6)
+    assert 0 < whole.attention_alike < 0.999
+    parts = measure_heads(predict(network, dataset, 1))
+    assert parts.attention_alike == pytest.approx(whole.attention_alike, abs=0.05)
+
+
+@torch.no_grad()
+def test_a_head_alone_is_judged_by_its_own_answer(network, dataset):
+    """All heads answer class 3 and the set {3}, whatever they see."""
+    for head in network.heads.values():
+        head.weight.zero_()
+        head.bias.copy_(torch.eye(10)[3] * 9 - 1)
+    labels = dataset.batch(range(len(dataset))).labels
+    alone = measure_heads(predict(network, dataset, 4)).alone
+    assert alone["majority"] == (labels["majority"] == 3).float().mean().item()
+    assert alone["multi"] == 0  # every image shows two classes or more

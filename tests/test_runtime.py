@@ -1,25 +1,35 @@
+import platform
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
 import pytest
 import torch
 
-from ipslib import selection
-from ipslib.config import RunConfig
+from ipslib import runtime, selection
 from ipslib.datasets.megapixel_mnist import scenes
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.drawn_scenes import DrawnScenes
-from ipslib.devices import is_accelerator, moved, prepare, uploaded
+from ipslib.datasets.registry import run_config
 from ipslib.losses import combined_losses
 from ipslib.model import ips
+from ipslib.runtime import is_accelerator, moved, prefetched, prepare, uploaded
 from ipslib.training import TrainingState, forward_step, train
 from tests.reference import random_network
 from tests.waits import Waits
 
-SMALL = RunConfig.from_flat(
+SMALL = run_config(
     {
         "digits": "embedded", "canvas": (260, 230), "patch_size": 28, "n_noise": 14, "n_train": 8,
         "n_test": 4, "width": 0.125, "n_heads": 4, "memory_size": 9, "iter_size": 12,
         "batch_size": 4, "epochs": 2, "warmup_epochs": 1, "dropout": 0.0, "attn_dropout": 0.0,
     }
 )  # fmt: skip
+
+
+PATIENCE_S = 10
 
 
 def work_as_on_an_accelerator(patch: pytest.MonkeyPatch) -> None:
@@ -119,20 +129,14 @@ def test_what_is_held_for_the_gradient_leaves_the_largest_maps_out(monkeypatch):
     assert held_bytes() < everything - 2 * stem
 
 
-def test_only_a_cpu_is_no_accelerator():
+def test_only_a_cpu_is_no_accelerator_and_keeps_its_tensors_and_arithmetic():
     assert not is_accelerator("cpu") and not is_accelerator(torch.device("cpu"))
     assert is_accelerator("cuda") and is_accelerator(torch.device("cuda", 1))
-
-
-def test_tensors_stay_on_a_cpu_and_its_arithmetic_too():
     tensor, before = torch.arange(3), torch.get_float32_matmul_precision()
     assert moved(tensor, "cpu") is tensor and uploaded(tensor, "cpu") is tensor
+    assert moved(tensor, "meta").device.type == "meta"
     prepare("cpu")
     assert torch.get_float32_matmul_precision() == before
-
-
-def test_tensors_go_where_they_are_sent():
-    assert moved(torch.arange(3), "meta").device.type == "meta"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -153,3 +157,115 @@ def test_a_step_on_cuda_never_waits():
         finally:
             torch.cuda.set_sync_debug_mode("default")
     assert losses.total.isfinite()
+
+
+# A second block of the size of one that was freed: how many page faults it costs.
+FAULTS = """
+import resource, sys
+from ipslib.runtime import keep_freed_memory
+
+def faults_of_a_second_block():
+    bytearray(64_000_000)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(64_000_000)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(faults_of_a_second_block())
+assert keep_freed_memory()
+print(faults_of_a_second_block())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
+def test_a_freed_block_is_used_again_without_new_pages():
+    said = subprocess.run(
+        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
+    )
+    before, after = map(int, said.stdout.split())
+    assert after < before / 10
+
+
+def test_other_allocators_are_left_alone(monkeypatch):
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
+    assert not runtime.keep_freed_memory()
+
+
+class TestPrefetched:
+    @pytest.fixture(autouse=True)
+    def no_thread_stays(self):
+        yield
+        assert not [each for each in threading.enumerate() if each.name.startswith("prefetch")]
+
+    @pytest.mark.parametrize("n", [0, 1, 2, 7])
+    def test_all_results_come_in_order(self, n):
+        def slower_at_first(item: int) -> int:
+            time.sleep(0.01 / (item + 1))
+            return item * item
+
+        assert list(prefetched(slower_at_first, range(n))) == [i * i for i in range(n)]
+
+    def test_one_is_made_ahead_and_no_more(self):
+        begun = [threading.Event() for _ in range(10)]
+        for item, _ in enumerate(prefetched(lambda item: begun[item].set(), range(10))):
+            if item + 1 < 10:
+                assert begun[item + 1].wait(PATIENCE_S)  # while the caller holds this one
+            assert not any(event.is_set() for event in begun[item + 2 :])
+
+    def test_one_thread_makes_them_all_and_items_are_taken_in_the_callers(self):
+        takers, makers = set(), set()
+
+        def items():
+            for item in range(5):
+                takers.add(threading.get_ident())
+                yield item
+
+        list(prefetched(lambda item: makers.add(threading.get_ident()), items()))
+        assert takers == {threading.get_ident()}
+        assert len(makers) == 1 and not makers & takers
+
+    def test_an_error_comes_in_its_turn_with_its_traceback(self):
+        def fails_at_two(item: int) -> int:
+            if item == 2:
+                raise ValueError("no such image")
+            return item
+
+        results, seen = prefetched(fails_at_two, range(6)), []
+        with pytest.raises(ValueError, match="no such image") as raised:
+            seen.extend(results)
+        assert seen == [0, 1]
+        assert "fails_at_two" in [frame.name for frame in traceback.extract_tb(raised.tb)]
+        assert next(results, "nothing more") == "nothing more"
+
+    def test_an_error_among_the_items_is_the_callers(self):
+        def items():
+            yield 0
+            raise KeyError("order")
+
+        with pytest.raises(KeyError, match="order"):
+            list(prefetched(str, items()))
+
+    def test_when_the_caller_stops_early_what_has_begun_ends_and_nothing_more_begins(self):
+        begun, may_end, ended = threading.Event(), threading.Event(), []
+
+        def make(item: int) -> int:
+            if item:
+                begun.set()
+                assert may_end.wait(PATIENCE_S)
+            ended.append(item)
+            return item
+
+        results = prefetched(make, range(10))
+        assert next(results) == 0 and begun.wait(PATIENCE_S)
+        threading.Timer(0.05, may_end.set).start()
+        results.close()
+        assert ended == [0, 1]
+
+    def test_batches_made_ahead_are_the_same(self, small_data):
+        dataset = MegapixelMNIST(small_data(), "train")
+        orders = torch.randperm(12).view(4, 3)
+        for order, batch in zip(orders, prefetched(dataset.batch, orders.tolist()), strict=True):
+            alone = MegapixelMNIST(small_data(), "train").batch(order.tolist())
+            image, patch = (~alone.blank).nonzero(as_tuple=True)
+            assert torch.equal(batch.blank, alone.blank)
+            assert torch.equal(batch.read(image, patch), alone.read(image, patch))
+            assert all(torch.equal(batch.labels[task], alone.labels[task]) for task in alone.labels)

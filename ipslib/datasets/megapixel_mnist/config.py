@@ -1,0 +1,131 @@
+"""What a run on Megapixel MNIST is made of; the defaults are the published sizes, but for `noise`,
+which draws true widths (published: `bezier_pixel`)."""
+
+import attrs
+
+from ipslib.config import check_published_start
+from ipslib.datasets.megapixel_mnist.placement import most_apart
+from ipslib.errors import IpslibError, did_you_mean
+from ipslib.fields import check_fits, choice, choices, integer, number, side_lengths
+from ipslib.patches import Dataset, PatchGrid
+
+TASKS = ("majority", "max", "top", "multi")
+N_DIGITS, N_CLASSES = 5, 10
+
+
+@attrs.frozen(kw_only=True)
+class MegapixelMNISTConfig:
+    """Sizes in pixels, counts in images or objects.
+
+    Noise objects are drawn from a pool of `n_patterns` a split; as published, as many as there
+    are objects on a canvas. Where those are few, a larger pool keeps the network from learning
+    the training set's patterns by heart.
+    """
+
+    start: str = choice("own", ("own", "published"))  # of data, weights and orders
+    digits: str = choice("mnist", ("mnist", "embedded"))
+    canvas: tuple[int, int] = side_lengths((3000, 3000))
+    digit_size: int = integer(28, at_least=4)
+    noise_size: int = integer(lambda self: self.digit_size, at_least=4)
+    n_noise: int = integer(800, at_least=0)
+    n_patterns: int = integer(lambda self: self.n_noise, at_least=0)
+    noise: str = choice(  # bezier_pixel: as published
+        lambda self: "bezier_pixel" if self.start == "published" else "bezier",
+        ("bezier", "bezier_pixel", "line"),
+    )
+    stroke_width: float = number(1.925, at_least=0.1, at_most=28.0)  # px at 28 px
+    patch_size: int = integer(50, at_least=4)
+    patch_stride: int = integer(lambda self: self.patch_size)
+    tasks: tuple[str, ...] = choices(TASKS, TASKS)
+    n_train: int = integer(1000)
+    n_test: int = integer(1000)
+    data_seed: int = integer(0, at_least=0)
+
+    kind = "megapixel_mnist"
+    in_channels = 1
+    is_synthetic = False
+
+    def __attrs_post_init__(self) -> None:
+        height, width = self.canvas
+        sides = ("patch_size", "digit_size", "noise_size")
+        check_fits(self.canvas, **{name: getattr(self, name) for name in sides})
+        _ = self.grid  # which checks itself
+        n_fit = most_apart(self.digit_size, self.canvas)
+        if n_fit < N_DIGITS:
+            raise IpslibError(
+                f"digit_size: {N_DIGITS} digits of {self.digit_size} px cannot lie on a canvas of "
+                f"{height} x {width} px without overlap (room for {n_fit}); "
+                "enlarge canvas or reduce digit_size."
+            )
+        if self.n_noise and not self.n_patterns:
+            raise IpslibError(
+                f"n_patterns: {self.n_noise} noise objects need at least 1 pattern to be drawn "
+                "from, got 0."
+            )
+        if self.noise == "line" and self.n_noise and min(self.canvas) < self.noise_size + 56:
+            raise IpslibError(
+                f"canvas: line noise of {self.noise_size} px keeps 28 px from every edge and needs "
+                f"sides of at least {self.noise_size + 56} px, got {height} x {width}; "
+                "enlarge canvas or use noise bezier."
+            )
+        if self.start == "published":
+            check_published_start(
+                self, digits="mnist", noise_size=self.digit_size, n_patterns=self.n_noise,
+                noise="bezier_pixel", tasks=TASKS, data_seed=0,
+            )  # fmt: skip
+
+    @property
+    def grid(self) -> PatchGrid:
+        return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
+
+    @property
+    def n_classes(self) -> dict[str, int]:
+        """Outputs by task."""
+        return dict.fromkeys(self.tasks, N_CLASSES)
+
+    @property
+    def source(self) -> str:
+        """The digits' source in words."""
+        return {
+            "mnist": "MNIST",
+            "embedded": "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)",
+        }[self.digits]
+
+    @property
+    def short_name(self) -> str:
+        """In the published convention, see `ipslib.runs.naming`."""
+        height, width = self.canvas
+        objects = f"{self.digit_size}_{self.noise_size}_{height}_{width}"
+        return f"{objects}_{self.n_noise}n_{self.n_train}d"
+
+    @property
+    def o2i_ratio(self) -> float:
+        """Object-to-image ratio: the area of one digit over that of the canvas."""
+        return self.digit_size**2 / (self.canvas[0] * self.canvas[1])
+
+    def open_split(self, split: str) -> Dataset:
+        from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST  # needs this module
+
+        return MegapixelMNIST(self, split)
+
+
+def chance_level(task: str, *, n_classes: int = N_CLASSES) -> float:
+    """Accuracy of the best constant answer.
+
+    Of the five digits three are of a class t uniform over the n classes, and two are drawn
+    independently from the n - 1 others (taken as equally large). So every class is majority or
+    topmost with probability 1/n. The largest digit is at most m when t is one of the m + 1
+    classes up to m and both others are of the m remaining ones: (m + 1)/n (m/(n - 1))^2; it is
+    most often the largest class. A set of three classes comes about in 3 x 2 ways of t and the
+    others, each with probability 1/n 1/(n - 1)^2; a set of two in 2 ways.
+    """
+    n = n_classes
+    levels = {
+        "majority": 1 / n,
+        "top": 1 / n,
+        "max": 1 - (n - 1) / n * ((n - 2) / (n - 1)) ** 2,
+        "multi": 6 / (n * (n - 1) ** 2),
+    }
+    if task not in levels:
+        raise IpslibError(f"no chance level for task {task!r}{did_you_mean(task, levels)}.")
+    return levels[task]

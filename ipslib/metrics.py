@@ -1,0 +1,201 @@
+"""What is measured of a network's answers: accuracy and losses, balanced accuracy and AUC, whether
+attention lies on the objects, and what attention heads do beside each other.
+
+`random` values are what M patches drawn without replacement, attended alike, score on average.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.stats import hypergeom
+from torch import Tensor
+
+from ipslib.losses import Losses, diversity_loss
+from ipslib.model.ips import IPSOutput
+from ipslib.patches import LabelledBatch, PatchGrid
+
+Answers = tuple[Mapping[str, Tensor], Mapping[str, Tensor]]
+
+
+class Tally:
+    """Running sums over batches of losses and right answers, kept on the device."""
+
+    def __init__(self) -> None:
+        self.n, self.sums, self.by_task, self.correct, self.totals = 0, {}, {}, {}, []
+
+    def add(self, logits: Mapping[str, Tensor], labels: Mapping, losses: Losses) -> None:
+        size = len(next(iter(logits.values())))
+        self.n += size
+        self.totals.append(losses.total.detach())
+        parts = losses._asdict()
+        by_task = parts.pop("by_task")
+        for part, value in parts.items():
+            self.sums[part] = self.sums.get(part, 0) + value.detach() * size
+        for task, each in logits.items():
+            self.by_task[task] = self.by_task.get(task, 0) + by_task[task].detach() * size
+            self.correct[task] = self.correct.get(task, 0) + n_correct(each.detach(), labels[task])
+
+    def means(self) -> dict:
+        losses = {part: float(value) / self.n for part, value in self.sums.items()}
+        accuracy = {task: int(value) / self.n for task, value in self.correct.items()}
+        by_task = {task: float(value) / self.n for task, value in self.by_task.items()}
+        return {
+            "loss": losses.pop("total"),
+            "loss_parts": losses,
+            "task_losses": by_task,
+            "accuracy": accuracy,
+        }
+
+    def first_not_finite(self) -> int:
+        """The first step, from 1, whose loss is not finite; 0 where all are."""
+        finite = torch.stack(self.totals).isfinite()
+        return 0 if finite.all() else int(finite.int().argmin()) + 1
+
+
+def n_correct(logits: Tensor, labels: Tensor) -> Tensor:
+    """Right answers in a batch; a set of labels is right when every one of them is (at 0.5)."""
+    if labels.ndim == 2:
+        return ((logits > 0) == labels.bool()).all(dim=1).sum()
+    return (logits.argmax(dim=1) == labels).sum()
+
+
+def measure_answers(answers: Sequence[Answers]) -> dict[str, dict[str, float]]:
+    """Measure answers where classes are not equally frequent, by scikit-learn.
+
+    Args:
+        answers: of every batch, logits {task: (B, C)} and labels {task: (B,)}; tasks whose labels
+            are sets (B, C) have no such measures.
+
+    Returns:
+        `balanced_accuracy` (mean over the classes that occur of the share that was recognised)
+        of each task, and `auc` (area under the ROC curve, of the second class) of each task of
+        two classes of which both occur.
+    """
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score  # brings pandas along
+
+    measures: dict[str, dict[str, float]] = {"balanced_accuracy": {}, "auc": {}}
+    for task in answers[0][0]:
+        labels = torch.cat([labels[task].cpu() for _, labels in answers])
+        if labels.ndim > 1:
+            continue
+        logits = torch.cat([logits[task].float().cpu() for logits, _ in answers])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of answers that are no label's class
+            score = balanced_accuracy_score(labels, logits.argmax(dim=1))
+        measures["balanced_accuracy"][task] = float(score)
+        if logits.shape[1] == 2 and len(labels.unique()) == 2:
+            measures["auc"][task] = float(roc_auc_score(labels, logits[:, 1] - logits[:, 0]))
+    return {name: by_task for name, by_task in measures.items() if by_task}
+
+
+class Localisation(NamedTuple):
+    """Means over the images of a batch or a set, each between 0 and 1."""
+
+    roi_recall: float  # share of boxes touched by a kept patch
+    roi_recall_random: float
+    attention_on_digits: float  # share of the attention on patches that touch a box
+    attention_on_digits_random: float
+    entropy: float  # of attention over an image's kept patches, over log M; 1 = uniform = random
+
+
+def touches(grid: PatchGrid, patches: Tensor, boxes: Tensor) -> Tensor:
+    """Which patches touch which boxes.
+
+    Args:
+        patches: (B, M) patch indices; -1, no patch, touches nothing.
+        boxes: (B, R, 4) top, left, height, width in pixels.
+
+    Returns:
+        (B, R, M) bool.
+    """
+    corners = torch.from_numpy(grid.corners(patches.numpy()))[:, None]  # (B, 1, M, 2)
+    start, extent = boxes[:, :, None, :2], boxes[:, :, None, 2:]  # (B, R, 1, 2)
+    meets = (corners < start + extent) & (start < corners + grid.patch_size)
+    return meets.all(dim=-1) & (patches >= 0)[:, None]
+
+
+def has_object(boxes: Tensor) -> Tensor:
+    """Which rows of boxes (..., 4) hold one: a box without area only fills a row up."""
+    return (boxes[..., 2:] > 0).all(dim=-1)
+
+
+def localise(grid: PatchGrid, patches: Tensor, attn_weights: Tensor, boxes: Tensor) -> Localisation:
+    """Measure a batch; images without an object are left out, and one must have some.
+
+    Args:
+        patches: (B, M) kept patches; -1 behind those of an image that keeps fewer.
+        attn_weights: (B, H, T, M), each head's and query's attention over them; 0 at -1.
+        boxes: (B, R, 4) true boxes; those without area are none.
+    """
+    images = has_object(boxes).any(dim=-1)
+    patches, attn_weights, boxes = patches[images], attn_weights[images], boxes[images]
+    real, n_kept = has_object(boxes), (patches >= 0).sum(dim=1)  # (B, R), (B,)
+    hit = touches(grid, patches, boxes)  # (B, R, M)
+    weights = attn_weights.mean(dim=(1, 2))  # (B, M)
+    entropy = torch.special.entr(attn_weights).sum(dim=-1)  # (B, H, T)
+    most = np.maximum(np.log(n_kept.numpy()), 1e-12)  # (B,) of uniform attention
+    share = torch.from_numpy(most.max() / most).to(entropy)  # 1 where all images keep alike
+    entropy = (entropy * share[:, None, None]).mean() / most.max()
+    n_touching, share_touching = _patches_on_boxes(grid, boxes.numpy())
+    n_drawn = n_kept[:, None].expand(real.shape)[real].numpy()
+    missed = hypergeom.pmf(0, grid.n_patches, n_touching[real.flatten().numpy()], n_drawn)
+    return Localisation(
+        roi_recall=hit.any(dim=-1)[real].double().mean().item(),
+        roi_recall_random=float(1 - missed.mean()),
+        attention_on_digits=(weights * hit.any(dim=1)).sum(dim=1).mean().item(),
+        attention_on_digits_random=float(share_touching.mean()),
+        entropy=entropy.item(),
+    )
+
+
+def _patches_on_boxes(grid: PatchGrid, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Patches that touch each box (B R,), and the share of all that touch any box (B,)."""
+    counts, shares = [], []
+    for image_boxes in boxes:
+        patch, box = grid.incidence(image_boxes)
+        counts.append(np.bincount(box, minlength=len(image_boxes)))
+        shares.append(len(np.unique(patch)) / grid.n_patches)
+    return np.concatenate(counts), np.array(shares)
+
+
+def mean_localisation(parts: list[Localisation], sizes: list[int]) -> Localisation:
+    """The mean over batches of unequal sizes."""
+    return Localisation(*np.average(np.array(parts), axis=0, weights=sizes).tolist())
+
+
+class HeadMeasures(NamedTuple):
+    """Means over the images of a set, all tasks' tokens and all pairs of heads, which semantic and
+    diversity losses (Zhang et al., ACMIL, arXiv 2311.07125) are made to change.
+
+    The cosine of two heads' attention is 1 where they attend alike and 0 where they share no
+    patch. The outputs of H heads can be less alike, down to a mean of -1 / (H - 1).
+    """
+
+    attention_alike: float  # cosine of attention over the kept patches
+    outputs_alike: float  # cosine of what was read there
+    alone: dict[str, float]  # accuracy of one head by itself, mean over heads, by task
+
+
+def measure_heads(predictions: Iterable[tuple[IPSOutput, LabelledBatch]]) -> HeadMeasures:
+    """Measure a trained network's heads over a data set.
+
+    `alone` goes through the map that only the semantic loss trains: without that loss a head is
+    asked in a language it was never taught, and answers at chance.
+
+    Args:
+        predictions: of `ipslib.training.predict`.
+    """
+    n, attention, outputs = 0, 0.0, 0.0
+    correct: dict[str, float] = {}
+    for output, batch in predictions:
+        n += batch.batch_size
+        attention += diversity_loss(output.attn_weights).item() * batch.batch_size
+        outputs += diversity_loss(output.head_outputs).item() * batch.batch_size
+        for task, logits in output.branch_logits.items():  # (B, H, C)
+            labels, heads = batch.labels[task].to(logits.device), logits.unbind(dim=1)
+            right = sum(n_correct(each, labels).item() for each in heads)
+            correct[task] = correct.get(task, 0.0) + right / len(heads)
+    return HeadMeasures(attention / n, outputs / n, {t: each / n for t, each in correct.items()})

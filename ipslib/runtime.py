@@ -1,0 +1,90 @@
+"""How work runs on a machine: on a processor or an accelerator, in memory that is kept, and with
+the next batch prepared meanwhile.
+
+An accelerator is kept busy by a host that runs ahead of it. Whatever makes the host wait for a
+result (a value read back, a shape that depends on data) costs more than some needless arithmetic,
+so there shapes are fixed beforehand and copies go one way, up.
+"""
+
+import ctypes
+import platform
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+_TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
+_NEVER = 2**31 - 1
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def is_accelerator(device: torch.device | str) -> bool:
+    """Whether work on the device is queued, so that the host must not ask for its results."""
+    return torch.device(device).type != "cpu"
+
+
+def prepare(device: torch.device | str) -> None:
+    """Choose the arithmetic of float32 on a CUDA device, for the whole process: products and
+    convolutions in TF32, which keeps 10 bits of the mantissa. Nothing changes on a CPU."""
+    if torch.device(device).type == "cuda":
+        torch.set_float32_matmul_precision("high")
+        torch.backends.cudnn.allow_tf32 = True
+
+
+def moved(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """The tensor on a device; on the way up the host does not wait for the copy."""
+    return tensor.to(device, non_blocking=tensor.device.type == "cpu")
+
+
+def uploaded(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """As `moved`, through pinned memory on CUDA: for a thread that prepares the next step."""
+    if torch.device(device).type == "cuda" and tensor.device.type == "cpu":
+        tensor = tensor.pin_memory()
+    return moved(tensor, device)
+
+
+def keep_freed_memory() -> bool:
+    """Tell glibc's allocator to keep what is freed for the next step, for the whole process: on
+    Linux, most of a large step's time goes to new pages.
+
+    By default it takes large blocks from the system and gives them back at once, and every new
+    block costs a page fault for each 4 KB. Peak memory stays as it is; what falls free comes
+    back to the system at the end of the process.
+
+    Returns:
+        Whether the allocator took it: False where it is not glibc's.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return False
+    mallopt = ctypes.CDLL(None).mallopt
+    return bool(mallopt(_MMAP_MAX, 0) and mallopt(_TRIM_THRESHOLD, _NEVER))
+
+
+def prefetched(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
+    """Yield `function(item)` of every item, in order; while the caller works on one result, a
+    background thread makes the next.
+
+    Items are taken in the caller's thread. An error of the function comes out, with its
+    traceback, where its result would have; results before it still come. When the caller stops
+    early, what has not begun is dropped and what has begun is awaited.
+
+    Args:
+        function: called for one item at a time, never twice at once.
+        items: what to call it with.
+    """
+    ahead: Future[Result] | None = None
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as executor:
+        try:
+            for item in items:
+                ready, ahead = ahead, executor.submit(function, item)
+                if ready:
+                    yield ready.result()
+            if ahead:
+                yield ahead.result()
+        finally:
+            if ahead:
+                ahead.cancel()

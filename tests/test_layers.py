@@ -1,0 +1,105 @@
+"""The layers of the house: core < datasets < runs < study < commands < notebooks. Nothing imports
+from a layer above its own, not inside a function and not by a string either."""
+
+import ast
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LAYERS = ("core", "datasets", "runs", "study", "commands", "notebooks", "tests")
+# Arrows that still point upwards. Each has to go, and an entry that is no longer true fails.
+KNOWN = {("ipslib.commands.gpu", "tests.benchmarks.step")}
+_MODULE = re.compile(r"(?:ipslib|tests)(?:\.\w+)+")
+_CODE = re.compile(r"^\s*(?:from|import)\s+(ipslib[\w.]*|tests[\w.]*)", re.MULTILINE)
+
+
+def sources() -> dict[str, Path]:
+    """Every module of the package, and every notebook, by name."""
+    files = [*(ROOT / "ipslib").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]
+    names = [path.relative_to(ROOT).with_suffix("").parts for path in files]
+    return {
+        ".".join(name).removesuffix(".__init__"): path
+        for name, path in zip(names, files, strict=True)
+    }
+
+
+def layer_of(module: str) -> int:
+    """The command line counts as a command; names taken from the package itself are its face,
+    which is for users and so above all that it shows."""
+    top, _, rest = module.partition(".")
+    if top != "ipslib":
+        return LAYERS.index(top)
+    folder = rest.split(".")[0]
+    if folder in ("", "__main__"):
+        return LAYERS.index("commands")
+    return LAYERS.index(folder) if folder in LAYERS else 0
+
+
+def imports(source: str, modules: set[str]) -> Iterator[str]:
+    """Our own modules that a source imports or names as a string, such as after `-m`."""
+    tree = ast.parse(source)
+    docstrings = {id(n.value) for n in ast.walk(tree) if isinstance(n, ast.Expr)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            # `import ipslib` alone gives its version, not its face.
+            yield from (each.name for each in node.names if each.name != "ipslib")
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports name the whole module"
+            for each in node.names:
+                inner = f"{node.module}.{each.name}"
+                yield inner if inner in modules else node.module
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if id(node) not in docstrings:
+                yield from filter(_MODULE.fullmatch, [node.value])
+                yield from _CODE.findall(node.value)
+        elif isinstance(node, ast.List | ast.Tuple | ast.Call):
+            parts = node.args if isinstance(node, ast.Call) else node.elts
+            texts = [each.value if isinstance(each, ast.Constant) else None for each in parts]
+            if ("-m", "ipslib") in pairwise(texts):
+                yield "ipslib.__main__"
+
+
+def upward(module: str, source: str, modules: set[str]) -> set[tuple[str, str]]:
+    own = {name for name in imports(source, modules) if name.split(".")[0] in ("ipslib", "tests")}
+    return {(module, name) for name in own if layer_of(name) > layer_of(module)}
+
+
+def test_nothing_imports_upwards():
+    files = sources()
+    found = set()
+    for module, path in files.items():
+        if module != "ipslib":  # the face names what it shows, of every layer
+            found |= upward(module, path.read_text(encoding="utf-8"), set(files))
+    assert found == KNOWN
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from ipslib.study.tables import show",
+        "from ipslib.study import tables",
+        "from ipslib import IPSNet",
+        "def f():\n    import ipslib.commands.sweep",
+        "import_module('ipslib.study.tables')",
+        "run([sys.executable, '-m', 'ipslib', 'queue'])",
+        "run(sys.executable, '-m', 'tests.benchmarks.step')",
+        "PROGRAM = 'import sys\\nfrom ipslib.commands import queue\\n'",
+    ],
+)
+def test_every_way_up_is_seen(source):
+    assert upward("ipslib.runs.pool", source, {"ipslib.study.tables"})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import ipslib\nfrom ipslib.config import RunConfig\nimport ipslib.datasets.registry",
+        "'''See ipslib.study.tables.'''\nraise Error('call: python -m ipslib slides prepare')",
+    ],
+)
+def test_ways_down_and_sentences_are_none(source):
+    assert not upward("ipslib.runs.pool", source, set())
