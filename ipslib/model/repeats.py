@@ -14,8 +14,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ipslib.devices import is_accelerator
 from ipslib.errors import IpslibError
+from ipslib.runtime import is_accelerator
 
 _STRETCH = 2500  # values of a channel that are added up in float32; they fit the caches, too
 
