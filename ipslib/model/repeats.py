@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ipslib.errors import IpslibError
 from ipslib.runtime import is_accelerator
 
-_STRETCH = 2500  # values of a channel that are added up in float32; they fit the caches, too
+_STRETCH = 500  # values of a channel that are added up in float32; more would round visibly
 
 
 class RepeatBatchNorm2d(nn.BatchNorm2d):
