@@ -59,8 +59,8 @@ def repeated(norms: Iterable[RepeatBatchNorm2d], repeats: int) -> Iterator[None]
 
 
 def _blocks(x: Tensor) -> list[Tensor]:
-    """The values of x (n, C, H, W), channels last, as views (1, lanes C, at most 500, 1): value k of
-    a channel is in lane k modulo lanes. What is left over comes last, in one lane."""
+    """The values of x (n, C, H, W), channels last, as views (1, lanes C, at most 500, 1): value k
+    of a channel is in lane k modulo lanes. What is left over comes last, in one lane."""
     rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (n H W, C)
     whole = len(rows) // _LANES * _LANES
     blocks = []
