@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ipslib.errors import IpslibError
+
 _TICK = 2_000_000_000  # ns within which a file may be written twice at what looks like one time
 
 
@@ -38,6 +40,33 @@ def inside_project(path: str | Path) -> str:
     path = Path(path).expanduser().absolute()
     root = project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def found(path: str | Path) -> Path:
+    """A file or folder that a person names: it starts at the project, whether JupyterLab,
+    papermill or the command line asks, and only where that has none at the current directory.
+
+    Raises:
+        IpslibError: when it is in neither place, or in each another one.
+    """
+    places = [from_project(path), Path(path).expanduser().absolute()]
+    there = [place for place in places if place.exists()]
+    if not there:
+        looked = " or ".join(dict.fromkeys(map(str, places)))
+        raise IpslibError(f"{path}: wanted a file or folder, found none at {looked}; correct it.")
+    if not there[0].samefile(there[-1]):
+        raise IpslibError(
+            f"{path}: wanted one, found {there[0]} and {there[1]}; write the whole path."
+        )
+    return there[0]
+
+
+def from_here(path: str | Path) -> Path:
+    """Where a person wants something written: relative to the project from anywhere inside it,
+    else to the current directory."""
+    here = Path.cwd()
+    root = project_root()
+    return (root if here.is_relative_to(root) else here) / Path(path).expanduser()
 
 
 class Stamp(NamedTuple):

@@ -21,7 +21,7 @@ from ipslib.metrics import (
 )
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 from ipslib.patches import Dataset, LabelledBatch, MixedBatch, PatchBatch
-from ipslib.runtime import keep_freed_memory, moved, prefetched, prepare
+from ipslib.runtime import chosen_device, keep_freed_memory, moved, prefetched, prepare
 
 _EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time
 
@@ -162,9 +162,11 @@ def train(
     Raises:
         DivergenceError: when the loss is no longer finite.
         SnapshotError: when the snapshot does not fit.
+        IpslibError: for a device that is not there.
     """
     settings = config.training
     keep_freed_memory()
+    device = chosen_device(device)
     prepare(device)
     state = TrainingState(config, device=device)
     if snapshot is not None:

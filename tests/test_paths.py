@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from ipslib import paths
-from ipslib.paths import changed_files, digest_of, stamp
+from ipslib.errors import IpslibError
+from ipslib.paths import changed_files, digest_of, found, from_here, stamp
 
 
 @pytest.fixture
@@ -50,3 +51,42 @@ def test_several_files_are_one_digest_and_what_differs_is_named(file):
         assert digest_of(after) != digest_of(before)
     assert changed_files(before, {"a": one, "b": other, "d": one}) == ["b", "c", "d"]
     assert changed_files(before, dict(before)) == []
+
+
+class TestRelative:
+    """JupyterLab starts kernels in notebooks/, papermill where it is called, the study anywhere."""
+
+    @pytest.fixture
+    def places(self, project, monkeypatch):
+        monkeypatch.setattr(paths, "project_root", lambda: project.root)
+        (project.root / "mine").mkdir()
+        outside = project.root.parent / "outside"
+        outside.mkdir()
+        return project.root, project.root / "notebooks", outside
+
+    def test_a_path_means_the_same_from_everywhere(self, places, monkeypatch):
+        file = places[0] / "mine" / "labels.csv"
+        file.touch()
+        for place in places:
+            monkeypatch.chdir(place)
+            assert found("mine/labels.csv") == found(file) == file
+
+    def test_from_outside_the_current_directory_counts_too(self, places, monkeypatch):
+        root, inside, outside = places
+        (outside / "labels.csv").touch()
+        monkeypatch.chdir(outside)
+        assert found("labels.csv") == outside / "labels.csv"
+        assert from_here("runs") == outside / "runs"
+        monkeypatch.chdir(inside)
+        assert from_here("runs") == root / "runs"
+        assert from_here(outside) == outside
+
+    def test_none_and_two_are_refused_and_named(self, places, monkeypatch):
+        root, inside, _ = places
+        monkeypatch.chdir(inside)
+        with pytest.raises(IpslibError, match=f"{root}/no.csv or {inside}/no.csv"):
+            found("no.csv")
+        for place in (root, inside):
+            (place / "labels.csv").touch()
+        with pytest.raises(IpslibError, match=f"{root}/labels.csv and {inside}/labels.csv"):
+            found("labels.csv")

@@ -26,6 +26,7 @@ from ipslib.patches import PatchBatch
 from ipslib.runs.events import reporter
 from ipslib.runs.one_run import train_and_record
 from ipslib.runs.records import RecordStore
+from ipslib.runtime import chosen_device
 from ipslib.study.maps import AttentionMap, attention_figure
 from ipslib.training import attend
 
@@ -128,7 +129,7 @@ def train_images(
         IpslibError: for labels, images or settings that cannot be used, before anything is
             trained; a single image that cannot be read is left out and named in `skipped`.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = chosen_device(device)
     known = {field.name for of in (ModelConfig, TrainingConfig) for field in attrs.fields(of)}
     settings = _DEFAULTS | {name: value for name, value in fields.items() if name in known}
     described = {name: value for name, value in fields.items() if name not in known}
