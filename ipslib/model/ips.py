@@ -21,8 +21,19 @@ from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 from ipslib.patches import MixedBatch, PatchBatch, device_of
+<<<<<<< HEAD
 from ipslib.runtime import is_accelerator, moved
 from ipslib.selection import Selection, attention_scores, joined, not_blank, select_patches
+=======
+from ipslib.selection import (
+    Selection,
+    attention_scores,
+    check_finite,
+    joined,
+    not_blank,
+    select_patches,
+)
+>>>>>>> 5d1f233 (Selection never ranks by what is not a number: image and patch are named)
 
 _SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves
 
@@ -116,11 +127,16 @@ class IPSNet(nn.Module):
         Args:
             batch: B images as patches; one of fewer than M patches keeps all of them.
             generator: of the visiting order and the masking; on the CPU.
+
+        Raises:
+            NotFiniteError: for a patch with NaN or infinity; it names image and patch.
         """
         selection = self.select(batch, generator=generator)
         image, index = selection.pairs()
         place = device_of(batch)
         patches = batch.read(image.to(place), index.to(place))
+        if selection.scores is None:  # else they were seen when they were selected
+            check_finite(batch, image, index, patches)
         embeddings = self._at_position(self._embed_kept(patches), index)
         pooled = self.pool(selection.by_image(embeddings), selection.real)
         heads = self.heads.items()
