@@ -6,6 +6,7 @@ The project is the folder that holds data/, outputs/, notebooks/ and params/.
 import hashlib
 import time
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,10 +89,15 @@ def stamp(path: str | Path, known: Sequence | None = None) -> Stamp:
     at = status.st_size, status.st_mtime_ns, status.st_ctime_ns
     if known and tuple(known[:3]) == at:
         return Stamp(*known)
-    if time.time_ns() - max(at[1:]) < _TICK:
-        at = status.st_size, 0, 0  # it is hashed again next time
-    with Path(path).open("rb") as file:
-        return Stamp(*at, hashlib.file_digest(file, "sha256").hexdigest())
+    if time.time_ns() - max(at[1:]) < _TICK:  # it is hashed again next time
+        return Stamp(status.st_size, 0, 0, _sha256.__wrapped__(Path(path)))
+    return Stamp(*at, _sha256(Path(path).absolute(), *at))
+
+
+@lru_cache(maxsize=100_000)
+def _sha256(path: Path, *_at: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest_of(stamps: Mapping[str, Sequence]) -> str:

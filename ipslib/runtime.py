@@ -42,10 +42,9 @@ def chosen_device(device: torch.device | str | None = None) -> str:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError) as error:
         here = "cpu or cuda" if has_gpu else "cpu: torch finds no GPU"
-        reason = str(error).splitlines()[0].rstrip(".")
         raise IpslibError(
-            f"device: wanted one of this machine ({here}), got {str(device)!r} ({reason}); choose "
-            "another, or a machine that has it."
+            f"device: wanted one of this machine ({here}), got {str(device)!r}; choose another, or "
+            "a machine that has it."
         ) from error
     return str(device)
 

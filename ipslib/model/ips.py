@@ -21,10 +21,7 @@ from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 from ipslib.patches import MixedBatch, PatchBatch, device_of
-<<<<<<< HEAD
 from ipslib.runtime import is_accelerator, moved
-from ipslib.selection import Selection, attention_scores, joined, not_blank, select_patches
-=======
 from ipslib.selection import (
     Selection,
     attention_scores,
@@ -33,7 +30,6 @@ from ipslib.selection import (
     not_blank,
     select_patches,
 )
->>>>>>> 5d1f233 (Selection never ranks by what is not a number: image and patch are named)
 
 _SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves
 
@@ -73,7 +69,10 @@ class IPSNet(nn.Module):
             dropout=config.dropout,
             attn_dropout=config.attn_dropout,
         )
-        self.heads = nn.ModuleDict({task: nn.Linear(dim, n) for task, n in n_classes.items()})
+        self.tasks = tuple(n_classes)
+        self.heads = nn.ModuleDict(
+            {_module_name(task): nn.Linear(dim, n) for task, n in n_classes.items()}
+        )
         self.precision = torch.float32
         self._selecting = FoldedEncoder(self.encoder)
         self._norms = [m for m in self.encoder.modules() if isinstance(m, RepeatBatchNorm2d)]
@@ -139,7 +138,7 @@ class IPSNet(nn.Module):
             check_finite(batch, image, index, patches)
         embeddings = self._at_position(self._embed_kept(patches), index)
         pooled = self.pool(selection.by_image(embeddings), selection.real)
-        heads = self.heads.items()
+        heads = list(zip(self.tasks, self.heads.values(), strict=True))
         return IPSOutput(
             logits={t: head(pooled.tokens[:, i]) for i, (t, head) in enumerate(heads)},
             branch_logits={t: head(pooled.branches[:, :, i]) for i, (t, head) in enumerate(heads)},
@@ -183,6 +182,13 @@ class IPSNet(nn.Module):
             mask = partial(mask_logits, **drop)
             return lambda logits: attention_scores(mask(logits))
         return lambda logits: mask_scores(attention_scores(logits), **drop)
+
+
+def _module_name(task: str) -> str:
+    """A task's name where torch takes it for a module: not `type`, `keys` or `tumor.grade`."""
+    if task and task[0] != "<" and "." not in task and not hasattr(nn.ModuleDict(), task):
+        return task
+    return f"<{task.replace('.', '>')}>"
 
 
 @contextmanager
