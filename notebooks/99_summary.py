@@ -32,7 +32,7 @@ from IPython.display import Markdown, display
 
 from ipslib.arithmetic import CURRENT, version_of
 from ipslib.commands.notebooks import read_source, title_of
-from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.runs.profiles import list_notebooks
 from ipslib.study.finding_figures import effects_figure, small_picture
 from ipslib.study.finding_sources import SOURCES, find_figure, read_effect
@@ -118,7 +118,7 @@ records = [each for each in records if "digit_size" in each["config"]]
 ours, rows = long_form(records) if records else logs[:0], []
 for name, frame in {"published": logs, "ours": ours}.items():
     runs = frame[frame["task"] == "majority"]
-    setting = [each for each in (*RunConfig().flat(), "epochs_run") if each in frame]
+    setting = [each for each in (*run_config().flat(), "epochs_run") if each in frame]
     setting.remove("seed")
     for over, within in {"all settings": [], "same setting": setting}.items():
         found = correlation(runs, "take_off_epoch", "accuracy", within=within)

@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ipslib.config import DataConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig, chance_level
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 from ipslib.study.published import REFERENCE, load_published, published_accuracy, published_curve
 from ipslib.study.statistics import take_off_epoch
-from ipslib.study.tables import chance_level
 
 LIBRARY = Path(__file__).resolve().parents[3] / "shared" / "published" / "runs.csv"
 TASKS = ("majority", "max", "top", "multi", "sign")
@@ -150,7 +149,7 @@ def test_take_off_in_long_form_is_one_or_nothing_and_blank_for_signs():
 @pytest.mark.parametrize("n_train", [200, 1000, 5000])
 def test_no_constant_answer_takes_off_on_a_published_training_set(mnist_root, n_train):
     """So that the share by the task's rule serves, and no run's data are needed."""
-    data = DataConfig(start="published", n_train=n_train, n_noise=1)
+    data = MegapixelMNISTConfig(start="published", n_train=n_train, n_noise=1)
     training = MegapixelMNIST(data, "train")
     labels = training.batch(range(n_train)).labels
     for task in data.tasks:
