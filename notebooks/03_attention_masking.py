@@ -47,8 +47,6 @@ from ipslib.arithmetic import VERSIONS, version_of
 from ipslib.config import ModelConfig
 from ipslib.datasets.megapixel_mnist.config import TASKS, MegapixelMNISTConfig, chance_level
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.paths import project_root
-from ipslib.runs.records import RecordStore
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.figures import CHANCE_LINE, PUBLISHED, grouped_bars, level_colours
@@ -233,7 +231,7 @@ for n_train, each in runs.items():
 
 # %%
 replayed = next(run for run in published_runs(start="published") if run.name == REFERENCE)
-records = repeats(replayed.config, RecordStore(project_root() / "outputs/paper/records"))
+records = repeats(replayed.config)
 log = published_curve().pivot(index="epoch", columns="task")
 first = {("published", 0): log["loss"].loc[1].to_dict()}  # losses by task in the first epoch
 log = pd.DataFrame({"loss": log["loss"].mean(axis=1), "accuracy": log["accuracy", "majority"]})

@@ -9,6 +9,7 @@ from ipslib.arithmetic import version_of
 from ipslib.config import RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
+from ipslib.paths import project_root
 from ipslib.runs.files import Layout, write_atomically
 from ipslib.runs.precision import in_found_precision
 from ipslib.runs.records import RecordStore
@@ -29,9 +30,15 @@ class Regenerated(NamedTuple):
     planned: int
 
 
-def repeats(config: RunConfig, store: RecordStore) -> list[dict]:
+def repeats(config: RunConfig, store: RecordStore | None = None) -> list[dict]:
     """The records of a run whatever its start, its seed and the arithmetic: those from the
-    published start first, then the latest arithmetic, by seed."""
+    published start first, then the latest arithmetic, by seed.
+
+    Args:
+        config: one of the repeats.
+        store: None: the records of `paper` that come with the checkout.
+    """
+    store = store or RecordStore(project_root() / "outputs" / "paper" / "records")
 
     def setting(of: RunConfig) -> dict[str, object]:
         return {name: value for name, value in of.flat().items() if name not in _OF_REPEATS}
