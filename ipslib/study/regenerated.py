@@ -9,10 +9,9 @@ from ipslib.arithmetic import version_of
 from ipslib.config import RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
-from ipslib.paths import project_root
-from ipslib.runs.files import Layout, write_atomically
-from ipslib.runs.precision import in_found_precision
-from ipslib.runs.records import RecordStore
+from ipslib.paths import project_root, write_atomically
+from ipslib.runs.profiles import Layout
+from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.study.published_configs import CATEGORIES, in_o2i_figure, published_runs
 
 _FIGURE, _OTHERS = "O2I_datasize: its figure", {"O2I_datasize": "O2I_datasize: others"}

@@ -8,10 +8,7 @@ of their writers, so a cut in that order gives train and test sets of different 
 import hashlib
 import os
 from functools import cached_property, lru_cache
-from http.client import HTTPException
 from pathlib import Path
-from threading import Thread
-from urllib.request import Request, urlopen
 
 import attrs
 import numpy as np
@@ -19,12 +16,11 @@ from PIL import Image
 
 from ipslib.datasets.megapixel_mnist.randomness import SPLITS
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.paths import project_root
+from ipslib.paths import project_root, reachable
 
 DATA_ROOT_VARIABLE = "IPSLIB_DATA"
 SOURCES = ("mnist", "embedded")
 EMBEDDED_TRAIN_SHARE = 0.75
-_NETWORK_PATIENCE_S = 6
 
 
 @attrs.frozen(eq=False)
@@ -143,25 +139,9 @@ def _like_mnist(image: np.ndarray) -> np.ndarray:
 
 
 def _network_answers() -> bool:
-    """Whether a mirror of MNIST can be reached; name look-ups can hang, so a thread asks."""
     from torchvision.datasets import MNIST
 
-    answers: list[bool] = []
-
-    def ask() -> None:
-        for mirror in MNIST.mirrors:
-            try:
-                request = Request(mirror + MNIST.resources[0][0], method="HEAD")
-                with urlopen(request, timeout=_NETWORK_PATIENCE_S / 2):
-                    answers.append(True)
-                    return
-            except (OSError, HTTPException):
-                continue
-
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_NETWORK_PATIENCE_S)
-    return bool(answers)
+    return reachable(*(mirror + MNIST.resources[0][0] for mirror in MNIST.mirrors))
 
 
 def _first_line(error: Exception) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits as optical_digits
 
+from ipslib import paths
 from ipslib.datasets.megapixel_mnist import digits
 from ipslib.datasets.megapixel_mnist.digits import (
     DATA_ROOT_VARIABLE,
@@ -121,7 +122,7 @@ def test_without_network_the_embedded_digits_are_taken(no_mnist, monkeypatch, er
     def refuse(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(digits, "urlopen", refuse)
+    monkeypatch.setattr(paths, "urlopen", refuse)
     assert find_source() == "embedded"
     with pytest.raises(IpslibError, match=rf"no mirror answers; set {DATA_ROOT_VARIABLE}"):
         load_digits("mnist", "train")
@@ -133,9 +134,9 @@ def test_a_network_that_never_answers_is_not_waited_for(no_mnist, monkeypatch):
         time.sleep(2)
         raise TimeoutError
 
-    assert digits._NETWORK_PATIENCE_S <= 8  # decided within 10 s
-    monkeypatch.setattr(digits, "_NETWORK_PATIENCE_S", 0.2)
-    monkeypatch.setattr(digits, "urlopen", hang)
+    assert paths._PATIENCE_S <= 8  # decided within 10 s
+    monkeypatch.setattr(paths, "_PATIENCE_S", 0.2)
+    monkeypatch.setattr(paths, "urlopen", hang)
     start = time.perf_counter()
     assert find_source() == "embedded"
     assert time.perf_counter() - start < 1.5
@@ -145,7 +146,7 @@ def test_a_mirror_that_answers_means_mnist(no_mnist, monkeypatch):
     class Answer:
         __enter__ = __exit__ = lambda self, *args: None
 
-    monkeypatch.setattr(digits, "urlopen", lambda *args, **kwargs: Answer())
+    monkeypatch.setattr(paths, "urlopen", lambda *args, **kwargs: Answer())
     assert find_source() == "mnist"
 
 
