@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 
 from ipslib.config import RunConfig
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS
 from ipslib.errors import IpslibError
+from ipslib.patches import SPLITS
 from ipslib.runs.events import reporter
 from ipslib.runs.naming import run_name
 from ipslib.runs.one_run import Report, RunFailed, failure_record

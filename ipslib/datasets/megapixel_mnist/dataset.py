@@ -25,11 +25,11 @@ from ipslib.datasets.megapixel_mnist.digits import DigitSet, load_digits
 from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
 from ipslib.datasets.megapixel_mnist.placement import Placement, place_apart, place_freely
 from ipslib.datasets.megapixel_mnist.published_start import PublishedStart
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
 from ipslib.datasets.megapixel_mnist.resize import resize_area
 from ipslib.datasets.megapixel_mnist.scenes import Layer, Scene, SceneBatch, Sheet
+from ipslib.datasets.synthetic import stream
 from ipslib.fields import choice
-from ipslib.patches import PatchGrid
+from ipslib.patches import SPLITS, PatchGrid
 
 _POOL_KEY, _IMAGE_KEY = 0, 1
 _REMEMBERED_OBJECTS = 1_000_000  # of all images together; a larger set is placed anew each time

@@ -6,7 +6,6 @@ of their writers, so a cut in that order gives train and test sets of different 
 """
 
 import hashlib
-import os
 from functools import cached_property, lru_cache
 from http.client import HTTPException
 from pathlib import Path
@@ -17,11 +16,10 @@ import attrs
 import numpy as np
 from PIL import Image
 
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.paths import project_root
+from ipslib.patches import SPLITS
+from ipslib.paths import DATA_ROOT_VARIABLE, data_root
 
-DATA_ROOT_VARIABLE = "IPSLIB_DATA"
 SOURCES = ("mnist", "embedded")
 EMBEDDED_TRAIN_SHARE = 0.75
 _NETWORK_PATIENCE_S = 6
@@ -51,17 +49,6 @@ class DigitSet:
         digest = hashlib.sha256(self.images.tobytes())
         digest.update(self.labels.astype(np.uint8).tobytes())
         return digest.hexdigest()
-
-
-def data_root() -> Path:
-    """The folder that holds `MNIST/raw`: $IPSLIB_DATA, or the project's `data`."""
-    named = os.environ.get(DATA_ROOT_VARIABLE)
-    if named and not Path(named).is_dir():
-        raise IpslibError(
-            f"{DATA_ROOT_VARIABLE} names the folder {named}, which does not exist; "
-            "correct it, or unset it to use data/ or the embedded digits."
-        )
-    return Path(named) if named else project_root() / "data"
 
 
 def find_source() -> str:

@@ -13,8 +13,8 @@ from math import comb
 import numpy as np
 
 from ipslib.datasets.megapixel_mnist.lines import line_pixels
-from ipslib.datasets.megapixel_mnist.randomness import stream
 from ipslib.datasets.megapixel_mnist.resize import resize_area
+from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError, did_you_mean
 
 BOX = 28

@@ -16,7 +16,7 @@ from ipslib.datasets.megapixel_mnist.noise import (
     random_control,
     random_curve,
 )
-from ipslib.datasets.megapixel_mnist.randomness import stream
+from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError
 
 

@@ -9,7 +9,7 @@ from scipy.stats import chisquare
 
 from ipslib.datasets.megapixel_mnist import placement
 from ipslib.datasets.megapixel_mnist.placement import place_apart, place_freely
-from ipslib.datasets.megapixel_mnist.randomness import stream
+from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError
 
 
