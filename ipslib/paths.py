@@ -20,6 +20,7 @@ from ipslib.errors import IpslibError
 
 _TICK = 2_000_000_000  # ns within which a file may be written twice at what looks like one time
 _PATIENCE_S = 6  # with a network
+DATA_ROOT_VARIABLE = "IPSLIB_DATA"
 
 
 def _is_checkout(folder: Path) -> bool:
@@ -35,6 +36,17 @@ def project_root() -> Path:
     here = Path.cwd()
     candidates = [Path(__file__).resolve().parents[1], here, *here.parents]
     return next(filter(_is_checkout, candidates), here)
+
+
+def data_root() -> Path:
+    """The folder of data: $IPSLIB_DATA, or the project's `data`."""
+    named = os.environ.get(DATA_ROOT_VARIABLE)
+    if named and not Path(named).is_dir():
+        raise IpslibError(
+            f"{DATA_ROOT_VARIABLE} names the folder {named}, which does not exist; "
+            "correct it, or unset it to use data/ or the embedded digits."
+        )
+    return Path(named) if named else project_root() / "data"
 
 
 def from_project(path: str | Path) -> Path:

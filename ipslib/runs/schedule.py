@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ipslib import runs
 from ipslib.config import RunConfig
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS
 from ipslib.errors import IpslibError
+from ipslib.patches import SPLITS
 from ipslib.runs.executors import Executor, WorkerDied, here, processes
 from ipslib.runs.one_run import (
     DiskRefuses,

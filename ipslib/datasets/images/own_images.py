@@ -23,10 +23,10 @@ from ipslib.datasets.images import labels as tables
 from ipslib.datasets.images.labels import IMAGE, SPLIT, Labels
 from ipslib.datasets.images.own_files import Labelled, check_distinct, files_of, readable, stamps
 from ipslib.datasets.images.sources import PatchSource, SourceBatch, open_source
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
+from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, integer, number
-from ipslib.patches import MixedBatch
+from ipslib.patches import SPLITS, MixedBatch
 from ipslib.paths import Stamp, digest_of, found, from_project, inside_project, stamp
 
 
