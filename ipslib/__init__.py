@@ -20,7 +20,7 @@ _HOMES = {
     "datasets.images.sources": ("SourceBatch", "open_source"),
     "datasets.megapixel_mnist.config": ("MegapixelMNISTConfig",),
     "datasets.megapixel_mnist.dataset": ("MegapixelMNIST",),
-    "datasets.registry": ("open_dataset", "run_config"),
+    "datasets.registry": ("run_config",),
     "errors": ("IpslibError",),
     "losses": ("Losses", "combined_losses", "diversity_loss", "semantic_loss", "task_loss"),
     "masking": ("mask_logits", "mask_scores"),

@@ -22,7 +22,12 @@ SMALL_RUN = run_config(
         "width": 0.125, "n_heads": 4, "memory_size": 6, "iter_size": 5, "batch_size": 1,
     }
 )  # fmt: skip
-SETTINGS = [text for name, value in SMALL.items() for text in ("-p", name, json.dumps(value))]
+
+
+def settings(**changes: object) -> list[str]:
+    """The small run's fields, some of them changed, as a command line has them."""
+    fields = SMALL | changes
+    return [text for name, value in fields.items() for text in ("-p", name, json.dumps(value))]
 
 
 @pytest.fixture
@@ -39,9 +44,9 @@ def test_the_whole_way_runs_on_a_cpu_with_torch_alone(tmp_path):
         "IPSLIB_DATA": str(tmp_path), "IPSLIB_OUTPUTS": str(tmp_path / "outputs"),
         "OMP_NUM_THREADS": "1",
     }  # fmt: skip
-    settings = [*SETTINGS, "-p", "digits", "mnist", "-p", "epochs", "1"]
     done = subprocess.run(
-        [sys.executable, "-c", program, "gpu", "--device", "cpu", "--smoke", *settings],
+        [sys.executable, "-c", program, "gpu", "--device", "cpu", "--smoke",
+         *settings(digits="mnist", epochs=1)],
         cwd=ROOT, env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
