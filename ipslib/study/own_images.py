@@ -22,7 +22,7 @@ from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, 
 from ipslib.datasets.images.sources import SourceBatch
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet, evaluating
+from ipslib.model.ips import IPSNet
 from ipslib.patches import PatchBatch
 from ipslib.paths import changed_files, found, from_here, from_project, stamp, write_atomically
 from ipslib.runs.one_run import train_and_record
@@ -30,7 +30,7 @@ from ipslib.runs.progress import reporter
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import chosen_device
 from ipslib.study.maps import AttentionMap, attention_figure
-from ipslib.training import attend
+from ipslib.training import answer, attend
 
 Image = str | Path | np.ndarray
 
@@ -74,8 +74,7 @@ class TrainedImages:
         rows = []
         for image in images:
             batch = self._batch(image)
-            with torch.no_grad(), evaluating(self.network.modules()):
-                output = self.network(batch, generator=torch.Generator().manual_seed(0))
+            output = answer(self.network, batch)
             for task, names in self.config.data.classes.items():
                 shares = output.logits[task][0].softmax(dim=0).tolist()
                 best = names[int(np.argmax(shares))]
