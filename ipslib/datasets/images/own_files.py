@@ -6,7 +6,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ipslib.datasets.images.folders import FileId, file_id
+from ipslib.datasets.images.files import FileId, file_id
 from ipslib.datasets.images.sources import PatchSource
 from ipslib.errors import IpslibError
 

@@ -4,8 +4,8 @@
     photos/0001.jpg,train,oak
     photos/0002.jpg,test,beech
 
-`image` is a path relative to the CSV (JPEG, PNG, TIFF, `.npy`), `split` may be left out. Every
-other column is a task, its values are the classes.
+`image` is a path relative to the CSV (README.md here says what is read), `split` may be left out.
+Every other column is a task, its values are the classes.
 """
 
 import csv
@@ -19,7 +19,13 @@ import attrs
 import torch
 
 from ipslib.datasets.images.own_files import Labelled, readable
-from ipslib.datasets.images.sources import PatchSource, SourceBatch, open_source
+from ipslib.datasets.images.sources import (
+    PatchSource,
+    SourceBatch,
+    checked,
+    open_source,
+    with_channels,
+)
 from ipslib.datasets.megapixel_mnist.randomness import SPLITS
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, integer, number
@@ -101,13 +107,14 @@ def describe_images(labels: str | Path, **fields: object) -> OwnImagesConfig:
         raise IpslibError(
             f"{wrong!r} is no field of images{did_you_mean(wrong, known)}."
         ) from error
-    channels = next(_readable(config, table[IMAGE]), None)
-    if channels is None:
+    channels = Counter(image.source.patch_shape[0] for image in _readable(config, table[IMAGE]))
+    if not channels:
         raise IpslibError(
             f"{labels}: wanted images beside it, could read none of the {len(table[IMAGE])} it "
             f"names (the first is {table[IMAGE][0]}); correct the column {IMAGE}."
         )
-    return attrs.evolve(config, in_channels=channels.source.patch_shape[0])
+    most = channels.most_common(1)[0][0]
+    return attrs.evolve(config, in_channels=3 if most == 1 and 3 in channels else most)
 
 
 def read_labels(labels: str | Path) -> dict[str, list[str]]:
@@ -216,17 +223,13 @@ class OwnImages:
     @cached_property
     def _opened(self) -> tuple[list[Labelled], tuple[str, ...]]:
         skipped: list[str] = []
-        images = _readable(self.config, self._table[IMAGE], skipped)
-        wanted = self.config.in_channels
         found = []
-        for image in images:
-            channels = image.source.patch_shape[0]
-            if channels == wanted:
-                found.append(image)
-            else:
-                skipped.append(
-                    f"{image.source.name}: wanted {wanted} channels, got {channels}; convert it."
-                )
+        for image in _readable(self.config, self._table[IMAGE], skipped):
+            try:
+                source = with_channels(image.source, self.config.in_channels)
+                found.append(image._replace(source=source))
+            except IpslibError as error:
+                skipped.append(str(error))
         return found, tuple(skipped)
 
     @cached_property
@@ -273,7 +276,8 @@ def _readable(
     """Images by name; sentences about those that cannot be read are added to `skipped`."""
     folder = from_project(config.labels).parent
     cut = config.patch_size, config.patch_stride, config.level
-    return readable([folder / name for name in names], config.open, settings=cut, skipped=skipped)
+    files = [folder / name for name in names]
+    return readable(files, lambda file: checked(config.open(file)), settings=cut, skipped=skipped)
 
 
 def _tasks(table: dict[str, list[str]]) -> list[str]:

@@ -32,6 +32,8 @@ class SignBatch(SourceBatch):
         roi: (B, N) bool, True where a patch touches a box.
     """
 
+    normalised = True
+
     def __init__(
         self,
         sources: Sequence[SignImage],

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from ipslib.datasets.images.folders import unreadable
+from ipslib.datasets.images.files import unreadable
 from ipslib.datasets.images.image import ImageSource
 from ipslib.datasets.traffic_signs.augment import Augmentation, augmented
 
