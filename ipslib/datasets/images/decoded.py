@@ -5,7 +5,7 @@ that its own viewer shows, or is refused by name. README.md beside lists what is
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -14,17 +14,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
-from ipslib.datasets.images.files import (
-    PIECES,
-    FileId,
-    check_piece,
-    file_id,
-    opened,
-    unreadable,
-)
+from ipslib.datasets.images.files import PIECES, FileId, check_piece, file_id, opened, unreadable
 from ipslib.datasets.images.image import ArraySource, ImageSource, Samples
 from ipslib.errors import IpslibError
 
@@ -38,7 +31,13 @@ _TILED_OR_AGAIN = f"{_AGAIN}, or {_TILED}"
 _PHOTOS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # that Pillow may open
 _ORIENTATION, _PHOTOMETRIC = 274, 262  # tags; EXIF has the first too
 _GREY_PNG, _ALPHA_PNG = (0, 4), (4, 6)  # colour types
-_opening = Lock()
+_PILLOW_SETTINGS = (
+    (Image, "MAX_IMAGE_PIXELS", None),
+    (PngImagePlugin, "MAX_TEXT_CHUNK", 2**30),
+    (PngImagePlugin, "MAX_TEXT_MEMORY", 2**30),
+    (ImageFile, "LOAD_TRUNCATED_IMAGES", False),
+)
+_pillow = Lock()  # of its settings
 
 _INVERTED, _GREY, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6  # photometric interpretations
 _SAMPLES = {_INVERTED: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _INKS: 4, _YCBCR: 3}
@@ -96,47 +95,44 @@ class PhotoSource(ImageSource):
                 raise unreadable(self.name, error, _AGAIN) from error
         else:
             with _photo(self._file.path) as image:
-                pixels = np.asarray(
-                    image if image.mode == self._mode else image.convert(self._mode)
-                )
+                is_so = image.mode == self._mode
+                pixels = np.asarray(image if is_so else image.convert(self._mode))
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
 @contextmanager
 def _photo(path: Path) -> Iterator[Image.Image]:
-    """A file opened by Pillow, however large image and comments are: `check_piece` bounds it."""
-    limits = [(Image, "MAX_IMAGE_PIXELS", None)]
-    limits += [(PngImagePlugin, name, 2**30) for name in ("MAX_TEXT_CHUNK", "MAX_TEXT_MEMORY")]
-    try:
-        with _opening:
-            before = [getattr(module, name) for module, name, _ in limits]
-            try:
-                for module, name, value in limits:
-                    setattr(module, name, value)
-                image = Image.open(path, formats=_PHOTOS)
-            finally:
-                for (module, name, _), value in zip(limits, before, strict=True):
-                    setattr(module, name, value)
-        with image:
-            yield image
-    except IpslibError:
-        raise
-    except UnidentifiedImageError as error:
-        raise IpslibError(
-            f"{path}: wanted an image ({', '.join(_PHOTOS)} or TIFF), got none that is known; save "
-            f"it as one of them, or {_AGAIN}."
-        ) from error
-    except Exception as error:  # every format has errors of its own
-        raise unreadable(path, error, _AGAIN) from error
+    """A file opened by Pillow, whose settings of the process do not count meanwhile: an image and
+    its comments may be large, since `check_piece` bounds it, and what is torn is never filled up.
+    """
+    with _pillow, ExitStack() as settings:
+        for module, name, value in _PILLOW_SETTINGS:
+            settings.callback(setattr, module, name, getattr(module, name))
+            setattr(module, name, value)
+        try:
+            with Image.open(path, formats=_PHOTOS) as image:
+                yield image
+        except IpslibError:
+            raise
+        except UnidentifiedImageError as error:
+            raise IpslibError(
+                f"{path}: wanted an image ({', '.join(_PHOTOS)} or TIFF), got none that is known; "
+                f"save it as one of them, or {_AGAIN}."
+            ) from error
+        except Exception as error:  # every format has errors of its own
+            raise unreadable(path, error, _AGAIN) from error
 
 
 def _orientation(image: Image.Image) -> int:
     """As EXIF says; viewers show a file whose EXIF is damaged as it is stored."""
     try:
-        turn = Image.Image.getexif(image).get(_ORIENTATION)  # PNG's own would decode the image
+        return _turn(Image.Image.getexif(image).get(_ORIENTATION))  # PNG's own would decode it
     except Exception:
-        turn = 1
-    return turn if turn in range(1, 9) else 1
+        return 1
+
+
+def _turn(stated: object) -> int:
+    return stated if stated in range(1, 9) else 1
 
 
 def tiff_source(
@@ -173,7 +169,8 @@ def tiff_source(
 def _samples(path: Path, page: "TiffPage") -> Samples:
     """What the samples of a page mean."""
     kind, extra, bits = page.photometric, page.extrasamples, page.bitspersample
-    known = page.samplesperpixel == _SAMPLES.get(kind, 0) + len(extra) and isinstance(bits, int)
+    known = page.dtype is not None and isinstance(bits, int)
+    known = known and page.samplesperpixel == _SAMPLES.get(kind, 0) + len(extra)
     if kind not in (_GREY, _INVERTED, _RGB):
         known = known and not extra
     elif _ALPHA.keys() & set(extra):
@@ -197,7 +194,7 @@ def _samples(path: Path, page: "TiffPage") -> Samples:
         palette=_colours(page.colormap) if kind == _PALETTE else None,
         inks=kind == _INKS,
         alpha=_ALPHA.get(extra[0], "") if extra else "",
-        orientation=page.tags.valueof(_ORIENTATION, 1),
+        orientation=_turn(page.tags.valueof(_ORIENTATION)),
     )
 
 
@@ -224,9 +221,6 @@ class TiffSource(ImageSource):
         self._pieces = tuple(-(-n // m) for n, m in zip(shape, self._piece_shape, strict=False))
         n_bytes = self._piece_shape[0] * self._piece_shape[1] * shape[2] * page.dtype.itemsize
         check_piece(self.name, n_bytes, _TILED)
-        if any(page.databytecounts):  # find a missing decoder before any work starts
-            first = next(i for i, n_bytes in enumerate(page.databytecounts) if n_bytes)
-            self._piece(*divmod(first % (self._pieces[0] * self._pieces[1]), self._pieces[1]))
 
     @property
     def blank(self) -> Tensor | None:
@@ -249,13 +243,14 @@ class TiffSource(ImageSource):
 
     def _copy(self, rows: slice, cols: slice, into: np.ndarray) -> None:
         length, width = self._piece_shape
-        for row, from_rows, to_rows in _spans(rows, length):
-            for col, from_cols, to_cols in _spans(cols, width):
-                into[to_rows, to_cols] = self._piece(row, col)[from_rows, from_cols]
-
-    def _piece(self, row: int, col: int) -> np.ndarray:
-        key = (self._file, self._level, row, col)
-        return PIECES.get(key, partial(self._decode, row, col))
+        for row in range(rows.start // length, -(-rows.stop // length)):
+            for col in range(cols.start // width, -(-cols.stop // width)):
+                key = (self._file, self._level, row, col)
+                piece = PIECES.get(key, partial(self._decode, row, col))
+                top, left = row * length - rows.start, col * width - cols.start
+                inside = piece[max(-top, 0) : len(into) - top, max(-left, 0) : into.shape[1] - left]
+                top, left = max(top, 0), max(left, 0)
+                into[top : top + len(inside), left : left + inside.shape[1]] = inside
 
     def _decode(self, row: int, col: int) -> np.ndarray:
         """Decode a tile or strip, (length, width, C)."""
@@ -285,31 +280,13 @@ class TiffSource(ImageSource):
         return np.full(shape[1:], page.nodata, page.dtype) if piece is None else piece[0]
 
 
-def _spans(wanted: slice, length: int) -> Iterator[tuple[int, slice, slice]]:
-    """The pieces under a range of pixels: number, the range in the piece, and in the result."""
-    for number in range(wanted.start // length, (wanted.stop - 1) // length + 1):
-        begin = max(wanted.start, number * length)
-        end = min(wanted.stop, (number + 1) * length)
-        yield (
-            number,
-            slice(begin - number * length, end - number * length),
-            slice(begin - wanted.start, end - wanted.start),
-        )
-
-
 def _check_whole(file: FileId, page: "TiffPage") -> None:
     """Find a torn file before any work starts."""
-    n_pieces, n_listed = prod(page.chunked), min(len(page.dataoffsets), len(page.databytecounts))
-    if n_listed < n_pieces:
+    n_pieces = prod(page.chunked)
+    listed = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:n_pieces]
+    if len(listed) < n_pieces or any(start + n > file.size for start, n in listed if n):
         raise IpslibError(
-            f"{file.path}: wanted {n_pieces} tiles or strips, got {n_listed}: the file is torn; "
-            f"{_TILED_OR_AGAIN}."
-        )
-    stored = zip(page.dataoffsets[:n_pieces], page.databytecounts[:n_pieces], strict=True)
-    end = max((offset + n_bytes for offset, n_bytes in stored if n_bytes), default=0)
-    if end > file.size:
-        raise IpslibError(
-            f"{file.path}: wanted {end} bytes, got {file.size}: the file is torn; "
+            f"{file.path}: wanted {n_pieces} tiles or strips, got a torn file that holds fewer; "
             f"{_TILED_OR_AGAIN}."
         )
 
@@ -334,10 +311,5 @@ def _open_page(path: Path, level: int) -> "TiffPage":
         raise IpslibError(
             f"{path}: wanted one image, got a stack of {levels[level].shape} "
             f"(axes {levels[level].axes}); save each image to a file of its own."
-        )
-    if page.dtype is None:
-        raise IpslibError(
-            f"{path}: wanted samples of 1 to 16 bits or floats, got {page.bitspersample} bits of "
-            f"an unknown type ({page.sampleformat}); save it anew as grey or RGB."
         )
     return page

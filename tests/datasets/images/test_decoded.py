@@ -9,7 +9,7 @@ import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, PngImagePlugin
+from PIL import Image, ImageFile, PngImagePlugin
 
 from ipslib.datasets.images import decoded as module
 from ipslib.datasets.images.decoded import PhotoSource, TiffSource, tiff_source
@@ -298,8 +298,11 @@ def test_an_image_is_decoded_once_while_the_cache_holds_it(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
-def test_a_torn_image_is_refused_by_name(tmp_path, suffix):
-    """Where the header is left, when its pixels are read; wherever it is torn."""
+@pytest.mark.parametrize("filled_up_elsewhere", [False, True])
+def test_a_torn_image_is_refused_by_name(tmp_path, monkeypatch, suffix, filled_up_elsewhere):
+    """Where the header is left, when its pixels are read; wherever it is torn, and whatever
+    another library has told Pillow."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", filled_up_elsewhere)
     Image.fromarray(IMAGE).save(tmp_path / f"a.{suffix}")
     stored = (tmp_path / f"a.{suffix}").read_bytes()
     for length in range(0, len(stored) - 20, 397):

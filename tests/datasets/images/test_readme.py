@@ -177,7 +177,7 @@ READ = {
         tiff(RGBA, samples(255), extrasamples=["unspecified"]),
     ],
     "TIFF, orientation": [
-        *(tiff(RGB, extratags=[(274, "H", 1, n, True)]) for n in range(1, 9)),
+        *(tiff(RGB, extratags=[(274, "H", 1, n, True)]) for n in (0, 9, *range(1, 9))),
         *(
             tiff(RGB, tile=(16, 32), compression="zlib", extratags=[(274, "H", 1, n, True)])
             for n in range(1, 9)
