@@ -46,8 +46,8 @@ class Samples(NamedTuple):
         if self.alpha == "straight":
             light = 1 - alpha * (1 - light)
         elif self.alpha:
-            light = np.minimum(light + 1 - alpha, 1)
-        return light
+            light = light + 1 - alpha
+        return light if isinstance(self.white, float) else np.minimum(light, 1)
 
 
 class ImageSource:

@@ -294,3 +294,14 @@ class TestPixels:
         train = OwnImages(describe_images(folder / "labels.csv", patch_size=10), "train")
         torn, no_number = sorted(train.skipped)
         assert "3.png" in torn and "5.png" in no_number and "row 390, column 17" in no_number
+
+    def test_every_image_of_real_boards_is_read(self, tmp_path, shared):
+        """Grey ones, and some that are stored as RGB."""
+        images = sorted((shared / "deeppcb" / "images").glob("*.jpg"))
+        if not images:
+            pytest.skip("../shared holds no images of circuit boards")
+        boards = [image.stem.rpartition("_")[2] for image in images]
+        pd.DataFrame({"image": images, "board": boards}).to_csv(tmp_path / "b.csv", index=False)
+        data = OwnImages(describe_images(tmp_path / "b.csv", patch_size=320), "train")
+        assert data.skipped == () and data.config.in_channels == 3
+        assert len(data) + len(OwnImages(data.config, "test")) == len(images)

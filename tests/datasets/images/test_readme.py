@@ -135,6 +135,7 @@ READ = {
         *(tiff(DEEP >> (16 - n), samples(2**n - 1), bitspersample=n) for n in range(9, 17)),
         tiff(DEEP[..., 0] >> 4, samples(4095), bitspersample=12, rowsperstrip=7),
         tiff(DEEP, samples(65535), byteorder=">", compression="lzw", predictor=True),
+        tiff(DEEP, samples(65535), byteorder=">", rowsperstrip=7),
     ],
     "TIFF, floats": [
         *(tiff(HALF.astype(kind), samples(1)) for kind in (np.float16, np.float32, np.float64)),
@@ -246,6 +247,8 @@ REFUSED = {
             for value in (255, -0.1, np.nan, np.inf)
         ),
         tiff(RGB.astype(np.float32)),
+        tiff(RGBA.astype(np.float32)),
+        tiff(RGBA.astype(np.float32), extrasamples=["assocalpha"]),
         tiff(np.where(RGB > 250, np.nan, HALF), compression="zlib"),
     ],
     "signed or complex numbers, more than 16 bits": [
