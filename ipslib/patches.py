@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ipslib.errors import IpslibError
 
+SPLITS = {"train": 0, "test": 1}  # of a data set; the numbers are in keys of random streams
+
 
 @attrs.frozen
 class PatchGrid:

@@ -37,16 +37,19 @@ seeds = [0, 1]  # of training: initial weights, order of images, order of patche
 overrides = {}  # any other field of RunConfig, for every run, such as {"lr": 0.0005}
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from IPython.display import Markdown, display
 
+from ipslib.arithmetic import VERSIONS, version_of
 from ipslib.config import ModelConfig
-from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
+from ipslib.datasets.megapixel_mnist.config import TASKS, MegapixelMNISTConfig, chance_level
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
-from ipslib.study.figures import grouped_bars
+from ipslib.study.figures import CHANCE_LINE, PUBLISHED, grouped_bars, level_colours
 from ipslib.study.gallery import example_row
 from ipslib.study.mask_phases import (
     PHASES,
@@ -56,10 +59,12 @@ from ipslib.study.mask_phases import (
     phase_table,
     survival,
 )
-from ipslib.study.published import load_published, published_accuracy
+from ipslib.study.published import REFERENCE, load_published, published_accuracy, published_curve
 from ipslib.study.published_configs import published_runs
+from ipslib.study.regenerated import repeats
 from ipslib.study.session import Study
-from ipslib.study.tables import show
+from ipslib.study.statistics import t_interval
+from ipslib.study.tables import long_form, show
 from ipslib.study.wording import effect_in_words, points
 
 # %%
@@ -216,6 +221,80 @@ for n_train, frame in frames.items():
 # %%
 for n_train, each in runs.items():
     study.save_figure(f"accuracy_{n_train}", arm_dots(each.frame))
+
+# %% [markdown]
+# ## The published run, replayed
+# The reference with 1000 images, at its own scale: the published log beside the records of it that
+# come with this checkout, whatever the profile. A run from the *published start* has the published
+# run's data, initial weights, and orders of images and patches; only dropout's draws are others,
+# since those came from a GPU. A start of our *own* shares none of these.
+
+# %%
+replayed = next(run for run in published_runs(start="published") if run.name == REFERENCE)
+records = repeats(replayed.config)
+log = published_curve().pivot(index="epoch", columns="task")
+first = {("published", 0): log["loss"].loc[1].to_dict()}  # losses by task in the first epoch
+log = pd.DataFrame({"loss": log["loss"].mean(axis=1), "accuracy": log["accuracy", "majority"]})
+curves = {("published", 0): log}
+ends = [published[published["name"] == REFERENCE].assign(run="published", seed=0)]
+parts = {"train.loss_parts.task": "loss", "train.accuracy.majority": "accuracy"}
+for record in records:
+    run = f"{record['config'].get('start', 'own')} start, arithmetic {version_of(record)}"
+    history = pd.json_normalize(record["history"]).set_index("epoch")
+    place = run, record["config"]["seed"]
+    curves[place] = history[list(parts)].rename(columns=parts)
+    first[place] = record["history"][0]["train"].get("task_losses", {})
+    ends.append(long_form([record]).assign(run=run))
+curves = pd.concat(curves, names=["run", "seed"])
+study.save_table("replay", curves.reset_index())
+said = [f"Arithmetic {version} changed: {VERSIONS[version]}." for version in list(VERSIONS)[1:]]
+if replayed.config.id not in [record["id"] for record in records]:
+    said.append("From the published start today's arithmetic has made no record yet.")
+Markdown("\n\n".join(said))
+
+# %%
+y_labels = {"loss": "training loss, mean of tasks", "accuracy": "training accuracy, majority (%)"}
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.8))
+shown = curves.reset_index().assign(accuracy=lambda each: 100 * each["accuracy"])
+colours = dict(zip(shown["run"].unique(), [PUBLISHED, *level_colours(4)[::-1]], strict=False))
+along = {"x": "epoch", "hue": "run", "units": "seed", "estimator": None, "palette": colours}
+for ax, (y, label) in zip(panels, y_labels.items(), strict=True):
+    sns.lineplot(shown, y=y, ax=ax, legend=y == "loss", **along)
+    ax.set_ylabel(label)
+panels[1].axhline(100 * chance_level("majority"), **CHANCE_LINE)
+study.save_figure("replay", figure)
+
+# %% [markdown]
+# Training loss by task in the first epoch, of the runs that tell it; then test accuracy in the
+# last. *Gap* is the largest difference of a run's mean training loss to the published one over
+# epochs 1 to 12, before other draws of dropout have led far apart; take-off is that on majority.
+
+# %%
+early = curves["loss"].unstack("epoch").loc[:, :12]
+gap = (early - early.loc["published"].iloc[0]).abs().max(axis=1)
+ends = pd.concat([each[["run", "seed", "task", "accuracy", "take_off_epoch"]] for each in ends])
+accuracy = ends.pivot(index=["run", "seed"], columns="task", values="accuracy")[list(TASKS)]
+take_off = ends[ends["task"] == "majority"].set_index(["run", "seed"])["take_off_epoch"]
+replay = pd.concat({"gap": gap, "take_off_epoch": take_off}, axis=1).join(100 * accuracy)
+replay = replay.reindex(list(first)).rename_axis(["run", "seed"])
+study.save_table("replay_ends", replay.reset_index())
+first = pd.DataFrame(first.values(), index=replay.index, columns=TASKS).dropna()
+display(show(first.map("{:.4f}".format).reset_index(), caption="training loss in epoch 1"))
+show(replay.reset_index(), caption="test accuracy in percent")
+
+# %%
+lines, theirs_end = [], replay.loc["published", "majority"].iloc[0]
+for run, each in replay.iloc[1:].groupby("run", sort=False):
+    difference = (each["majority"] - theirs_end) / 100
+    bounds = "one run: no interval"
+    if len(each) > 1:
+        bounds = f"95 % interval over {len(each)} seeds {points(*t_interval(difference))}"
+    lines.append(
+        f"*{run}*: majority {each['majority'].mean():.1f} %, {points(difference.mean())} from the "
+        f"published {theirs_end:.1f} % ({bounds}). Mean training loss stays within "
+        f"{each['gap'].max():.2f} of the published one over epochs 1 to 12."
+    )
+Markdown("\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)))
 
 # %% [markdown]
 # ## Reading

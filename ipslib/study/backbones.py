@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
-from urllib.request import Request, urlopen
 
 import attrs
 import pandas as pd
@@ -14,11 +13,10 @@ from ipslib.config import ModelConfig, RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.encoder import WeightsFile, build_encoder, weights_file
+from ipslib.paths import reachable
 from ipslib.study.comparisons import Arms
 from ipslib.study.published import published_accuracy
 from ipslib.study.session import Study
-
-_PATIENCE_S = 3
 
 
 class Obtainable(NamedTuple):
@@ -77,9 +75,9 @@ def obtainable(
 def _obtain(file: WeightsFile, fields: Mapping) -> bool:
     if file.path.is_file():
         return True
+    if not reachable(file.url):
+        return False
     try:
-        with urlopen(Request(file.url, method="HEAD"), timeout=_PATIENCE_S):
-            pass
         build_encoder(ModelConfig(encoder=fields["encoder"], weights=fields["weights"]), 1)
     except (OSError, IpslibError):
         return False

@@ -23,10 +23,9 @@ from ipslib.datasets.images.sources import SourceBatch, with_channels
 from ipslib.datasets.registry import run_config
 from ipslib.model.ips import IPSNet, evaluating
 from ipslib.patches import PatchBatch
-from ipslib.paths import changed_files, found, from_here, from_project, stamp
-from ipslib.runs.events import reporter
-from ipslib.runs.files import write_atomically
+from ipslib.paths import changed_files, found, from_here, from_project, stamp, write_atomically
 from ipslib.runs.one_run import train_and_record
+from ipslib.runs.progress import reporter
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import chosen_device
 from ipslib.study.maps import AttentionMap, attention_figure

@@ -65,7 +65,8 @@ def remeasure(store: RecordStore, records: Iterable[Mapping], **selection: objec
 
     Returns:
         Records as tables read them, with the changed configuration and what was measured now.
-        They have no history and no best epoch, and an id of their own: no run was made.
+        Their history is that of the training, without its evaluations; they have no best epoch,
+        and an id of their own: no run was made.
 
     Raises:
         IpslibError: for a field that the network's weights depend on, or a bad value.
@@ -100,6 +101,6 @@ def _measured(run: TrainedRun, config: RunConfig) -> dict:
         "id": f"{run.record['id']} as {config.id}",
         "name": run_name(config),
         "config": config.flat(),
-        "history": [],
+        "history": [row | {"test": None} for row in run.record["history"]],
         "result": run.record["result"] | result,
     }

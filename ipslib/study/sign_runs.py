@@ -14,8 +14,7 @@ from matplotlib.lines import Line2D
 
 from ipslib.datasets.synthetic import NOTE
 from ipslib.datasets.traffic_signs.annotations import CLASSES
-from ipslib.datasets.traffic_signs.classes import PUBLISHED_COUNTS
-from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
+from ipslib.datasets.traffic_signs.config import PUBLISHED_COUNTS, TrafficSignsConfig
 from ipslib.datasets.traffic_signs.dataset import TrafficSigns
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet, evaluating

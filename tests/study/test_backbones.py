@@ -7,6 +7,7 @@ import pytest
 from torch import nn
 from torchvision.models import ResNet18_Weights, ResNet50_Weights
 
+from ipslib import paths
 from ipslib.datasets.registry import run_config
 from ipslib.model.encoder import build_encoder
 from ipslib.study import backbones
@@ -26,7 +27,7 @@ def cache(tmp_path, monkeypatch):
         raise URLError("no network")
 
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setattr(backbones, "urlopen", offline)
+    monkeypatch.setattr(paths, "urlopen", offline)
     folder = tmp_path / "hub" / "checkpoints"
     folder.mkdir(parents=True)
     return folder
@@ -81,7 +82,7 @@ def test_each_file_is_asked_for_once(cache, monkeypatch):
         urls.append(request.full_url)
         raise URLError("no network")
 
-    monkeypatch.setattr(backbones, "urlopen", offline)
+    monkeypatch.setattr(paths, "urlopen", offline)
     asked({"a": {"x": V1, "y": V1}, "b": {"z": V1}}, pretrained=True)
     assert urls == [ResNet50_Weights.IMAGENET1K_V1.url]
 

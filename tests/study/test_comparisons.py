@@ -39,6 +39,7 @@ class Study:
             "name": "a run",
             "config": config.flat(),
             "provenance": {},
+            "history": [],
             "result": result | {"n_test": 100, "attention": found | random},
         }
 

@@ -42,7 +42,7 @@ def runs(store):
         config = TINY.replace(**fields)
         trained = train(config)
         records.append(make_record(config, trained, TIMING, "cpu"))
-        store.save(records[-1], trained.network)
+        store.run(config).save(records[-1], trained.network)
         frames.append(long_form(records[-1:]).assign(arm=arm))
     return ArmRuns(records, pd.concat(frames, ignore_index=True))
 

@@ -28,10 +28,10 @@ from ipslib.datasets.images.sources import (
     open_source,
     with_channels,
 )
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
+from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, integer, number
-from ipslib.patches import MixedBatch
+from ipslib.patches import SPLITS, MixedBatch
 from ipslib.paths import Stamp, digest_of, found, from_project, inside_project, stamp
 
 
