@@ -39,7 +39,7 @@ def test_predictions_are_named_and_sure(trained, tmp_path):
     assert table["predicted"].tolist() == ["bright", "bright"]
     assert (table["bright"] + table["dim"]).tolist() == pytest.approx([1, 1])
     assert table["bright"].iloc[0] == pytest.approx(table["bright"].iloc[1], abs=1e-5)
-    with pytest.raises(IpslibError, match="wanted 1 channels as in training, got 3"):
+    with pytest.raises(IpslibError, match="wanted 1 channels, got 3"):
         trained.predict([np.zeros((40, 40, 3), np.uint8)])
 
 
