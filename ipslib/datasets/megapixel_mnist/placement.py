@@ -1,4 +1,4 @@
-"""Where objects lie on the canvas."""
+"""What lies where on the canvas: in layouts of our own, and in those of the published runs."""
 
 from functools import cached_property
 from typing import NamedTuple

@@ -35,7 +35,6 @@ class TrafficSignsConfig:
     standin_shares: str = choice("published", ("published", "equal"))  # of the classes
 
     kind = "traffic_signs"
-    tasks = ("sign",)
     in_channels = 3
 
     def __attrs_post_init__(self) -> None:
@@ -49,7 +48,7 @@ class TrafficSignsConfig:
     @property
     def n_classes(self) -> dict[str, int]:
         """Outputs by task."""
-        return dict.fromkeys(self.tasks, len(CLASSES))
+        return {"sign": len(CLASSES)}
 
     @property
     def is_synthetic(self) -> bool:

@@ -40,8 +40,7 @@ from ipslib.datasets.traffic_signs.photographs import (
     read_photograph,
 )
 from ipslib.datasets.traffic_signs.synthetic import write_synthetic
-from ipslib.errors import IpslibError
-from ipslib.fields import choice
+from ipslib.errors import IpslibError, did_you_mean
 from ipslib.patches import SPLITS, PatchGrid
 from ipslib.paths import DATA_ROOT_VARIABLE, data_root
 
@@ -65,10 +64,10 @@ class TrafficSigns:
 
     uneven = True
     config: TrafficSignsConfig
-    split: str = choice("train", tuple(SPLITS))
-    examples: tuple[Example, ...] = attrs.field(kw_only=True, repr=False)
-    report: ReadReport = attrs.field(kw_only=True, repr=False)
-    folder: Path = attrs.field(kw_only=True, repr=False)
+    split: str
+    examples: tuple[Example, ...] = attrs.field(repr=False)
+    report: ReadReport = attrs.field(repr=False)
+    folder: Path = attrs.field(repr=False)
     _moment: tuple[int, int] | None = attrs.field(default=None, kw_only=True)  # seed and epoch
 
     def __len__(self) -> int:
@@ -157,6 +156,8 @@ def load_traffic_signs(
         IpslibError: when the photographs are not there or none is sound, or when the folder holds
             the real ones where drawn ones were asked for, or the other way round.
     """
+    if split not in SET_OF:
+        raise IpslibError(f"split: unknown {split!r}{did_you_mean(split, SET_OF)}.")
     if folder is None:
         folder = signs_folder(config)
         if config.is_synthetic:
@@ -165,11 +166,10 @@ def load_traffic_signs(
             write_synthetic(folder, n_train, n_test, size=config.standin_size, shares=shares)
     folder = Path(folder)
     _check_folder(folder, config)
-    signs = TrafficSigns(config, split, examples=(), report=None, folder=folder)
     whole = _read_set_once(folder / SET_OF[split], _stamp(folder / SET_OF[split]))
     is_thinned = split == "train" or config.thin_test
     examples = thinned(whole.examples, config.fraction) if is_thinned else whole.examples
-    return attrs.evolve(signs, examples=examples, report=whole.report)
+    return TrafficSigns(config, split, examples, whole.report, folder)
 
 
 def signs_folder(config: TrafficSignsConfig) -> Path:
