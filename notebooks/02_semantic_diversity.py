@@ -41,6 +41,7 @@ from IPython.display import Markdown, display
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.metrics import measure_heads
+from ipslib.study import arm_finding, published_row
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.figures import grouped_bars
@@ -199,6 +200,16 @@ study.save_figure("heads", figure)
 # %%
 for size, each in runs.items():
     study.save_figure(f"attention_{size}px", attention_against_accuracy(each.frame))
+
+# %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+row = published_row(table)
+size = digit_sizes[0] if row is None else row["digit_size"]
+compared = f"{{arm}}, against {reference} ({{digit_size}} px)"
+study.finding(arm_finding(row, compared), figure=f"accuracy_{size}px")
 
 # %% [markdown]
 # ## Reading

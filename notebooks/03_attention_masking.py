@@ -44,6 +44,7 @@ from IPython.display import Markdown, display
 from ipslib.config import ModelConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.study import arm_finding, published_row
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.figures import grouped_bars
@@ -216,6 +217,23 @@ for n_train, frame in frames.items():
 # %%
 for n_train, each in runs.items():
     study.save_figure(f"accuracy_{n_train}", arm_dots(each.frame))
+
+# %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+summary = pd.concat(tables, names=["n_train"]).reset_index("n_train")
+row = published_row(summary[summary["arm"].str.endswith(": both")])
+finding = None
+if row is not None:
+    name, size = row["arm"].removesuffix(": both"), row["n_train"]
+    part = loss[(loss["masking"] == name) & (loss["n_train"] == size)].iloc[0]
+    note = f"Masked in training alone {points(part['training'])}; due to evaluation "
+    note += f"{points(part['due_to_evaluation'])}."
+    compared = f"{name}, in training and evaluation, against no masking"
+    finding = arm_finding(row, compared, note=note)
+study.finding(finding, figure=f"phases_{train_sizes[0] if row is None else size}")
 
 # %% [markdown]
 # ## Reading

@@ -55,6 +55,7 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 import pandas as pd
 from IPython.display import Markdown, display
 
+from ipslib.study import arm_finding
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import headline
 from ipslib.study.backbone_figures import accuracy_against_cost
@@ -150,12 +151,29 @@ for i, (_, rows) in enumerate(frame.groupby(**by_comparison)):
     study.save_figure(f"attention_{i}", attention_against_accuracy(rows))
 
 # %% [markdown]
-# ## Reading
+# ## The finding
+# What the summary (notebook 99) says of this question.
 
 # %%
 flags = frame.drop_duplicates(["comparison", "arm"])[["comparison", "arm", "frozen", "weights"]]
 majority = effects[effects["task"] == "majority"].merge(flags, on=["comparison", "arm"])
 frozen = majority[majority["frozen"]]
+finished = table[table["complete"]]
+fixed = finished[finished["encoder"] == "resnet50"]
+rows = frozen.dropna(subset="effect").sort_values(
+    "weights", key=lambda w: w == "none", kind="stable"
+)
+row = next((each for _, each in rows.iterrows()), None)  # with ImageNet weights where that was run
+note = "The published encoder was frozen with ImageNet weights"
+if row is not None and row["weights"] == "none":
+    note += ", ours with random ones: only direction compares"
+more = {"published": fixed["effect"].mean(), "note": f"{note}."}
+study.finding(arm_finding(row, "{arm}, against the trained encoder", **more), figure="arms_0")
+
+# %% [markdown]
+# ## Reading
+
+# %%
 told = "; ".join(
     f"**{row['arm']}** touches {100 * row['roi_recall']:.0f} % of the digits with the patches that "
     f"it keeps, {row['times_random']:.1f} times what random ones would, and is right about the "
@@ -164,8 +182,6 @@ told = "; ".join(
 )
 
 # %%
-finished = table[table["complete"]]
-fixed = finished[finished["encoder"] == "resnet50"]
 begun = finished[(finished["encoder"] == "resnet18") & (finished["weights"] != "none")]
 begun = begun.groupby("n_train")["effect"].mean()
 slow = "; ".join(majority.loc[majority["train_accuracy"] < 3 * majority["chance"], "arm"]) or "none"

@@ -1,1 +1,25 @@
-"""What is said of runs: tables, statistics, figures, findings."""
+"""What is said of runs: tables, statistics, figures, findings.
+
+Notebooks import from here; a name's module is imported when the name is first asked for.
+"""
+
+from importlib import import_module
+
+_NAMES = {
+    "arms": "arm_table headline published_arms run_arms",
+    "figures": "DIAMOND GREY INK",
+    "findings": "arm_finding Finding load_findings per_doubling published_row "
+    "slope_finding AGREES DISAGREES OPEN",
+    "session": "Study",
+    "statistics": "rising_trend t_interval",
+    "tables": "long_form show summarise",
+    "wording": "effect_in_words points",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

@@ -6,9 +6,12 @@ from ipslib.errors import IpslibError, did_you_mean
 
 
 def points(*shares: float) -> str:
-    """Differences of shares as signed points: "−12 points" for −0.123, "−12 to +3 points"."""
-    said = " to ".join(f"{100 * share:+.0f}" for share in shares)
-    return f"{said} points".replace("-", "−")
+    """Differences of shares as signed points: "−12 points" for −0.123, "−12 to +3 points"; a dash
+    for what is blank."""
+    if any(map(pd.isna, shares)):
+        return "–"
+    rounded = [round(100 * share) for share in shares]  # whole numbers have no "-0"
+    return " to ".join(f"{n:+d}" if n else "0" for n in rounded).replace("-", "−") + " points"
 
 
 def effect_in_words(table: pd.DataFrame, arm: str, task: str = "majority") -> str:

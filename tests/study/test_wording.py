@@ -16,9 +16,9 @@ TABLE = pd.DataFrame(
 
 
 def test_differences_are_signed_points():
-    assert [points(share) for share in (-0.123, 0.0, 0.996)] == [
+    assert [points(share) for share in (-0.123, -0.0035, 0.996)] == [
         "−12 points",
-        "+0 points",
+        "0 points",
         "+100 points",
     ]
     assert points(-0.7, 0.08) == "−70 to +8 points"
