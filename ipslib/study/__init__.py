@@ -6,14 +6,14 @@ Notebooks import from here; a name's module is imported when the name is first a
 from importlib import import_module
 
 _NAMES = {
-    "arms": "arm_table headline published_arms run_arms",
+    "arms": "arm_table effect_in_words found_digits headline published_beside run_arms "
+    "run_comparisons",
     "figures": "DIAMOND GREY INK",
     "findings": "arm_finding Finding load_findings per_doubling published_row "
     "slope_finding AGREES DISAGREES OPEN",
     "session": "Study",
-    "statistics": "rising_trend t_interval",
-    "tables": "long_form show summarise",
-    "wording": "effect_in_words points",
+    "statistics": "interaction_table rising_trend t_interval",
+    "tables": "long_form points show summarise",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)

@@ -12,7 +12,7 @@ import statsmodels.api as sm
 
 from ipslib.runs.files import write_atomically
 from ipslib.study.statistics import CONFIDENCE
-from ipslib.study.wording import points
+from ipslib.study.tables import points
 
 AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot be told"
 _TASK = "majority"

@@ -79,6 +79,11 @@ class Study:
         return self.base.data.source
 
     @property
+    def same_scale(self) -> bool:
+        """Whether runs have the published study's scale, so that levels can be compared too."""
+        return self.profile == "paper" and not self._overrides
+
+    @property
     def _of(self) -> str:
         return "digits" if isinstance(self.base.data, MegapixelMNISTConfig) else "data"
 
