@@ -76,7 +76,7 @@ def asked(monkeypatch, tmp_path, mnist_root):
     monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(Study, "run", run)
     monkeypatch.setattr(Study, "save_figure", lambda *_: None)
-    monkeypatch.setattr(backbones, "_obtain", lambda *_: True)  # no weights are downloaded
+    monkeypatch.setattr(backbones, "obtain_weights", lambda _: True)  # no weights are downloaded
     for found in pkgutil.iter_modules(ipslib.study.__path__):
         module = importlib.import_module(f"ipslib.study.{found.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):

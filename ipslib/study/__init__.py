@@ -6,11 +6,16 @@ Notebooks import from here; a name's module is imported when the name is first a
 from importlib import import_module
 
 _NAMES = {
+    "arm_figures": "arm_colours arm_dots attention_against_accuracy",
     "arms": "arm_table effect_in_words found_digits headline published_beside run_arms "
     "run_comparisons",
-    "figures": "DIAMOND GREY INK",
+    "backbones": "cost_table obtain_weights",
+    "figures": "CHANCE_LINE DIAMOND GREY INK grouped_bars learning_curves row_legend",
     "findings": "arm_finding Finding load_findings per_doubling published_row "
     "slope_finding AGREES DISAGREES OPEN",
+    "gallery": "example_row image_row map_of_image",
+    "published": "load_published published_accuracy",
+    "remeasure": "remeasure trained_runs",
     "session": "Study",
     "statistics": "interaction_table rising_trend t_interval",
     "tables": "long_form points show summarise",
