@@ -15,7 +15,7 @@ _NAMES = {
     "slope_finding AGREES DISAGREES OPEN",
     "gallery": "example_row image_row map_of_image",
     "published": "load_published published_accuracy",
-    "remeasure": "remeasure trained_runs",
+    "remeasure": "evaluate_again trained_runs",
     "session": "Study",
     "statistics": "interaction_table rising_trend t_interval",
     "tables": "long_form points show summarise",
