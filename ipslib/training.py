@@ -21,7 +21,8 @@ from ipslib.metrics import (
 )
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 from ipslib.patches import Dataset, LabelledBatch, MixedBatch, PatchBatch
-from ipslib.runtime import keep_freed_memory, moved, prefetched, prepare
+from ipslib.runtime import chosen_device, keep_freed_memory, moved, prefetched, prepare
+from ipslib.selection import NotFiniteScoreError
 
 _EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time
 
@@ -162,9 +163,11 @@ def train(
     Raises:
         DivergenceError: when the loss is no longer finite.
         SnapshotError: when the snapshot does not fit.
+        IpslibError: for a device that is not there.
     """
     settings = config.training
     keep_freed_memory()
+    device = chosen_device(device)
     prepare(device)
     state = TrainingState(config, device=device)
     if snapshot is not None:
@@ -177,8 +180,12 @@ def train(
         row["seconds"] = round(time.perf_counter() - start, 3)
         orders = state.evaluation_generator(test_set, settings.batch_size)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
-            test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
-            _check_finite(test.loss, settings, f"on the test set after epoch {epoch}")
+            where = f"on the test set after epoch {epoch}"
+            try:
+                test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
+                _check_finite(test.loss)
+            except NotFiniteScoreError as error:
+                raise _diverged(settings, where) from error
             row["test"] = {
                 "loss": test.loss,
                 "accuracy": test.accuracy,
@@ -201,27 +208,34 @@ def _train_epoch(
     tally = Tally()
     steps = state.draw_training_order(len(train_set)).split(settings.batch_size)
     make = batch_maker(train_set, network.device)
-    for step, batch in enumerate(prefetched(make, (step.tolist() for step in steps))):
-        rate = learning_rate((epoch - 1) * len(steps) + step + 1, len(steps), settings)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        output, losses, labels = forward_step(network, batch, settings, state.generator)
-        optimiser.zero_grad()
-        losses.total.backward()
-        optimiser.step()
-        tally.add(output.logits, labels, losses)
-    means = tally.means()
-    where = f"in epoch {epoch}, step {tally.first_not_finite()} of {len(steps)}"
-    _check_finite(means["loss"], settings, where)
+    try:
+        for step, batch in enumerate(prefetched(make, (step.tolist() for step in steps))):
+            rate = learning_rate((epoch - 1) * len(steps) + step + 1, len(steps), settings)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            output, losses, labels = forward_step(network, batch, settings, state.generator)
+            optimiser.zero_grad()
+            losses.total.backward()
+            optimiser.step()
+            tally.add(output.logits, labels, losses)
+        means = tally.means()
+        _check_finite(means["loss"])
+    except NotFiniteScoreError as error:
+        step = tally.first_not_finite() or len(tally.totals) + 1
+        raise _diverged(settings, f"in epoch {epoch}, step {step} of {len(steps)}") from error
     return means
 
 
-def _check_finite(loss: float, settings: TrainingConfig, where: str) -> None:
+def _check_finite(loss: float) -> None:
     if not math.isfinite(loss):
-        raise DivergenceError(
-            f"the loss is no longer finite {where} (lr {settings.lr:g}, precision "
-            f"{settings.precision}); lower lr or the loss weights, or use precision fp32."
-        )
+        raise NotFiniteScoreError(f"the loss is {loss}.")
+
+
+def _diverged(settings: TrainingConfig, where: str) -> DivergenceError:
+    return DivergenceError(
+        f"the loss is no longer finite {where} (lr {settings.lr:g}, precision "
+        f"{settings.precision}); lower lr or the loss weights, or use precision fp32."
+    )
 
 
 def forward_step(

@@ -19,15 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import yaml
 from tabulate import tabulate
 
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.paths import project_root
+from ipslib.paths import found
 from ipslib.runs.files import Layout
 from ipslib.runs.naming import run_name
-from ipslib.runs.profiles import base_config, check_profile, load_parameters
+from ipslib.runs.profiles import base_config, check_profile, load_parameters, read_settings
 from ipslib.runs.records import RecordStore
 from ipslib.runs.schedule import Outcome, local_way, run_outcomes
 
@@ -61,9 +60,11 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
     Raises:
         IpslibError: for a missing file, an unknown key, or nothing to do.
     """
-    name, said = ("the sweep", source) if isinstance(source, Mapping) else _load(Path(source))
-    if not isinstance(said, Mapping):
-        raise IpslibError(f"{name} must hold 'name: value' lines, of {', '.join(_KEYS)}.")
+    if isinstance(source, Mapping):
+        name, said = "the sweep", source
+    else:
+        path = found(source)
+        name, said = path.name, read_settings(path, path.name)
     for key in said:
         if key not in _KEYS:
             raise IpslibError(f"{name}: unknown key {key!r}{did_you_mean(str(key), _KEYS)}.")
@@ -154,18 +155,6 @@ def _sweep_notebook(sweep: Sweep) -> Swept:
         told = (done.error or str(layout.folder)).splitlines()[0]  # the notebook has the rest
         rows.append({"setting": shown, "state": done.state, "where to look": told})
     return Swept(rows, [], sum(row["state"] == "failed" for row in rows))
-
-
-def _load(path: Path) -> tuple[str, Any]:
-    """A file's name and content; its path may start at the current directory or the project."""
-    found = path if path.is_file() else project_root() / path
-    if not found.is_file():
-        raise IpslibError(f"there is no sweep file at {path}.")
-    try:
-        return path.name, yaml.safe_load(found.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise IpslibError(f"{path.name} is not valid YAML: {reason}") from error
 
 
 def _mapping(name: str, key: str, value: Any) -> dict[str, Any]:

@@ -22,7 +22,14 @@ from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 from ipslib.patches import MixedBatch, PatchBatch, device_of
 from ipslib.runtime import is_accelerator, moved
-from ipslib.selection import Selection, attention_scores, joined, not_blank, select_patches
+from ipslib.selection import (
+    Selection,
+    attention_scores,
+    check_finite,
+    joined,
+    not_blank,
+    select_patches,
+)
 
 _SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves
 
@@ -62,7 +69,10 @@ class IPSNet(nn.Module):
             dropout=config.dropout,
             attn_dropout=config.attn_dropout,
         )
-        self.heads = nn.ModuleDict({task: nn.Linear(dim, n) for task, n in n_classes.items()})
+        self.tasks = tuple(n_classes)
+        self.heads = nn.ModuleDict(
+            {_module_name(task): nn.Linear(dim, n) for task, n in n_classes.items()}
+        )
         self.precision = torch.float32
         self._selecting = FoldedEncoder(self.encoder)
         self._norms = [m for m in self.encoder.modules() if isinstance(m, RepeatBatchNorm2d)]
@@ -116,14 +126,19 @@ class IPSNet(nn.Module):
         Args:
             batch: B images as patches; one of fewer than M patches keeps all of them.
             generator: of the visiting order and the masking; on the CPU.
+
+        Raises:
+            NotFiniteError: for a patch with NaN or infinity; it names image and patch.
         """
         selection = self.select(batch, generator=generator)
         image, index = selection.pairs()
         place = device_of(batch)
         patches = batch.read(image.to(place), index.to(place))
+        if selection.scores is None:  # else they were seen when they were selected
+            check_finite(batch, image, index, patches)
         embeddings = self._at_position(self._embed_kept(patches), index)
         pooled = self.pool(selection.by_image(embeddings), selection.real)
-        heads = self.heads.items()
+        heads = list(zip(self.tasks, self.heads.values(), strict=True))
         return IPSOutput(
             logits={t: head(pooled.tokens[:, i]) for i, (t, head) in enumerate(heads)},
             branch_logits={t: head(pooled.branches[:, :, i]) for i, (t, head) in enumerate(heads)},
@@ -167,6 +182,13 @@ class IPSNet(nn.Module):
             mask = partial(mask_logits, **drop)
             return lambda logits: attention_scores(mask(logits))
         return lambda logits: mask_scores(attention_scores(logits), **drop)
+
+
+def _module_name(task: str) -> str:
+    """A task's name where torch takes it for a module: not `type`, `keys` or `tumor.grade`."""
+    if task and task[0] != "<" and "." not in task and not hasattr(nn.ModuleDict(), task):
+        return task
+    return f"<{task.replace('.', '>')}>"
 
 
 @contextmanager

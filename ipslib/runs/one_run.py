@@ -16,6 +16,7 @@ from ipslib.runs.memory import peak_memory_mb, reset_peak_memory
 from ipslib.runs.naming import run_name
 from ipslib.runs.provenance import make_failure, make_record
 from ipslib.runs.records import RecordStore
+from ipslib.runtime import chosen_device
 from ipslib.training import DivergenceError, SnapshotError, TrainingState, train
 
 CHECKPOINT_VARIABLE, CHECKPOINT_SECONDS = "IPSLIB_CHECKPOINT_SECONDS", 60.0
@@ -62,9 +63,11 @@ def train_and_record(
     Raises:
         RunFailed: diverged, out of memory, disk full, files not readable or writable.
         OutOfTime: the next epoch would end after the deadline, or another process has the run.
+        IpslibError: for a device that is not there.
     """
     if checkpoint_seconds is None:
         checkpoint_seconds = _chosen_interval()
+    device = chosen_device(device)
     with _failures_told(config), _locked(config, store, deadline, report):
         with _files_told(config, store):
             record = store.find(config)

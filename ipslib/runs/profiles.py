@@ -19,6 +19,7 @@ PROFILES = ("smoke", "quick", "paper")
 AUTO = "auto"  # of `digits`
 
 _NOTEBOOK = re.compile(r"\d\d_\w+\.py")
+_OTHER_BASE = re.compile(r"[+-]?(0[0-9_]+|.*:.*)")  # 010 is eight, 1:30 is ninety
 _TEXT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -96,9 +97,52 @@ def parse_value(text: str) -> Any:
     if _TEXT_NUMBER.fullmatch(text):
         return float(text)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
+    except yaml.constructor.ConstructorError as error:
+        raise IpslibError(f"{text}: {error.problem}.") from error
     except yaml.YAMLError:
         return text
+
+
+def read_settings(path: Path, name: str) -> dict[str, Any]:
+    """Read a YAML file of `name: value` lines; an empty one has none.
+
+    Raises:
+        IpslibError: when it is no YAML, holds something else, or a value twice.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise IpslibError(f"{name} is not valid YAML: {reason}") from error
+    if not isinstance(values, dict | None):
+        raise IpslibError(f"{name} must hold 'name: value' lines, got a {type(values).__name__}")
+    return values or {}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, but for what it drops or changes without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"wanted {key.value!r} once, got it twice; delete one of them"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if _OTHER_BASE.fullmatch(node.value):
+            problem = f"wanted a number, got {node.value!r}, which YAML reads as " + (
+                f"{super().construct_yaml_int(node)}; write that, or put it into quotes"
+            )
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _load(profile: str, stem: str, root: Path | None) -> dict[str, Any]:
@@ -106,13 +150,7 @@ def _load(profile: str, stem: str, root: Path | None) -> dict[str, Any]:
     path = (root or project_root()) / name
     if not path.is_file():
         raise IpslibError(f"{name} is missing: it holds what the profile {profile!r} sets")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise IpslibError(f"{name} is not valid YAML: {reason}") from error
-    if not isinstance(values, dict):
-        raise IpslibError(f"{name} must hold 'name: value' lines, got a {type(values).__name__}")
+    values = read_settings(path, name)
     for key, value in values.items():
         _refuse_text_number(name, key, value)
     return values

@@ -10,14 +10,17 @@ _NAMES = {
     "arms": "arm_table effect_in_words found_digits headline published_beside run_arms "
     "run_comparisons",
     "backbones": "cost_table obtain_weights",
-    "figures": "CHANCE_LINE DIAMOND GREY INK grouped_bars learning_curves row_legend",
+    "figures": "CHANCE_LINE DIAMOND GREY INK PUBLISHED grouped_bars learning_curves level_colours "
+    "row_legend",
     "findings": "arm_finding Finding load_findings per_doubling published_row "
     "slope_finding AGREES DISAGREES OPEN",
     "gallery": "example_row image_row map_of_image",
-    "published": "load_published published_accuracy",
+    "published": "load_published published_accuracy published_curve REFERENCE",
+    "published_configs": "CATEGORIES published_runs",
+    "regenerated": "repeats",
     "remeasure": "evaluate_again trained_runs",
     "session": "Study",
-    "statistics": "interaction_table rising_trend t_interval",
+    "statistics": "correlation interaction_table rising_trend t_interval",
     "tables": "long_form points show summarise",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

@@ -12,7 +12,7 @@ from scipy import stats
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.session import Study
 from ipslib.study.statistics import CONFIDENCE, SEEDS_WITH_OWN_SPREAD, paired_difference
-from ipslib.study.tables import long_form, points, summarise
+from ipslib.study.tables import TAKE_OFF, long_form, points, summarise, with_published_means
 
 Arms = Mapping[str, Mapping[str, object]]  # {label: fields of RunConfig that differ from the base}
 
@@ -20,8 +20,9 @@ _NO_EFFECT = {"effect_low": np.nan, "effect_high": np.nan, "effect_interval": ""
 _BALANCED = "balanced_accuracy"
 _HEADLINE = (
     *("arm", "n", "mean", "low", "high", "chance", _BALANCED),
-    *("effect", "effect_low", "effect_high"),
+    *("effect", "effect_low", "effect_high", *TAKE_OFF),
     *("roi_recall", "times_random", "published", "published_effect", "difference"),
+    *("published_took_off", "published_take_off_epoch"),
 )
 
 
@@ -118,7 +119,8 @@ def arm_table(
           corrected for the number of arms;
         - `roi_recall`, `times_random` (that over its value at random), `entropy`, and
           `balanced_accuracy` where the runs have it;
-        - `published`, `n_published`, `published_effect`, and `difference` (ours - theirs).
+        - the columns of `with_published_means`, `published_effect`, and `difference` (ours -
+          theirs).
 
     Raises:
         IpslibError: the reference is none of the arms.
@@ -277,10 +279,7 @@ def _attention(frame: pd.DataFrame) -> pd.DataFrame:
 def _add_published(
     table: pd.DataFrame, published: pd.DataFrame, *, same_scale: bool
 ) -> pd.DataFrame:
-    keys = ["arm", "task"]
-    theirs = published.groupby(keys)["accuracy"].agg(published="mean", n_published="size")
-    table = table.merge(theirs.reset_index(), on=keys, how="left")
-    table["n_published"] = table["n_published"].fillna(0).astype(int)
+    table = with_published_means(table, published, ["arm", "task"])
     is_reference = table["arm"] == table["arm"].iloc[0]
     reference = table[is_reference].set_index("task")["published"]
     table["published_effect"] = table["published"] - table["task"].map(reference)

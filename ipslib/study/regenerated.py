@@ -1,9 +1,13 @@
-"""How many of the published runs have a record, category by category, and the README's table."""
+"""Which of the published runs have a record: the repeats of one, how many of each category, and the
+README's table."""
 
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from ipslib.arithmetic import version_of
+from ipslib.config import RunConfig
+from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.runs.files import Layout, write_atomically
 from ipslib.runs.precision import in_found_precision
@@ -11,6 +15,7 @@ from ipslib.runs.records import RecordStore
 from ipslib.study.published_configs import CATEGORIES, in_o2i_figure, published_runs
 
 _FIGURE, _OTHERS = "O2I_datasize: its figure", {"O2I_datasize": "O2I_datasize: others"}
+_OF_REPEATS = ("start", "seed")  # what repeats of one run may differ in
 _BEGIN = "<!-- made by: python -m ipslib queue --readme -->\n"
 _END = "<!-- end of what was made -->\n"
 
@@ -22,6 +27,22 @@ class Regenerated(NamedTuple):
     done: int
     earlier: int
     planned: int
+
+
+def repeats(config: RunConfig, store: RecordStore) -> list[dict]:
+    """The records of a run whatever its start, its seed and the arithmetic: those from the
+    published start first, then the latest arithmetic, by seed."""
+
+    def setting(of: RunConfig) -> dict[str, object]:
+        return {name: value for name, value in of.flat().items() if name not in _OF_REPEATS}
+
+    found = {}
+    for record in store.all():
+        own = run_config(record["config"])
+        if setting(own) == setting(config):
+            place = (not own.published_start, -version_of(record), own.training.seed)
+            found[place, record["id"]] = record
+    return [found[place] for place in sorted(found)]
 
 
 def regenerated(store: RecordStore) -> dict[str, Regenerated]:

@@ -21,6 +21,7 @@ SEEDS_WITH_OWN_SPREAD = 5  # with fewer, settings share their spread
 _RESAMPLES = 9999
 _N_TERMS = 4  # of the interaction model
 _LEAST_SPREAD = 1e-12  # where no spread was seen, scipy's bounds would be nan
+_BY_LUCK = 0.999  # quantile of what a constant answer scores
 
 
 class Interval(NamedTuple):
@@ -71,6 +72,63 @@ class Interaction(NamedTuple):
     p: float
     n_runs: int
     errors: str
+
+
+class Correlation(NamedTuple):
+    """Pearson's r over `n` runs with its interval, blank where too few are left to tell."""
+
+    n: int
+    r: float
+    r_low: float
+    r_high: float
+
+
+def take_off_epoch(
+    epochs: Sequence[int], accuracy: Sequence[float], *, n_train: int, share: float
+) -> float:
+    """The epoch at which learning takes off: the first from which on, to the last, training
+    accuracy lies above what a constant answer reaches by luck (binomial, p < 0.001).
+
+    Args:
+        epochs: in their order; accuracy: on the training set in each.
+        n_train: images in the training set.
+        share: of the most frequent answer. The study takes the share that the task's rule gives
+            it, for own and published runs alike, so that a record tells it without its data; in
+            every published training set the most frequent answer itself stays below the bound.
+
+    Returns:
+        The epoch, nan where the last is not above: the run did not take off.
+    """
+    least = stats.binom.ppf(_BY_LUCK, n_train, share)
+    n_right = np.rint(np.asarray(accuracy, float) * n_train)  # logs round to four digits
+    epoch = np.nan
+    for at, right in zip(reversed(epochs), reversed(n_right), strict=True):
+        if not right > least:
+            break
+        epoch = float(at)
+    return epoch
+
+
+def correlation(frame: pd.DataFrame, x: str, y: str, *, within: Sequence[str] = ()) -> Correlation:
+    """Pearson's r of two columns with Fisher's interval.
+
+    Args:
+        frame: one row per run; rows where x or y is blank are left out.
+        within: columns that make a setting: r is then of the deviations from each setting's mean,
+            over the settings of two runs or more, and every setting costs a degree of freedom.
+    """
+    runs = frame.dropna(subset=[x, y])
+    setting = runs.groupby(list(within) or np.zeros(len(runs)), dropna=False)
+    left = runs[[x, y]] - setting[[x, y]].transform("mean")
+    left = left[setting[x].transform("size") > 1]
+    n, freedom = len(left), len(left) - int((setting.size() > 1).sum()) - 2
+    if n < 2 or (left.abs().max() < _LEAST_SPREAD).any():
+        return Correlation(n, np.nan, np.nan, np.nan)
+    r, low, high = float(left[x].corr(left[y])), np.nan, np.nan
+    if freedom > 0 and abs(r) < 1:
+        reach = stats.norm.ppf((1 + CONFIDENCE) / 2) / np.sqrt(freedom)
+        low, high = map(float, np.tanh([np.arctanh(r) - reach, np.arctanh(r) + reach]))
+    return Correlation(n, r, low, high)
 
 
 def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:

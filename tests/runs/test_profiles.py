@@ -62,6 +62,10 @@ def test_parameters_and_base_are_read_from_the_profile(two, project):
         ("rates: [1.0e-3, 1e4]", "rates is '1e4'"),
         ("- 1\n- 2", "got a list"),
         ("a: [1", "not valid YAML"),
+        ("seeds: [0]\nseeds: [1]", "'seeds'"),  # else the first is dropped without a word
+        ("grid: {seed: 1, rate: 2, 'seed': 1}", "'seed'"),
+        ("seed: 010", "'010', which YAML reads as 8"),
+        ("minutes: [1:30]", "'1:30', which YAML reads as 90"),
     ],
 )
 def test_files_that_would_mislead_a_notebook_are_refused(two, project, text, complaint):
@@ -85,6 +89,18 @@ def test_a_profile_without_a_file_for_the_notebook_is_refused(two):
 def test_values_of_the_command_line_have_their_types(text, value):
     assert parse_value(text) == value
     assert type(parse_value(text)) is type(value)
+
+
+@pytest.mark.parametrize("text", ["{epochs: 5, epochs: 6}", "010"])
+def test_values_that_would_mislead_are_refused(text):
+    with pytest.raises(IpslibError):
+        parse_value(text)
+
+
+def test_files_may_share_values_by_merging(two, project):
+    project.set("quick", "01_o2i_datasize", "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: *a}\n")
+    values = load_parameters("quick", "01", root=two)
+    assert values["b"] == {"x": 1, "y": 3} and values["c"] == {"x": 1, "y": 2}
 
 
 def test_another_kind_of_data_takes_the_profiles_network_and_training_only(project):

@@ -10,8 +10,15 @@ from ipslib.arithmetic import CURRENT
 from ipslib.errors import IpslibError
 from ipslib.runs.provenance import SCHEMA
 from ipslib.runs.records import RecordStore
+from ipslib.study.published import REFERENCE
 from ipslib.study.published_configs import published_runs
-from ipslib.study.regenerated import Regenerated, as_markdown, regenerated, renew_readme
+from ipslib.study.regenerated import (
+    Regenerated,
+    as_markdown,
+    regenerated,
+    renew_readme,
+    repeats,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKED = "# A title\n<!-- made by: python -m ipslib queue --readme -->\nold\n{}\nThe rest.\n"
@@ -27,7 +34,8 @@ def store(tmp_path) -> RecordStore:
 
 def write(store: RecordStore, config, version: int = CURRENT) -> None:
     path = store.folder / f"{config.id_by(version)}.json"
-    path.write_text(json.dumps({"schema": SCHEMA, "id": path.stem}))
+    record = {"schema": SCHEMA, "id": path.stem, "arithmetic": version, "config": config.flat()}
+    path.write_text(json.dumps(record))
 
 
 def test_the_readme_counts_the_records_that_are_committed(store, tmp_path):
@@ -61,6 +69,21 @@ def test_runs_are_counted_once_by_category_whatever_their_precision(store):
     assert counts["O2I_datasize: its figure"] == (2, 1, 16)
     assert counts["Digit_Thickness"][:2] == (1, 0)
     assert sum(each.done for each in counts.values()) == 3
+
+
+def test_repeats_are_the_same_setting_from_any_start_seed_and_arithmetic(store):
+    own, published = (
+        next(run.config for run in published_runs(start=start) if run.name == REFERENCE)
+        for start in ("own", "published")
+    )
+    wanted = [published, own, own.replace(seed=2)]
+    for config in (*reversed(wanted), own.replace(epochs=1), own.replace(n_noise=40)):
+        write(store, config)
+    write(store, own, version=1)
+    for config in (own, published):
+        found = [record["id"] for record in repeats(config, store)]
+        assert found[0] == published.id and found[-1] == own.id_by(1)
+        assert set(found) == {each.id for each in wanted} | {own.id_by(1)}
 
 
 def test_the_table_ends_with_the_sum():

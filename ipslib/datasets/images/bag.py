@@ -1,6 +1,10 @@
-"""Feature bags in HDF5: one row of features for each patch of an image that was encoded before."""
+"""Feature bags in HDF5: one row of features for each patch of an image that was encoded before.
+
+A file is open while it is read and no longer: HDF5 lets nobody write to one that is open.
+"""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipslib.datasets.images.folders import check_piece, file_id, load_package, opened, unreadable
+from ipslib.datasets.images.folders import check_piece, file_id, load_package, unreadable
 from ipslib.datasets.images.image import checked_indices
 from ipslib.errors import IpslibError, did_you_mean
 
@@ -38,41 +42,37 @@ class FeatureBag:
         self._file = file_id(path)
         self.name = str(self._file.path)
         self._features, self._coords = features, coords
-        dataset = opened(_open_dataset, self._file, features)
-        self._first = (0,) * (dataset.ndim == 3 and dataset.shape[0] == 1)  # of an axis too many
-        shape = dataset.shape[len(self._first) :]
-        if len(shape) != 2 or dataset.dtype.kind != "f" or not dataset.size:
+        with self._opened(features) as dataset:
+            shape, dtype, chunks = dataset.shape, dataset.dtype, dataset.chunks
+        self._first = (0,) * (len(shape) == 3 and shape[0] == 1)  # of an axis too many
+        shape = shape[len(self._first) :]
+        if len(shape) != 2 or dtype.kind != "f" or not all(shape):
             raise IpslibError(
                 f"{self.name}: wanted {features!r} as floating-point rows (N, D), got "
-                f"{dataset.dtype} {dataset.shape}; extract the features anew."
+                f"{dtype} {shape}; extract the features anew."
             )
         self.n_patches, n_features = shape
         self.patch_shape = (n_features,)
-        self._chunk_rows = dataset.chunks[-2] if dataset.chunks else 1
-        n_bytes = self._chunk_rows * n_features * dataset.dtype.itemsize
+        self._chunk_rows = chunks[-2] if chunks else 1
+        n_bytes = self._chunk_rows * n_features * dtype.itemsize
         check_piece(self.name, n_bytes, "write it anew in chunks of fewer rows")
 
     def read(self, patches: Tensor) -> Tensor:
         """Rows by index (n,): (n, D)."""
         rows, where = np.unique(checked_indices(patches, self), return_inverse=True)
-        dataset = opened(_open_dataset, self._file, self._features)
         out = np.empty((len(rows), *self.patch_shape), np.float32)
-        try:
+        with self._opened(self._features) as dataset:
             for run in self._runs(rows):
                 first = rows[run.start]
                 block = dataset[(*self._first, slice(first, rows[run.stop - 1] + 1))]
                 out[run] = block[rows[run] - first]
-        except (OSError, RuntimeError) as error:
-            raise unreadable(self.name, error, _COPY_AGAIN) from error
         return torch.from_numpy(out[where])
 
     @property
     def coords(self) -> np.ndarray:
         """Corners of the patches as stored, (N, 2)."""
-        try:
-            corners = opened(_open_dataset, self._file, self._coords)[:]
-        except (OSError, RuntimeError) as error:
-            raise unreadable(self.name, error, _COPY_AGAIN) from error
+        with self._opened(self._coords) as dataset:
+            corners = dataset[:]
         if corners.shape != (self.n_patches, 2):
             raise IpslibError(
                 f"{self.name}: wanted {self._coords!r} of shape ({self.n_patches}, 2), got "
@@ -89,17 +89,22 @@ class FeatureBag:
         for start, stop in pairwise(bounds):
             yield slice(start, stop)
 
-
-def _open_dataset(path: Path, name: str) -> "Dataset":
-    h5py = load_package("h5py", path)
-    try:
-        handle = h5py.File(path, "r")
-        found, present = handle.get(name), list(handle)
-    except (OSError, RuntimeError) as error:
-        raise unreadable(path, error, _COPY_AGAIN) from error
-    if not isinstance(found, h5py.Dataset):
-        raise IpslibError(
-            f"{path}: wanted a data set {name!r}, found none{did_you_mean(name, present)}; name "
-            "the one that it holds."
-        )
-    return found
+    @contextmanager
+    def _opened(self, name: str) -> Iterator["Dataset"]:
+        h5py = load_package("h5py", self._file.path)
+        if file_id(self.name) != self._file:
+            raise IpslibError(
+                f"{self.name}: wanted the bag that was opened, got a file that has been written "
+                "since; open it again."
+            )
+        try:
+            with h5py.File(self.name, "r") as file:
+                dataset = file.get(name)
+                if not isinstance(dataset, h5py.Dataset):
+                    raise IpslibError(
+                        f"{self.name}: wanted a data set {name!r}, found none"
+                        f"{did_you_mean(name, list(file))}; name the one that it holds."
+                    )
+                yield dataset
+        except (OSError, RuntimeError) as error:
+            raise unreadable(self.name, error, _COPY_AGAIN) from error

@@ -153,3 +153,14 @@ def test_chunks_too_large_to_read_are_refused(tmp_path):
         file.create_dataset("features", (300_000, 512), np.float32, chunks=(300_000, 512))
     with pytest.raises(IpslibError, match="512 MB.*got 585 MB; write it anew in chunks of fewer"):
         FeatureBag(tmp_path / "a.h5")
+
+
+def test_a_bag_can_be_written_anew_while_it_is_known(tmp_path):
+    """As when the cell that extracts features is run again in a notebook that read them."""
+    write(tmp_path / "a.h5")
+    bag = FeatureBag(tmp_path / "a.h5")
+    bag.read(torch.arange(3)), bag.coords
+    write(tmp_path / "a.h5", features=FEATURES[:200])
+    with pytest.raises(IpslibError, match=r"a\.h5"):  # not rows of the one and of the other
+        bag.read(torch.arange(3))
+    assert FeatureBag(tmp_path / "a.h5").n_patches == 200
