@@ -48,6 +48,7 @@ from ipslib.arithmetic import VERSIONS, version_of
 from ipslib.config import ModelConfig
 from ipslib.datasets.megapixel_mnist.config import TASKS, MegapixelMNISTConfig, chance_level
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
 from ipslib.paths import project_root
 from ipslib.runs.records import RecordStore
 from ipslib.study import (
@@ -74,7 +75,6 @@ from ipslib.study import (
     published_curve,
     published_row,
     published_runs,
-    repeats,
     row_legend,
     run_comparisons,
     show,
@@ -298,28 +298,41 @@ for title, rows in frame.groupby("comparison", sort=False):
 # run's data, initial weights, and orders of images and patches; only dropout's draws are others,
 # since those came from a GPU. A start of our *own* shares none of these.
 
+
 # %%
-replayed = next(run for run in published_runs(start="published") if run.name == REFERENCE)
-records = repeats(replayed.config, RecordStore(project_root() / "outputs/paper/records"))
+def setting(config: dict) -> dict:
+    """What repeats of a run have in common."""
+    return {name: value for name, value in config.items() if name not in ("start", "seed")}
+
+
+published_first = published_runs(start="published")
+replayed = next(run.config for run in published_first if run.name == REFERENCE)
+store = RecordStore(project_root() / "outputs/paper/records")
+wanted = setting(replayed.flat())
+repeats = [r for r in store.all() if setting(run_config(r["config"]).flat()) == wanted]
+start = {record["id"]: record["config"].get("start", "own") for record in repeats}
+repeats.sort(key=lambda r: (start[r["id"]] == "own", -version_of(r), r["config"]["seed"]))
+
+# %%
 log = published_curve().pivot(index="epoch", columns="task")
 first = {("published", 0): log["loss"].loc[1].to_dict()}  # losses by task in the first epoch
 log = pd.DataFrame({"loss": log["loss"].mean(axis=1), "accuracy": log["accuracy", "majority"]})
 curves = {("published", 0): log}
 ends = [published[published["name"] == REFERENCE].assign(run="published", seed=0)]
-parts = {"train.loss_parts.task": "loss", "train.accuracy.majority": "accuracy"}
-for record in records:
-    run = f"{record['config'].get('start', 'own')} start, arithmetic {version_of(record)}"
+measures = {"train.loss_parts.task": "loss", "train.accuracy.majority": "accuracy"}
+for record in repeats:
+    run = f"{start[record['id']]} start, arithmetic {version_of(record)}"
     history = pd.json_normalize(record["history"]).set_index("epoch")
     place = run, record["config"]["seed"]
-    curves[place] = history[list(parts)].rename(columns=parts)
+    curves[place] = history[list(measures)].rename(columns=measures)
     first[place] = record["history"][0]["train"].get("task_losses", {})
     ends.append(long_form([record]).assign(run=run))
 curves = pd.concat(curves, names=["run", "seed"])
 study.save_table("replay", curves.reset_index())
-said = [f"Arithmetic {version} changed: {VERSIONS[version]}." for version in list(VERSIONS)[1:]]
-if replayed.config.id not in [record["id"] for record in records]:
-    said.append("From the published start today's arithmetic has made no record yet.")
-Markdown("\n\n".join(said))
+told = [f"Arithmetic {version} changed: {VERSIONS[version]}." for version in list(VERSIONS)[1:]]
+if replayed.id not in start:
+    told.append("From the published start today's arithmetic has made no record yet.")
+Markdown("\n\n".join(told))
 
 # %%
 y_labels = {"loss": "training loss, mean of tasks", "accuracy": "training accuracy, majority (%)"}

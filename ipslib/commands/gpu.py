@@ -25,7 +25,7 @@ from ipslib.paths import project_root
 from ipslib.runs.files import Layout
 from ipslib.runs.profiles import base_config
 from ipslib.runs.records import RecordStore
-from ipslib.study.regenerated import as_markdown, regenerated
+from ipslib.study.published_configs import as_markdown, regenerated
 
 # What is compared, and of how many images: the CPU's part is to take seconds.
 _COMPARED = (({"canvas": 1500, "n_noise": 50}, 4), ({"canvas": 3000, "n_noise": 800}, 2))

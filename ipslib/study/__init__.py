@@ -17,7 +17,6 @@ _NAMES = {
     "gallery": "example_row image_row map_of_image",
     "published": "load_published published_accuracy published_curve REFERENCE",
     "published_configs": "CATEGORIES published_runs",
-    "regenerated": "repeats",
     "remeasure": "evaluate_again trained_runs",
     "session": "Study",
     "statistics": "correlation interaction_table rising_trend t_interval",

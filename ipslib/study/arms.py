@@ -221,24 +221,22 @@ def effect_in_words(table: pd.DataFrame, arm: str, task: str = "majority") -> st
 
 def _effects(frame: pd.DataFrame) -> pd.DataFrame:
     """The effect columns of every arm and task; blank for the reference."""
-    reference = frame["arm"].iloc[0]
-    tables = []
-    for task, rows in frame.groupby("task", sort=False):
-        accuracy = rows.pivot(index="seed", columns="arm", values="accuracy")
-        accuracy = accuracy[rows["arm"].unique()]
-        differences = accuracy.drop(columns=reference).sub(accuracy[reference], axis=0)
-        n_shared = differences.count()
-        own = (n_shared >= SEEDS_WITH_OWN_SPREAD).any()
-        pooled = _residual_spread(accuracy) if (n_shared > 1).any() and not own else None
-        effects = {reference: {"effect": np.nan} | _NO_EFFECT}
-        for arm, n in n_shared.items():
+    reference, rows = frame["arm"].iloc[0], []
+    for task, runs in frame.groupby("task", sort=False):
+        accuracy = runs.pivot(index="seed", columns="arm", values="accuracy")
+        others = accuracy[runs["arm"].unique()].drop(columns=reference)
+        differences = others.sub(accuracy[reference], axis=0)
+        most = differences.count().max()
+        own = most >= SEEDS_WITH_OWN_SPREAD
+        pooled = _residual_spread(accuracy) if most > 1 and not own else None
+        rows.append({"arm": reference, "task": task, "effect": np.nan} | _NO_EFFECT)
+        for arm, difference in differences.items():
+            pair = accuracy.loc[difference.notna(), [arm, reference]]
             bounds = _NO_EFFECT
-            if n > 1:
-                pair = accuracy[[arm, reference]].dropna()
+            if len(pair) > 1:
                 bounds = _own_bounds(pair) if own else _pooled_bounds(pair, *pooled)
-            effects[arm] = {"effect": differences[arm].mean()} | bounds
-        tables.append(pd.DataFrame(effects.values()).assign(arm=list(effects), task=task))
-    return pd.concat(tables)
+            rows.append({"arm": arm, "task": task, "effect": difference.mean()} | bounds)
+    return pd.DataFrame(rows)
 
 
 def _own_bounds(pair: pd.DataFrame) -> dict[str, object]:
