@@ -23,9 +23,8 @@ def _study(arguments: argparse.Namespace) -> int:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ipslib.runs.files import Layout
     from ipslib.runs.naming import parse_run_name, run_name
-    from ipslib.runs.profiles import base_config
+    from ipslib.runs.profiles import Layout, base_config
     from ipslib.runs.records import RecordStore
     from ipslib.runs.schedule import run_all
 
@@ -43,9 +42,9 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from ipslib.commands.sweep import run_sweep
 
-    swept = run_sweep(arguments.file, jobs=arguments.jobs, scheduler=arguments.scheduler)
-    print(swept)
-    return int(swept.n_failed > 0)
+    result = run_sweep(arguments.file, jobs=arguments.jobs, scheduler=arguments.scheduler)
+    print(result)
+    return int(result.n_failed > 0)
 
 
 def _queue(arguments: argparse.Namespace) -> int:
@@ -71,7 +70,6 @@ def _gpu(arguments: argparse.Namespace) -> int:
         smoke=arguments.smoke,
         jobs=arguments.jobs,
         checks=not arguments.skip_checks,
-        trials=arguments.trials,
         overrides=_settings(arguments),
     )
 
@@ -149,7 +147,6 @@ def _parser() -> argparse.ArgumentParser:
     gpu.add_argument("--minutes", type=float, default=25, help="time there is for all (25)")
     gpu.add_argument("--jobs", type=int, default=1, help="runs side by side on the GPU (1)")
     gpu.add_argument("--skip-checks", action="store_true", help="go straight to the runs")
-    gpu.add_argument("--trials", action="store_true", help="time what training does not use too")
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --smoke")
     gpu.add_argument("--smoke", action="store_true", help="tiny images, to see that it runs")
     _add_settings(gpu, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")

@@ -1,18 +1,26 @@
-"""Where files lie, and what they hold.
+"""Where files lie, what they hold, how they are written, and whether they can be downloaded.
 
 The project is the folder that holds data/, outputs/, notebooks/ and params/.
 """
 
 import hashlib
+import os
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
+from http.client import HTTPException
 from pathlib import Path
+from threading import Thread
 from typing import NamedTuple
+from urllib.request import Request, urlopen
 
 from ipslib.errors import IpslibError
 
 _TICK = 2_000_000_000  # ns within which a file may be written twice at what looks like one time
+_PATIENCE_S = 6  # with a network
+DATA_ROOT_VARIABLE = "IPSLIB_DATA"
 
 
 def _is_checkout(folder: Path) -> bool:
@@ -28,6 +36,17 @@ def project_root() -> Path:
     here = Path.cwd()
     candidates = [Path(__file__).resolve().parents[1], here, *here.parents]
     return next(filter(_is_checkout, candidates), here)
+
+
+def data_root() -> Path:
+    """The folder of data: $IPSLIB_DATA, or the project's `data`."""
+    named = os.environ.get(DATA_ROOT_VARIABLE)
+    if named and not Path(named).is_dir():
+        raise IpslibError(
+            f"{DATA_ROOT_VARIABLE} names the folder {named}, which does not exist; "
+            "correct it, or unset it to use data/ or the embedded digits."
+        )
+    return Path(named) if named else project_root() / "data"
 
 
 def from_project(path: str | Path) -> Path:
@@ -113,3 +132,41 @@ def changed_files(before: Mapping[str, Sequence], after: Mapping[str, Sequence])
         for name in before.keys() | after.keys()
         if before.get(name, ("",))[-1] != after.get(name, ("",))[-1]
     )
+
+
+def write_atomically(path: Path, data: str | bytes) -> Path:
+    """Write a file so that a reader sees the whole old or the whole new content, never a part."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = data.encode() if isinstance(data, str) else data
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes a file that only its owner can read
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    return path
+
+
+def reachable(*urls: str) -> bool:
+    """Whether one of some addresses answers, within seconds; name look-ups can hang, so a thread
+    asks."""
+    answers: list[bool] = []
+
+    def ask() -> None:
+        for url in urls:
+            with suppress(OSError, HTTPException):
+                with urlopen(Request(url, method="HEAD"), timeout=_PATIENCE_S / 2):
+                    answers.append(True)
+                return
+
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(_PATIENCE_S)
+    return bool(answers)

@@ -70,7 +70,7 @@ configs = [
     study.config(**each, n_patterns=n_patterns, canvas=megapixel_canvas) for each in settings
 ]
 data_sets = [MegapixelMNIST(config.data, "test") for config in configs]
-megapixel = data_sets[0].image(image).scene
+megapixel = data_sets[0].scene(data_sets[0].placement(image))
 
 study.save_figure(
     "tasks",

@@ -14,7 +14,8 @@
 # # 99 - What did the study find?
 #
 # One effect a notebook, with its 95 % interval and what was published of it. Nothing is trained
-# here: every number is as a notebook of this profile has stated it.
+# here: every number is as a notebook of this profile has stated it, and take-off is that of the
+# profile's records.
 #
 # **Claim and published**: stated in each notebook; here only the direction is compared, because
 # levels of accuracy belong to one canvas and one network.

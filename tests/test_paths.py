@@ -6,7 +6,7 @@ import pytest
 
 from ipslib import paths
 from ipslib.errors import IpslibError
-from ipslib.paths import changed_files, digest_of, found, from_here, stamp
+from ipslib.paths import changed_files, digest_of, found, from_here, stamp, write_atomically
 
 
 @pytest.fixture
@@ -90,3 +90,25 @@ class TestRelative:
             (place / "labels.csv").touch()
         with pytest.raises(IpslibError, match=f"{root}/labels.csv and {inside}/labels.csv"):
             found("labels.csv")
+
+
+def test_writing_replaces_the_whole_file(tmp_path):
+    path = tmp_path / "new" / "file"
+    write_atomically(path, "long old text")
+    assert write_atomically(path, b"new") == path
+    assert path.read_bytes() == b"new"
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["fsync", "replace"])
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch, step):
+    path = write_atomically(tmp_path / "file", "old")
+
+    def fail(*_: object) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(paths.os, step, fail)
+    with pytest.raises(OSError, match="no space"):
+        write_atomically(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["file"]

@@ -12,7 +12,7 @@ from ipslib import runtime, selection
 from ipslib.__main__ import main
 from ipslib.datasets.megapixel_mnist import scenes
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.datasets.megapixel_mnist.drawn_scenes import DrawnScenes
+from ipslib.datasets.megapixel_mnist.scenes import DrawnScenes
 from ipslib.datasets.registry import run_config
 from ipslib.datasets.slides.prepare import prepare_slides
 from ipslib.errors import IpslibError

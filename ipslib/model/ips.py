@@ -20,7 +20,7 @@ from ipslib.model.encoder import (
 from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
-from ipslib.patches import MixedBatch, PatchBatch, device_of
+from ipslib.patches import MixedBatch, PatchBatch, device_of, is_normalised
 from ipslib.runtime import is_accelerator, moved
 from ipslib.selection import (
     Selection,
@@ -87,10 +87,10 @@ class IPSNet(nn.Module):
         keep_frozen_statistics(self.encoder)
         return self
 
-    def embed(self, patches: Tensor) -> Tensor:
-        """Encode patches (n, C, P, P), uint8 or float in 0..1, or features (n, C), to (n, D)
-        float32."""
-        inputs = self._input(patches)
+    def embed(self, patches: Tensor, *, normalised: bool = False) -> Tensor:
+        """Encode patches (n, C, P, P), uint8 or float in 0..1 or normalised already, or features
+        (n, C), to (n, D) float32."""
+        inputs = self._input(patches, normalised)
         inputs = inputs.contiguous(memory_format=layout_of(inputs))
         low = self.precision != torch.float32
         sparing = self._norms and self.training and is_accelerator(self.device)
@@ -111,7 +111,7 @@ class IPSNet(nn.Module):
         score_map = self.pool.score_map()
         return select_patches(
             batch,
-            lambda patches: self._selecting(self._input(patches)),
+            lambda patches: self._selecting(self._input(patches, is_normalised(batch))),
             lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
             memory_size=config.memory_size,
             iter_size=config.iter_size,
@@ -136,7 +136,7 @@ class IPSNet(nn.Module):
         patches = batch.read(image.to(place), index.to(place))
         if selection.scores is None:  # else they were seen when they were selected
             check_finite(batch, image, index, patches)
-        embeddings = self._at_position(self._embed_kept(patches), index)
+        embeddings = self._at_position(self._embed_kept(patches, is_normalised(batch)), index)
         pooled = self.pool(selection.by_image(embeddings), selection.real)
         heads = list(zip(self.tasks, self.heads.values(), strict=True))
         return IPSOutput(
@@ -147,26 +147,28 @@ class IPSNet(nn.Module):
             selection=selection,
         )
 
-    def _embed_kept(self, patches: Tensor) -> Tensor:
+    def _embed_kept(self, patches: Tensor, normalised: bool = False) -> Tensor:
         """Embed the kept patches (n, ...): all-zero ones are encoded once, and counted as many
         times as they are in the statistics of batch norms. Not so on an accelerator, where the
         host would wait for their number."""
         if not self._norms or is_accelerator(self.device):
-            return self.embed(patches)
+            return self.embed(patches, normalised=normalised)
         has_ink = not_blank(patches)
         n_blank = int((~has_ink).sum())
         if n_blank < _SHARED_FROM * len(patches):
-            return self.embed(patches)
+            return self.embed(patches, normalised=normalised)
         n_inked = len(patches) - n_blank
         step = max(1, len(patches) // _SIZES)
         n_spare = min(-(1 + n_inked) % step, n_blank - 1)  # blanks that count by themselves
         spare = torch.zeros_like(patches[:1]).expand(n_spare, *patches.shape[1:])
         distinct = torch.cat([torch.zeros_like(patches[:1]), patches[has_ink], spare])
         with repeated(self._norms, n_blank - n_spare):
-            return self.embed(distinct)[has_ink.cumsum(0) * has_ink]
+            embedded = self.embed(distinct, normalised=normalised)
+            return embedded[has_ink.cumsum(0) * has_ink]
 
-    def _input(self, patches: Tensor) -> Tensor:
-        return as_encoder_input(moved(patches, self.device), weights=self.config.weights)
+    def _input(self, patches: Tensor, normalised: bool) -> Tensor:
+        weights = "none" if normalised else self.config.weights
+        return as_encoder_input(moved(patches, self.device), weights=weights)
 
     def _at_position(self, embeddings: Tensor, index: Tensor) -> Tensor:
         if not self.config.position_encoding:

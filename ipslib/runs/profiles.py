@@ -1,5 +1,6 @@
-"""The profiles of the study, and the parameters each gives to each notebook."""
+"""The profiles of the study: what each gives to a run and to a notebook, and where results lie."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import attrs
 import yaml
 
+from ipslib import runs
 from ipslib.config import DEFAULT_KIND, RunConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.digits import find_source
@@ -27,6 +29,45 @@ def check_profile(profile: str) -> str:
     if profile not in PROFILES:
         raise IpslibError(f"there is no profile {profile!r}{did_you_mean(profile, PROFILES)}")
     return profile
+
+
+def outputs_root(root: Path | None = None) -> Path:
+    """Return `$IPSLIB_OUTPUTS`, or outputs/ in the project, as an absolute path."""
+    chosen = os.environ.get("IPSLIB_OUTPUTS") or (root or project_root()) / "outputs"
+    return Path(chosen).expanduser().resolve()
+
+
+@attrs.frozen
+class Layout:
+    """One profile's results: records, executed notebooks, tables and figures.
+
+    What a sweep makes of one setting of a notebook lies apart, under that setting's name; records
+    are shared.
+    """
+
+    home: Path
+    apart: str = ""
+
+    @classmethod
+    def of(cls, profile: str, *, root: Path | None = None) -> "Layout":
+        return cls(outputs_root(root) / profile, runs.KERNEL.apart)
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "sweeps" / self.apart if self.apart else self.home
+
+    records = property(lambda self: self.home / "records")
+    notebooks = property(lambda self: self.folder / "notebooks")
+    tables = property(lambda self: self.folder / "tables")
+    figures = property(lambda self: self.folder / "figures")
+    summary = property(lambda self: self.folder / "summary.json")
+    index = property(lambda self: self.folder / "index.html")
+
+    def create(self) -> "Layout":
+        """Make the four folders, and return the layout itself."""
+        for folder in (self.records, self.notebooks, self.tables, self.figures):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
 
 
 def list_notebooks(root: Path | None = None) -> list[Path]:

@@ -19,19 +19,17 @@ from matplotlib.figure import Figure
 
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
 from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, image_stamps
-from ipslib.datasets.images.sources import SourceBatch
+from ipslib.datasets.images.sources import SourceBatch, with_channels
 from ipslib.datasets.registry import run_config
-from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet, evaluating
+from ipslib.model.ips import IPSNet
 from ipslib.patches import PatchBatch
-from ipslib.paths import changed_files, found, from_here, from_project, stamp
-from ipslib.runs.events import reporter
-from ipslib.runs.files import write_atomically
+from ipslib.paths import changed_files, found, from_here, from_project, stamp, write_atomically
 from ipslib.runs.one_run import train_and_record
+from ipslib.runs.progress import reporter
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import chosen_device
 from ipslib.study.maps import AttentionMap, attention_figure
-from ipslib.training import attend
+from ipslib.training import answer, attend
 
 Image = str | Path | np.ndarray
 
@@ -75,8 +73,7 @@ class TrainedImages:
         rows = []
         for image in images:
             batch = self._batch(image)
-            with torch.no_grad(), evaluating(self.network.modules()):
-                output = self.network(batch, generator=torch.Generator().manual_seed(0))
+            output = answer(self.network, batch)
             for task, names in self.config.data.classes.items():
                 shares = output.logits[task][0].softmax(dim=0).tolist()
                 best = names[int(np.argmax(shares))]
@@ -113,13 +110,8 @@ class TrainedImages:
 
     def _batch(self, image: Image) -> SourceBatch:
         image = found(image) if isinstance(image, str | Path) else image
-        source, wanted = self.config.data.open(image), self.config.data.in_channels
-        if source.patch_shape[0] != wanted:
-            raise IpslibError(
-                f"{source.name}: wanted {wanted} channels as in training, got "
-                f"{source.patch_shape[0]}; convert the image."
-            )
-        return SourceBatch([source])
+        data = self.config.data
+        return SourceBatch([with_channels(data.open(image), data.in_channels)])
 
 
 def train_images(
@@ -210,4 +202,4 @@ def _overview(batch: PatchBatch) -> tuple[np.ndarray, int]:
             top, left = -(-top // step), -(-left // step)
             into = shown[top : top + thinned.shape[0], left : left + thinned.shape[1]]
             into[...] = thinned[: into.shape[0], : into.shape[1]]
-    return (shown[..., 0] if channels == 1 else shown[..., :3]), step
+    return (shown[..., :3] if channels >= 3 else shown[..., 0]), step

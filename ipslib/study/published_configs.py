@@ -13,10 +13,9 @@ import pandas as pd
 
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
-from ipslib.runs.files import Layout, write_atomically
-from ipslib.runs.precision import in_found_precision
-from ipslib.runs.profiles import base_config
-from ipslib.runs.records import RecordStore
+from ipslib.paths import write_atomically
+from ipslib.runs.profiles import Layout, base_config
+from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.study.published import load_published
 
 CATEGORIES = (
@@ -213,8 +212,8 @@ def renew_readme(path: Path, store: RecordStore) -> bool:
 
 
 def renew_project_readme(root: Path) -> int:
-    """The README of the checkout, from its `paper` records; returns an exit status."""
+    """outputs/README.md of the checkout, from its `paper` records; returns an exit status."""
     store = RecordStore(Layout.of("paper", root=root).records)
-    changed = renew_readme(root / "README.md", store)
-    print("README.md: renewed" if changed else "README.md: up to date")
+    changed = renew_readme(root / "outputs" / "README.md", store)
+    print(f"outputs/README.md: {'renewed' if changed else 'up to date'}")
     return 0

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ipslib.datasets.megapixel_mnist.config import chance_level
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.runs.files import write_atomically
+from ipslib.paths import write_atomically
 from ipslib.study.statistics import (
     SEEDS_WITH_OWN_SPREAD,
     pooled_intervals,

@@ -9,7 +9,7 @@ from ipslib.__main__ import main
 from ipslib.commands.sweep import read_sweep, run_sweep
 from ipslib.errors import IpslibError
 from ipslib.runs import profiles
-from ipslib.runs.files import Layout
+from ipslib.runs.profiles import Layout
 from ipslib.runs.records import RecordStore
 
 TINY = {
@@ -22,7 +22,7 @@ DIVERGES = {
 }  # fmt: skip
 TABLE = """
 from ipslib.datasets.registry import run_config
-from ipslib.runs.files import Layout
+from ipslib.runs.profiles import Layout
 from ipslib.runs.records import RecordStore
 from ipslib.runs.schedule import run_all
 layout = Layout.of("smoke")
@@ -37,7 +37,6 @@ assert size < 9, "too large"
 def outputs(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "outputs"
     monkeypatch.setenv("IPSLIB_OUTPUTS", str(folder))
-    monkeypatch.setenv("IPSLIB_PROGRESS", str(tmp_path / "events"))
     monkeypatch.setattr(profiles, "find_source", lambda: "embedded")  # no waiting for a network
     return folder
 

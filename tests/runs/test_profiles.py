@@ -1,12 +1,16 @@
 import pytest
 
+from ipslib import paths
 from ipslib.errors import IpslibError
+from ipslib.paths import project_root
 from ipslib.runs.profiles import (
+    Layout,
     base_config,
     check_profile,
     list_notebooks,
     load_base,
     load_parameters,
+    outputs_root,
     parse_value,
     resolve_notebook,
     resolve_notebooks,
@@ -109,3 +113,28 @@ def test_another_kind_of_data_takes_the_profiles_network_and_training_only(proje
     assert config.data.kind == "traffic_signs"
     assert (config.training.epochs, config.training.seed) == (7, 2)
     assert config.data.canvas == (1200, 1600)
+
+
+def test_a_profile_has_four_folders(project):
+    made = Layout.of("quick", root=project.root).create()
+    assert made.folder == project.root.parent / "results" / "quick"
+    folders = {path.name for path in made.folder.iterdir()}
+    assert folders == {"records", "notebooks", "tables", "figures"}
+
+
+def test_outputs_lie_in_the_project_unless_the_environment_moves_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("IPSLIB_OUTPUTS", raising=False)
+    assert outputs_root(tmp_path) == tmp_path / "outputs"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IPSLIB_OUTPUTS", "elsewhere")
+    assert outputs_root() == tmp_path / "elsewhere"
+
+
+def test_root_is_the_checkout_above_the_current_directory_else_that_directory(
+    project, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site" / "ipslib" / "paths.py"))
+    monkeypatch.chdir(project.root / "notebooks")
+    assert project_root() == project.root
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == tmp_path

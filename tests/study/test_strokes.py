@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from ipslib.datasets.megapixel_mnist.noise import draw_stroke, random_curve
-from ipslib.datasets.megapixel_mnist.randomness import stream
+from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError
 from ipslib.study.strokes import half_loss_width, noise_patterns, stroke_table
 

@@ -9,17 +9,13 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
-
-from ipslib.datasets.images.folders import FileId, file_id
+from ipslib.datasets.images.files import FileId, file_id
 from ipslib.datasets.images.labels import IMAGE, Labels
-from ipslib.datasets.images.sources import PatchSource, SourceBatch
+from ipslib.datasets.images.sources import PatchSource, checked
 from ipslib.errors import IpslibError
 from ipslib.paths import Stamp, stamp
-from ipslib.selection import check_finite
 
 _TABLES = 2  # whose sources are kept; a run has one
-_READ_PATCHES = 64  # at a time
 
 
 class Labelled(NamedTuple):
@@ -91,21 +87,13 @@ def readable(
     for line, file in enumerate(files):
         if line not in opened:
             try:
-                opened[line] = _whole(open_file(file))
+                opened[line] = checked(open_file(file))
             except IpslibError as error:
                 opened[line] = str(error)
         if not isinstance(opened[line], str):
             yield Labelled(opened[line], line)
         elif skipped is not None:
             skipped.append(opened[line])
-
-
-def _whole(source: PatchSource) -> PatchSource:
-    """A source that can be read to its end: a file that was cut off often has a sound head."""
-    batch = SourceBatch([source])
-    for patches in torch.arange(source.n_patches).split(_READ_PATCHES):
-        check_finite(batch, torch.zeros_like(patches), patches, source.read(patches))
-    return source
 
 
 @lru_cache(maxsize=_TABLES)

@@ -4,7 +4,7 @@
     photos/0001.jpg,train,oak
     photos/0002.jpg,test,beech
 
-`image` is a path relative to the CSV (JPEG, PNG, TIFF, `.npy`), `split` may be left out. Every
+`image` is a path relative to the CSV (JPEG, PNG, TIFF, ...), `split` may be left out. Every
 other column is a task, its values are the classes; but for one such as `patient`, whose images
 stay together. What is read, refused and left out stands in README.md beside this module.
 """
@@ -22,11 +22,16 @@ import torch
 from ipslib.datasets.images import labels as tables
 from ipslib.datasets.images.labels import IMAGE, SPLIT, Labels
 from ipslib.datasets.images.own_files import Labelled, check_distinct, files_of, readable, stamps
-from ipslib.datasets.images.sources import PatchSource, SourceBatch, open_source
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
+from ipslib.datasets.images.sources import (
+    PatchSource,
+    SourceBatch,
+    open_source,
+    with_channels,
+)
+from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, integer, number
-from ipslib.patches import MixedBatch
+from ipslib.patches import SPLITS, MixedBatch
 from ipslib.paths import Stamp, digest_of, found, from_project, inside_project, stamp
 
 
@@ -119,14 +124,15 @@ def describe_images(
         raise IpslibError(
             f"{wrong!r} is no field of images{did_you_mean(wrong, known_fields)}."
         ) from error
-    channels = next(_readable(config, table), None)
-    if channels is None:
+    channels = Counter(image.source.patch_shape[0] for image in _readable(config, table))
+    if not channels:
         images = table.columns[IMAGE]
         raise IpslibError(
             f"{path}: wanted images beside it, could read none of the {len(images)} it names (the "
             f"first is {images[0]}); correct the column {IMAGE}."
         )
-    return attrs.evolve(config, in_channels=channels.source.patch_shape[0])
+    most = channels.most_common(1)[0][0]
+    return attrs.evolve(config, in_channels=3 if most == 1 and 3 in channels else most)
 
 
 def read_labels(labels: str | Path, **columns: object) -> dict[str, list[str]]:
@@ -251,15 +257,13 @@ class OwnImages:
     def _readable(self) -> tuple[list[Labelled], tuple[str, ...]]:
         """Images that can be read whole, and why the others are left out."""
         skipped: list[str] = []
-        images, wanted = [], self.config.in_channels
+        images = []
         for image in _readable(self.config, self._labels, skipped):
-            channels = image.source.patch_shape[0]
-            if channels == wanted:
-                images.append(image)
-            else:
-                skipped.append(
-                    f"{image.source.name}: wanted {wanted} channels, got {channels}; convert it."
-                )
+            try:
+                source = with_channels(image.source, self.config.in_channels)
+                images.append(image._replace(source=source))
+            except IpslibError as error:
+                skipped.append(str(error))
         folder = f"{from_project(self.config.labels).parent}{os.sep}"
         return images, tuple(sentence.replace(folder, "") for sentence in skipped)
 

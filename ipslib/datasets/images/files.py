@@ -20,7 +20,8 @@ from ipslib.errors import IpslibError
 
 _OPEN_FILES = 64  # handles of a process; the one used longest ago goes first
 _CACHED_BYTES = 64 * 2**20  # of decoded pieces, over all files of a process
-_LARGEST_PIECE = 512 * 2**20  # bytes that are decoded at once
+_LARGEST_PIECE = 2**30  # bytes that are decoded at once
+_TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 Opened = TypeVar("Opened")
 
@@ -45,6 +46,12 @@ def file_id(path: str | Path) -> FileId:
         raise IpslibError(f"{path}: wanted an image file, found {found}; correct the path.")
     status = path.stat()
     return FileId(path, status.st_size, status.st_mtime_ns)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file's content is TIFF, whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(4) in _TIFF_BEGINS
 
 
 def opened(open_file: Callable[..., Opened], file: FileId, *args: Hashable) -> Opened:

@@ -7,8 +7,8 @@ from ipslib.datasets.megapixel_mnist.noise import (
     noise_pool,
     random_curve,
 )
-from ipslib.datasets.megapixel_mnist.randomness import stream
-from ipslib.datasets.megapixel_mnist.stroke import stroke_widths
+from ipslib.datasets.synthetic import stream
+from ipslib.study.strokes import stroke_widths
 
 CURVES = [random_curve(stream(3, j)) for j in range(40)]
 

@@ -1,4 +1,6 @@
+import io
 import pickle
+import struct
 import zlib
 
 import numpy as np
@@ -7,11 +9,12 @@ import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image, ImageFile, PngImagePlugin
 
-from ipslib.datasets.images import tiff
-from ipslib.datasets.images.folders import PieceCache
+from ipslib.datasets.images import decoded as module
+from ipslib.datasets.images.decoded import PhotoSource, TiffSource, tiff_source
+from ipslib.datasets.images.files import PieceCache
 from ipslib.datasets.images.image import ArraySource
-from ipslib.datasets.images.tiff import TiffSource, tiff_source
 from ipslib.errors import IpslibError
 from ipslib.patches import PatchGrid, cut_image
 
@@ -33,14 +36,7 @@ LAYOUTS = {
     "strips as they are": (GREY, {"rowsperstrip": 10}),
     "deflated strips": (IMAGE, {"rowsperstrip": 10, "compression": "zlib"}),
     "one deflated strip": (IMAGE, {"rowsperstrip": 97, "compression": "zlib"}),
-    "big-endian": (IMAGE, TILES | {"byteorder": ">"}),
-    "floats": (GREY.astype(np.float32) / 255, TILES | {"compression": "zlib"}),
-    "big-endian floats as they are": (GREY.astype(np.float64) / 255, {"byteorder": ">"}),
-    "16 bits": (GREY.astype(np.uint16) * 257, TILES | {"compression": "zlib"}),
-    "16 bits big-endian": (GREY.astype(np.uint16) * 257, {"byteorder": ">", "rowsperstrip": 7}),
     "BigTIFF": (IMAGE, TILES | {"bigtiff": True}),
-    "grey tiles": (GREY, TILES | {"compression": "zlib"}),
-    "white is zero": (GREY, TILES | {"photometric": "miniswhite"}),
 }
 
 
@@ -49,10 +45,10 @@ def whole(path, *, patch_size: int = P, patch_stride: int = S, level: int = 0) -
     image = tifffile.imread(path, series=0, level=level)
     if image.ndim == 3 and image.shape[0] == 3:
         image = image.transpose(1, 2, 0)
-    image = np.ascontiguousarray(image[:, :, None] if image.ndim == 2 else image)
-    if image.dtype != np.uint8:
-        scale = 65535 if image.dtype.kind == "u" else 1
-        image = image.astype(np.float32) / np.float32(scale)
+    return cut(image[:, :, None] if image.ndim == 2 else image, patch_size, patch_stride)
+
+
+def cut(image: np.ndarray, patch_size: int = P, patch_stride: int = S) -> torch.Tensor:
     grid = PatchGrid(image.shape[:2], patch_size, patch_stride)
     return cut_image(image.transpose(2, 0, 1), grid)
 
@@ -68,7 +64,7 @@ def reads_like(source, patches: torch.Tensor) -> None:
 @pytest.fixture
 def decoded(monkeypatch) -> list:
     """What is decoded by sources that begin with an empty cache."""
-    monkeypatch.setattr(tiff, "PIECES", PieceCache(10**7))
+    monkeypatch.setattr(module, "PIECES", PieceCache(10**7))
     calls, decode = [], TiffSource._decode
 
     def spy(self, row, col):
@@ -127,11 +123,11 @@ def test_only_the_tiles_under_a_patch_are_decoded(tmp_path, decoded):
 
 
 def test_a_small_cache_costs_time_and_no_patch(tmp_path, decoded, monkeypatch):
-    monkeypatch.setattr(tiff, "PIECES", PieceCache(2000))  # one tile and a bit
+    monkeypatch.setattr(module, "PIECES", PieceCache(2000))  # one tile and a bit
     tifffile.imwrite(tmp_path / "a.tif", IMAGE, tile=(32, 16), compression="zlib")
     source = tiff_source(tmp_path / "a.tif", patch_size=P, patch_stride=S)
     reads_like(source, whole(tmp_path / "a.tif"))
-    assert len(decoded) > 20 and len(tiff.PIECES._pieces) == 1
+    assert len(decoded) > 20 and len(module.PIECES._pieces) == 1
 
 
 def pyramid(path, *, as_pages: bool) -> None:
@@ -179,9 +175,20 @@ def test_patches_over_tiles_that_are_not_stored_are_known_to_be_blank(tmp_path, 
     assert torch.equal(source.blank, ~patches.flatten(1).bool().any(dim=1))
 
 
-def test_nothing_is_known_to_be_blank_where_every_tile_is_stored(tmp_path):
-    sparse(tmp_path / "a.tif", stored=set(range(12)), value=0)
-    assert tiff_source(tmp_path / "a.tif", patch_size=10).blank is None
+@pytest.mark.parametrize(
+    ("stored", "options", "light"),
+    [
+        ({5}, {"extratags": [(42113, "s", 0, "255", True)]}, 255),  # GDAL's no data
+        ({5}, {"photometric": "miniswhite"}, 255),
+        ({5}, {"extratags": [(274, "H", 1, 6, True)]}, 0),
+        (set(range(12)), {}, 1),
+    ],
+)
+def test_what_is_not_stored_is_blank_only_where_it_is_black(tmp_path, stored, options, light):
+    sparse(tmp_path / "a.tif", stored=stored, **options)
+    source = tiff_source(tmp_path / "a.tif", patch_size=16)
+    assert source.blank is None
+    assert source.read(torch.tensor([0]))[0, 0, 4, 4] == light
 
 
 def test_an_image_of_one_tile_that_is_not_stored_is_not_read_from_the_header(tmp_path):
@@ -192,15 +199,6 @@ def test_an_image_of_one_tile_that_is_not_stored_is_not_read_from_the_header(tmp
             tiff.pages[0].tags[tag].overwrite(0)
     source = tiff_source(path, patch_size=8)
     assert source.blank.all() and not source.read(torch.arange(4)).any()
-
-
-def test_tiles_that_are_not_stored_take_the_value_that_the_file_gives_them(tmp_path):
-    nodata = (42113, "s", 0, "255", True)  # GDAL's tag
-    sparse(tmp_path / "a.tif", stored={5}, extratags=[nodata])
-    source = tiff_source(tmp_path / "a.tif", patch_size=16)
-    assert source.blank is None
-    assert source.read(torch.tensor([0, 5])).flatten(1).amax(dim=1).tolist() == [255, 1]
-    reads_like(source, whole(tmp_path / "a.tif", patch_size=16, patch_stride=16))
 
 
 @pytest.mark.parametrize("layout", ["one strip as it is", "deflated tiles", "deflated strips"])
@@ -232,32 +230,75 @@ def test_a_spoilt_tile_is_named_when_it_is_read(tmp_path, compression):
         source.read(torch.arange(source.n_patches))
 
 
-def test_what_is_no_single_image_of_intensities_is_refused(tmp_path):
-    stack, colours = np.zeros((5, 40, 40), np.uint8), np.zeros((3, 256), np.uint16)
-    tifffile.imwrite(tmp_path / "stack.tif", stack, photometric="minisblack")
-    tifffile.imwrite(tmp_path / "ids.tif", stack[0].astype(np.int32))
-    tifffile.imwrite(tmp_path / "palette.tif", stack[0], photometric="palette", colormap=colours)
-    for name, said in [
-        ("stack.tif", r"wanted one image, got a stack of \(5, 40, 40\)"),
-        ("ids.tif", "got int32; convert"),
-        ("palette.tif", "palette"),
-    ]:
-        with pytest.raises(IpslibError, match=rf"{name}: .*{said}.*\.$"):
-            tiff_source(tmp_path / name, patch_size=P)
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path):
-    for content in (b"", b"II", b"GIF89a" + bytes(100), b"II*\x00" + bytes(100)):
-        (tmp_path / "a.tif").write_bytes(content)
-        with pytest.raises(IpslibError, match=r"a\.tif: wanted a readable file, got a damaged one"):
-            tiff_source(tmp_path / "a.tif", patch_size=P)
-
-
 def test_pieces_too_large_to_decode_are_refused(tmp_path):
-    rows = (np.zeros((30_000, 20_000), np.uint8) for _ in range(1))
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(
-        path, rows, shape=(30_000, 20_000), dtype=np.uint8, rowsperstrip=30_000, compression="zlib"
-    )  # fmt: skip
-    with pytest.raises(IpslibError, match=r"at most 512 MB.* got 572 MB; save it anew as a tiled"):
-        tiff_source(path, patch_size=P)
+    strip = {"shape": (40_000, 40_000), "dtype": np.uint8, "rowsperstrip": 40_000}
+    tifffile.imwrite(tmp_path / "a.tif", iter([b"torn"]), compression="zlib", **strip)
+    with pytest.raises(IpslibError, match=r"a\.tif: .*1525 MB; .*tiled"):
+        tiff_source(tmp_path / "a.tif", patch_size=P)
+    (tmp_path / "a.png").write_bytes(png_header(40_000, 40_000))
+    with pytest.raises(IpslibError, match=r"a\.png: .*1525 MB; .*tiled"):
+        PhotoSource(tmp_path / "a.png", patch_size=P)
+
+
+def chunk(kind: bytes, content: bytes) -> bytes:
+    """Of a PNG."""
+    check = zlib.crc32(kind + content)
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", check)
+
+
+def png_header(height: int, width: int) -> bytes:
+    header = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", b"")
+
+
+def test_a_large_image_is_no_attack(tmp_path, recwarn):
+    """Pillow's guards, which a person may rely on elsewhere, stay as they are."""
+    guards = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK
+    (tmp_path / "a.png").write_bytes(png_header(12_000, 16_000))
+    assert PhotoSource(tmp_path / "a.png", patch_size=500).n_patches == 24 * 32
+    assert not recwarn and guards == (Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_png_may_say_much(tmp_path, behind):
+    stored = io.BytesIO()
+    Image.fromarray(IMAGE).save(stored, "png")
+    head, end = (33, -12) if not behind else (-12, -12)
+    text = chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(3 * 2**20)))
+    stored = stored.getvalue()
+    (tmp_path / "a.png").write_bytes(stored[:head] + text + stored[head:end] + stored[end:])
+    reads_like(PhotoSource(tmp_path / "a.png", patch_size=P, patch_stride=S), cut(IMAGE))
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")
+def test_damaged_exif_turns_nothing(tmp_path):
+    for exif in (b"Exif\0\0", b"Exif\0\0no TIFF", b"Exif\0\0II*\0\xff\xff\xff\xff"):
+        Image.fromarray(IMAGE).save(tmp_path / "a.webp", lossless=True, exif=exif)
+        reads_like(PhotoSource(tmp_path / "a.webp", patch_size=P, patch_stride=S), cut(IMAGE))
+
+
+def test_an_image_is_decoded_once_while_the_cache_holds_it(tmp_path, monkeypatch):
+    decoded, decode = [], PhotoSource._decode
+    monkeypatch.setattr(PhotoSource, "_decode", lambda self: decoded.append(1) or decode(self))
+    monkeypatch.setattr(module, "PIECES", PieceCache(10**6))
+    Image.fromarray(IMAGE).save(tmp_path / "a.png")
+    source = PhotoSource(tmp_path / "a.png", patch_size=P)
+    assert not decoded  # its size is known from the header
+    for patch in range(source.n_patches):
+        source.read(torch.tensor([patch]))
+    assert len(decoded) == 1
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "webp"])
+@pytest.mark.parametrize("filled_up_elsewhere", [False, True])
+def test_a_torn_image_is_refused_by_name(tmp_path, monkeypatch, suffix, filled_up_elsewhere):
+    """Where the header is left, when its pixels are read; wherever it is torn, and whatever
+    another library has told Pillow."""
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", filled_up_elsewhere)
+    Image.fromarray(IMAGE).save(tmp_path / f"a.{suffix}")
+    stored = (tmp_path / f"a.{suffix}").read_bytes()
+    for length in range(0, len(stored) - 20, 397):
+        path = tmp_path / f"torn_{length}.{suffix}"
+        path.write_bytes(stored[:length])
+        with pytest.raises(IpslibError, match=rf"torn_{length}\.{suffix}: wanted .*again"):
+            PhotoSource(path, patch_size=P).read(torch.tensor([0]))
