@@ -21,7 +21,8 @@ _BALANCED = "balanced_accuracy"
 _HEADLINE = (
     *("arm", "n", "mean", "low", "high", "chance", _BALANCED),
     *("effect", "effect_low", "effect_high"),
-    *("roi_recall", "times_random", "published", "published_effect", "difference"),
+    *("roi_recall", "times_random", "n_found"),
+    *("published", "published_effect", "difference"),
 )
 
 
@@ -116,8 +117,8 @@ def arm_table(
           spread that is left in all arms together once arms and seeds are accounted for. Blank
           with one seed. `p` is that of `paired_difference`, or of the pooled t; neither is
           corrected for the number of arms;
-        - `roi_recall`, `times_random` (that over its value at random), `entropy`, and
-          `balanced_accuracy` where the runs have it;
+        - `roi_recall`, `times_random` (that over its value at random), `entropy`, `n_found` (the
+          runs that `found_digits`), and `balanced_accuracy` where the runs have it;
         - `published`, `n_published`, `published_effect`, and `difference` (ours - theirs).
 
     Raises:
@@ -271,7 +272,8 @@ def _attention(frame: pd.DataFrame) -> pd.DataFrame:
     runs = frame.drop_duplicates(["arm", "id"])
     found = runs.groupby("arm", sort=False)[measures].mean().reset_index()
     found.insert(2, "times_random", found["roi_recall"] / found.pop("roi_recall_random"))
-    return found
+    n_found = found_digits(runs).groupby(runs["arm"], sort=False).sum()
+    return found.assign(n_found=n_found.to_numpy()).astype({"n_found": int})
 
 
 def _add_published(

@@ -47,11 +47,22 @@ _SIGNED = {
     "published_effect": "published effect (points)",
     "per_doubling": "gained per doubling (points)",
     "lost_per_doubling": "lost per doubling (points)",
+    "lost_low": "lost's low (points)",
+    "lost_high": "lost's high (points)",
 }
-_HEADINGS = _SHARES | _SIGNED | {"o2i_ratio": "O2I (%)", "effect_interval": "effect's interval"}
+_HEADINGS = (
+    _SHARES
+    | _SIGNED
+    | {
+        "o2i_ratio": "O2I (%)",
+        "effect_interval": "effect's interval",
+        "n_found": "runs that found",
+    }
+)
 _BOUNDS = {  # two columns that are shown as one
     ("low", "high"): "95 % interval (%)",
     ("effect_low", "effect_high"): "its 95 % interval (points)",
+    ("lost_low", "lost_high"): "its 95 % interval (points)",
 }
 _BLANK = "–"
 _SEEDS = ("seed", "data_seed")
@@ -220,7 +231,7 @@ def _text(name: str, value: object) -> str:
     if pd.isna(value):
         return _BLANK
     if name in _SIGNED:
-        return f"{100 * value:+.1f}".replace("-", "−")
+        return f"{round(100 * value, 1) + 0:+.1f}".replace("-", "−")  # no "-0.0"
     if name == "o2i_ratio":
         return f"{100 * value:.2g}"
     if name in _SHARES:
