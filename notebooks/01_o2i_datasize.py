@@ -314,8 +314,8 @@ small, large = min(digit_sizes), max(digit_sizes)
 gap = means.loc[large] - means.loc[small]
 Markdown(f"""
 1. From {few} to {many} training images accuracy rises at {(gained > 0).sum()} of {len(gained)}
-   digit sizes. Digits of {large} px stand {points(gap[few])} from those of {small} px with {few} images,
-   {points(gap[many])} with {many}.
+   digit sizes. Digits of {large} px stand {points(gap[few])} from those of {small} px with {few}
+   images, {points(gap[many])} with {many}.
 2. The whole interval of the interaction is below zero (more images help small digits more) in the
    runs: {"; ".join(tested.loc[tested["both_high"] < 0, "runs"]) or "none"}; above zero:
    {"; ".join(tested.loc[tested["both_low"] > 0, "runs"]) or "none"}.
