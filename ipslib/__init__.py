@@ -1,3 +1,45 @@
-"""Iterative Patch Selection: many-megapixel images classified in memory that does not grow."""
+"""Iterative Patch Selection: many-megapixel images classified in memory that does not grow.
+
+    core       config, patches, selection, masking, losses, model/, metrics, training, runtime
+    datasets   megapixel_mnist/, images/ (your own), traffic_signs/, slides/
+    runs       from a configuration to its record: here, in processes, on a cluster
+    study      tables, statistics, figures, maps and findings of the notebooks
+    commands   what `python -m ipslib` runs
+
+Nothing imports from a layer below it in this list. The names in `__all__` are imported when they
+are first asked for.
+"""
+
+from importlib import import_module
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "config": ("ModelConfig", "RunConfig", "TrainingConfig"),
+    "datasets.images.own_images": ("OwnImagesConfig",),
+    "datasets.images.sources": ("SourceBatch", "open_source"),
+    "datasets.megapixel_mnist.config": ("MegapixelMNISTConfig",),
+    "datasets.megapixel_mnist.dataset": ("MegapixelMNIST",),
+    "datasets.registry": ("run_config",),
+    "errors": ("IpslibError",),
+    "losses": ("Losses", "combined_losses", "diversity_loss", "semantic_loss", "task_loss"),
+    "masking": ("mask_logits", "mask_scores"),
+    "model.ips": ("IPSNet", "IPSOutput"),
+    "model.original": ("load_original",),
+    "patches": ("MixedBatch", "PatchBatch", "PatchGrid", "TensorBatch", "cut_image"),
+    "selection": ("Selection", "attention_scores", "select_patches"),
+    "study.own_images": ("TrainedImages", "train_images"),
+    "training": ("attend", "evaluate", "train"),
+}
+_HOME_OF = {name: f"ipslib.{home}" for home, names in _HOMES.items() for name in names}
+__all__ = ["__version__", *sorted(_HOME_OF)]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'ipslib' has no attribute {name!r}")
+    return getattr(import_module(_HOME_OF[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

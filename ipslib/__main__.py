@@ -13,25 +13,23 @@ from ipslib.errors import IpslibError, did_you_mean
 
 def _study(arguments: argparse.Namespace) -> int:
     from ipslib.commands.study import run_study
-    from ipslib.runs.profiles import parse_value
 
     return run_study(
         arguments.profile,
         arguments.notebooks,
-        parameters={name: parse_value(value) for name, value in arguments.parameters},
+        parameters=_settings(arguments),
         force=arguments.force,
     )
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ipslib.runs.files import Layout
     from ipslib.runs.naming import parse_run_name, run_name
-    from ipslib.runs.profiles import base_config, parse_value
+    from ipslib.runs.profiles import Layout, base_config
     from ipslib.runs.records import RecordStore
     from ipslib.runs.schedule import run_all
 
     changes = parse_run_name(arguments.name) if arguments.name else {}
-    changes |= {name: parse_value(value) for name, value in arguments.parameters}
+    changes |= _settings(arguments)
     config = base_config(arguments.profile, changes)
     store = RecordStore(Layout.of(arguments.profile).records)
     print(f"{run_name(config)} ({config.id}) on {config.data.source}", flush=True)
@@ -44,21 +42,20 @@ def _run(arguments: argparse.Namespace) -> int:
 def _sweep(arguments: argparse.Namespace) -> int:
     from ipslib.commands.sweep import run_sweep
 
-    swept = run_sweep(arguments.file, jobs=arguments.jobs, scheduler=arguments.scheduler)
-    print(swept)
-    return int(swept.n_failed > 0)
+    result = run_sweep(arguments.file, jobs=arguments.jobs, scheduler=arguments.scheduler)
+    print(result)
+    return int(result.n_failed > 0)
 
 
 def _queue(arguments: argparse.Namespace) -> int:
     from ipslib.commands.queue import list_queue, work_queue
-    from ipslib.runs.profiles import parse_value
 
     if arguments.readme:
         from ipslib.paths import project_root
-        from ipslib.study.regenerated import renew_project_readme
+        from ipslib.study.published_configs import renew_project_readme
 
         return renew_project_readme(project_root())
-    changes = {name: parse_value(value) for name, value in arguments.parameters}
+    changes = _settings(arguments)
     if arguments.list:
         return list_queue(arguments.profile, changes)
     return work_queue(arguments.profile, arguments.minutes, changes)
@@ -66,7 +63,6 @@ def _queue(arguments: argparse.Namespace) -> int:
 
 def _gpu(arguments: argparse.Namespace) -> int:
     from ipslib.commands.gpu import work_on_gpu
-    from ipslib.runs.profiles import parse_value
 
     return work_on_gpu(
         arguments.minutes,
@@ -74,8 +70,7 @@ def _gpu(arguments: argparse.Namespace) -> int:
         smoke=arguments.smoke,
         jobs=arguments.jobs,
         checks=not arguments.skip_checks,
-        trials=arguments.trials,
-        overrides={name: parse_value(value) for name, value in arguments.parameters},
+        overrides=_settings(arguments),
     )
 
 
@@ -85,6 +80,18 @@ def _notebooks(arguments: argparse.Namespace) -> int:
     for path in pair_notebooks():
         print(f"wrote {path.parent.name}/{path.name}")
     return 0
+
+
+def _settings(arguments: argparse.Namespace) -> dict[str, object]:
+    """What `-p` sets, each name once."""
+    from ipslib.runs.profiles import parse_value
+
+    values = {}
+    for name, value in arguments.parameters:
+        if name in values:
+            raise IpslibError(f"-p {name}: wanted one value, got two; leave one out.")
+        values[name] = parse_value(value)
+    return values
 
 
 def _add_settings(command: argparse.ArgumentParser, metavar: tuple, *, help: str) -> None:
@@ -140,7 +147,6 @@ def _parser() -> argparse.ArgumentParser:
     gpu.add_argument("--minutes", type=float, default=25, help="time there is for all (25)")
     gpu.add_argument("--jobs", type=int, default=1, help="runs side by side on the GPU (1)")
     gpu.add_argument("--skip-checks", action="store_true", help="go straight to the runs")
-    gpu.add_argument("--trials", action="store_true", help="time what training does not use too")
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --smoke")
     gpu.add_argument("--smoke", action="store_true", help="tiny images, to see that it runs")
     _add_settings(gpu, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")

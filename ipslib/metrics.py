@@ -51,7 +51,7 @@ class Tally:
 
     def first_not_finite(self) -> int:
         """The first step, from 1, whose loss is not finite; 0 where all are."""
-        finite = torch.stack(self.totals).isfinite()
+        finite = torch.stack(self.totals).isfinite() if self.totals else torch.ones(1)
         return 0 if finite.all() else int(finite.int().argmin()) + 1
 
 

@@ -2,6 +2,7 @@
 data sets that training takes batches from."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from typing import Protocol
 
 import attrs
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ipslib.errors import IpslibError
+
+SPLITS = {"train": 0, "test": 1}  # of a data set; the numbers are in keys of random streams
 
 
 @attrs.frozen
@@ -90,6 +93,7 @@ class PatchBatch(Protocol):
     """B images of N patches each, read patch by patch: no image is ever held whole.
 
     `blank` is True where a patch is known to be all zero without reading it (None: not known).
+    Floats are pixels in 0..1, unless the batch says that they are `normalised` already.
     """
 
     batch_size: int
@@ -134,6 +138,11 @@ def device_of(batch: PatchBatch) -> torch.device:
     return getattr(batch, "device", torch.device("cpu"))
 
 
+def is_normalised(batch: PatchBatch) -> bool:
+    """Whether a batch reads patches that are normalised for the encoder already."""
+    return getattr(batch, "normalised", False)
+
+
 class TensorBatch:
     """A batch that lies in memory: patches (B, N, C, P, P) or features (B, N, D)."""
 
@@ -160,12 +169,14 @@ class MixedBatch:
 
     def __init__(self, parts: Sequence[PatchBatch], *, labels: Mapping[str, Tensor] | None = None):
         self.parts, self.labels, self.batch_size = list(parts), dict(labels or {}), len(parts)
+        self.normalised = all(map(is_normalised, self.parts))
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """Patches at pairs of indices (n,), (n,): (n, C, P, P), or (n, D)."""
-        none = self.parts[0].read(patch[:0], patch[:0])
+        nothing = [part.read(patch[:0], patch[:0]) for part in self.parts]
+        dtype = reduce(torch.promote_types, [each.dtype for each in nothing])
         return read_by_image(
-            none.new_empty(len(patch), *none.shape[1:]),
+            nothing[0].new_empty(len(patch), *nothing[0].shape[1:], dtype=dtype),
             image,
             patch,
             lambda i, patches: self.parts[i].read(torch.zeros_like(patches), patches),
@@ -175,10 +186,14 @@ class MixedBatch:
 def read_by_image(
     out: Tensor, image: Tensor, patch: Tensor, read: Callable[[int, Tensor], Tensor]
 ) -> Tensor:
-    """Fill `out` (n, ...) with the patches at pairs of indices (n,), (n,), one `read` an image."""
+    """Fill `out` (n, ...) with the patches at pairs of indices (n,), (n,), one `read` an image;
+    bytes among floats become floats in 0..1."""
     for i in image.unique().tolist():
         here = (image == i).nonzero()[:, 0]
-        out[here] = read(i, patch[here])
+        values = read(i, patch[here])
+        if out.is_floating_point() and values.dtype == torch.uint8:
+            values = values / 255
+        out[here] = values
     return out
 
 

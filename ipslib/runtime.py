@@ -15,6 +15,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from ipslib.errors import IpslibError
+
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # glibc's malloc.h
 _NEVER = 2**31 - 1
 
@@ -25,6 +27,26 @@ Result = TypeVar("Result")
 def is_accelerator(device: torch.device | str) -> bool:
     """Whether work on the device is queued, so that the host must not ask for its results."""
     return torch.device(device).type != "cpu"
+
+
+def chosen_device(device: torch.device | str | None = None) -> str:
+    """The device asked for, if it is there; where none is, a GPU if there is one, else the CPU.
+
+    Raises:
+        IpslibError: for a device that torch does not know or does not find.
+    """
+    has_gpu = torch.cuda.is_available()
+    if device is None:
+        return "cuda" if has_gpu else "cpu"
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError) as error:
+        here = "cpu or cuda" if has_gpu else "cpu: torch finds no GPU"
+        raise IpslibError(
+            f"device: wanted one of this machine ({here}), got {str(device)!r}; choose another, or "
+            "a machine that has it."
+        ) from error
+    return str(device)
 
 
 def prepare(device: torch.device | str) -> None:

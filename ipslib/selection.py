@@ -28,6 +28,14 @@ Embed = Callable[[Tensor], Tensor]
 Score = Callable[[Tensor, Tensor], Tensor]
 
 
+class NotFiniteError(IpslibError):
+    """A patch that holds what is not a number, or infinity: it cannot be ranked among others."""
+
+
+class NotFiniteScoreError(NotFiniteError):
+    """The patch is sound, the score that it was given is not: the weights are to blame."""
+
+
 class Selection(NamedTuple):
     """The patches kept at the end, best first. An image of fewer than M patches keeps its own; M
     is as many as the image of a batch that keeps most."""
@@ -84,6 +92,11 @@ def select_patches(
 
     Returns:
         Indices and last scores (B, M) on that device, best first; all N in order where M >= N.
+
+    Raises:
+        NotFiniteError: for a patch, or a score, with NaN or infinity; it names image and patch.
+            Scores computed on an accelerator are not waited for: there such a one counts as the
+            lowest of all.
     """
     n_images, n_patches = batch.batch_size, batch.n_patches
     if memory_size < 1 or iter_size < 1:
@@ -124,6 +137,30 @@ def not_blank(instances: Tensor) -> Tensor:
     return instances.flatten(1).any(dim=1).bool()
 
 
+def check_finite(batch: PatchBatch, image: Tensor, patch: Tensor, instances: Tensor) -> None:
+    """Refuse patches (n, ...), read at pairs of indices (n,), (n,), with NaN or infinity. Only for
+    floats that lie on an accelerator is an answer waited for; pixels drawn there are bytes."""
+    if not instances.is_floating_point() or instances.sum(dtype=torch.float32).isfinite():
+        return  # one pass, and no second array: a sum shows any of them
+    sound = instances.flatten(1).isfinite().all(dim=1)
+    if not sound.all():
+        n = int(sound.int().argmin())  # the first that is not
+        where = _place(batch, int(image[n]), int(patch[n]))
+        raise NotFiniteError(
+            f"{where}: wanted numbers, got NaN or infinity; correct the image or its features, or "
+            "leave it out."
+        )
+
+
+def _place(batch: PatchBatch, image: int, patch: int) -> str:
+    """An image and a patch in words."""
+    if hasattr(batch, "parts"):
+        batch, image = batch.parts[image], 0
+    if hasattr(batch, "sources"):
+        return f"{batch.sources[image].name}, patch {patch}"
+    return f"patch {patch}" + f" of image {image} of the batch" * (batch.batch_size > 1)
+
+
 class _LogitReader:
     """Reads patches and turns them into logits; all-zero patches share one embedding."""
 
@@ -158,6 +195,8 @@ class _LogitReader:
         inked = []
         for image, column in self._unread(patches):
             instances = self.batch.read(image, patches[column])
+            if is_accelerator(self.device):  # else its score tells, and at no cost
+                check_finite(self.batch, image, patches[column], instances)
             if not is_accelerator(instances.device):  # where the host would wait for the answer
                 has_ink = not_blank(instances)
                 image, column, instances = image[has_ink], column[has_ink], instances[has_ink]
@@ -171,6 +210,24 @@ class _LogitReader:
         logits = self.score(blank, patches).repeat(self.batch.batch_size, 1, 1)
         for where, scores in inked:
             logits[where] = scores
+        return self._sound(logits, patches)
+
+    def _sound(self, logits: Tensor, patches: Tensor) -> Tensor:
+        """Logits (B, n, S) that can be ranked; of all that are seen together, one that is not a
+        number would make every score one that is not."""
+        if is_accelerator(self.device):  # where the host would wait for the answer
+            lowest = -torch.inf
+            return logits.nan_to_num(nan=lowest, posinf=lowest, neginf=lowest)
+        if not logits.sum().isfinite():
+            bad = ~logits.isfinite().all(dim=2)
+            for pair in bad.nonzero()[:1]:
+                image, patch = pair[:1], patches[pair[1:]]
+                check_finite(self.batch, image, patch, self.batch.read(image, patch))
+                where = _place(self.batch, int(image), int(patch))
+                raise NotFiniteScoreError(
+                    f"{where}: wanted a number as its score, got NaN or infinity; the weights are "
+                    "no longer numbers, or too large."
+                )
         return logits
 
     def _embed_inked(self, instances: Tensor) -> Tensor:

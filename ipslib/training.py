@@ -21,9 +21,8 @@ from ipslib.metrics import (
 )
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
 from ipslib.patches import Dataset, LabelledBatch, MixedBatch, PatchBatch
-from ipslib.runtime import keep_freed_memory, moved, prefetched, prepare
-
-_EVALUATION_SEED = 0  # of the order in which evaluation visits patches: the same every time
+from ipslib.runtime import chosen_device, keep_freed_memory, moved, prefetched, prepare
+from ipslib.selection import NotFiniteScoreError
 
 
 class DivergenceError(IpslibError):
@@ -162,9 +161,11 @@ def train(
     Raises:
         DivergenceError: when the loss is no longer finite.
         SnapshotError: when the snapshot does not fit.
+        IpslibError: for a device that is not there.
     """
     settings = config.training
     keep_freed_memory()
+    device = chosen_device(device)
     prepare(device)
     state = TrainingState(config, device=device)
     if snapshot is not None:
@@ -177,8 +178,12 @@ def train(
         row["seconds"] = round(time.perf_counter() - start, 3)
         orders = state.evaluation_generator(test_set, settings.batch_size)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
-            test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
-            _check_finite(test.loss, settings, f"on the test set after epoch {epoch}")
+            where = f"on the test set after epoch {epoch}"
+            try:
+                test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
+                _check_finite(test.loss)
+            except NotFiniteScoreError as error:
+                raise _diverged(settings, where) from error
             row["test"] = {
                 "loss": test.loss,
                 "accuracy": test.accuracy,
@@ -201,33 +206,40 @@ def _train_epoch(
     tally = Tally()
     steps = state.draw_training_order(len(train_set)).split(settings.batch_size)
     make = batch_maker(train_set, network.device)
-    for step, batch in enumerate(prefetched(make, (step.tolist() for step in steps))):
-        rate = learning_rate((epoch - 1) * len(steps) + step + 1, len(steps), settings)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        output, losses, labels = forward_step(network, batch, settings, state.generator)
-        optimiser.zero_grad()
-        losses.total.backward()
-        optimiser.step()
-        tally.add(output.logits, labels, losses)
-    means = tally.means()
-    where = f"in epoch {epoch}, step {tally.first_not_finite()} of {len(steps)}"
-    _check_finite(means["loss"], settings, where)
+    try:
+        for step, batch in enumerate(prefetched(make, (step.tolist() for step in steps))):
+            rate = learning_rate((epoch - 1) * len(steps) + step + 1, len(steps), settings)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            output, losses, labels = forward_step(network, batch, settings, state.generator)
+            optimiser.zero_grad()
+            losses.total.backward()
+            optimiser.step()
+            tally.add(output.logits, labels, losses)
+        means = tally.means()
+        _check_finite(means["loss"])
+    except NotFiniteScoreError as error:
+        step = tally.first_not_finite() or len(tally.totals) + 1
+        raise _diverged(settings, f"in epoch {epoch}, step {step} of {len(steps)}") from error
     return means
 
 
-def _check_finite(loss: float, settings: TrainingConfig, where: str) -> None:
+def _check_finite(loss: float) -> None:
     if not math.isfinite(loss):
-        raise DivergenceError(
-            f"the loss is no longer finite {where} (lr {settings.lr:g}, precision "
-            f"{settings.precision}); lower lr or the loss weights, or use precision fp32."
-        )
+        raise NotFiniteScoreError(f"the loss is {loss}.")
+
+
+def _diverged(settings: TrainingConfig, where: str) -> DivergenceError:
+    return DivergenceError(
+        f"the loss is no longer finite {where} (lr {settings.lr:g}, precision "
+        f"{settings.precision}); lower lr or the loss weights, or use precision fp32."
+    )
 
 
 def forward_step(
     network: IPSNet, batch: LabelledBatch, settings: TrainingConfig, generator: torch.Generator
 ) -> tuple[IPSOutput, Losses, Mapping[str, Tensor]]:
-    """The forward pass that training and evaluation share."""
+    """The forward pass of training, its losses, and the labels on the network's device."""
     labels = {task: moved(label, network.device) for task, label in batch.labels.items()}
     output = network(batch, generator=generator)
     losses = combined_losses(
@@ -240,50 +252,55 @@ def forward_step(
     return output, losses, labels
 
 
-@torch.no_grad()
 def evaluate(
     network: IPSNet,
     dataset: Dataset,
     batch_size: int,
     *,
-    settings: TrainingConfig | None = None,
     generator: torch.Generator | None = None,
 ) -> Evaluation:
-    """Loss, accuracy and localisation over a data set.
-
-    Args:
-        generator: of the order in which patches are visited; None: the same order every time.
-    """
-    settings = settings or TrainingConfig()
-    generator = generator or torch.Generator().manual_seed(_EVALUATION_SEED)
+    """Task loss, accuracy and localisation over a data set, as `predict` goes through it."""
     tally, parts, sizes, answers = Tally(), [], [], []
-    with evaluating(network.modules()):
-        for batch in batches(dataset, batch_size, device=network.device):
-            output, losses, labels = forward_step(network, batch, settings, generator)
-            tally.add(output.logits, labels, losses)
-            answers.append((output.logits, batch.labels))
-            n_located = 0 if batch.boxes is None else int(has_object(batch.boxes).any(dim=1).sum())
-            if n_located:
-                kept, weights = output.selection.indices.cpu(), output.attn_weights.cpu()
-                parts.append(localise(dataset.grid, kept, weights, batch.boxes))
-                sizes.append(n_located)
+    for output, batch in predict(network, dataset, batch_size, generator=generator):
+        labels = {task: moved(label, network.device) for task, label in batch.labels.items()}
+        tally.add(output.logits, labels, combined_losses(output, labels))
+        answers.append((output.logits, batch.labels))
+        n_located = 0 if batch.boxes is None else int(has_object(batch.boxes).any(dim=1).sum())
+        if n_located:
+            kept, weights = output.selection.indices.cpu(), output.attn_weights.cpu()
+            parts.append(localise(dataset.grid, kept, weights, batch.boxes))
+            sizes.append(n_located)
     means, located = tally.means(), mean_localisation(parts, sizes) if parts else None
     measures = measure_answers(answers) if dataset.uneven else {}
     return Evaluation(means["loss"], means["accuracy"], located, measures)
 
 
 def predict(
-    network: IPSNet, dataset: Dataset, batch_size: int
+    network: IPSNet,
+    dataset: Dataset,
+    batch_size: int,
+    *,
+    generator: torch.Generator | None = None,
 ) -> Iterator[tuple[IPSOutput, LabelledBatch]]:
-    """What a network, in evaluation mode, answers to all images in order, batch by batch."""
-    generator = torch.Generator().manual_seed(_EVALUATION_SEED)
+    """What a network answers to all images in order, batch by batch, in evaluation mode.
+
+    Args:
+        generator: of the order in which patches are visited; None: the same order every time.
+    """
+    generator = generator or _evaluation_order()
     for batch in batches(dataset, batch_size, device=network.device):
-        with torch.no_grad(), evaluating(network.modules()):
-            output = network(batch, generator=generator)
-        yield output, batch
+        yield answer(network, batch, generator=generator), batch
 
 
 @torch.no_grad()
+def answer(
+    network: IPSNet, batch: PatchBatch, *, generator: torch.Generator | None = None
+) -> IPSOutput:
+    """What a network answers to one batch, in evaluation mode; arguments as of `predict`."""
+    with evaluating(network.modules()):
+        return network(batch, generator=generator or _evaluation_order())
+
+
 def attend(network: IPSNet, batch: PatchBatch) -> tuple[Tensor, Tensor]:
     """What a network keeps of each image, and how it attends to it, in evaluation mode.
 
@@ -291,9 +308,13 @@ def attend(network: IPSNet, batch: PatchBatch) -> tuple[Tensor, Tensor]:
         Kept patches (B, M) and attention weights (B, H, T, M), on the CPU; -1 and 0 behind the
         patches of an image that has fewer than M.
     """
-    with evaluating(network.modules()):
-        output = network(batch, generator=torch.Generator().manual_seed(_EVALUATION_SEED))
+    output = answer(network, batch)
     return output.selection.indices.cpu(), output.attn_weights.cpu()
+
+
+def _evaluation_order() -> torch.Generator:
+    """Of the patches: the same every time."""
+    return torch.Generator().manual_seed(0)
 
 
 def batches(

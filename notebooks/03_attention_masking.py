@@ -44,12 +44,19 @@ import seaborn as sns
 from IPython.display import Markdown, display
 from matplotlib.lines import Line2D
 
+from ipslib.arithmetic import VERSIONS, version_of
 from ipslib.config import ModelConfig
-from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
+from ipslib.datasets.megapixel_mnist.config import TASKS, MegapixelMNISTConfig, chance_level
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.registry import run_config
+from ipslib.paths import project_root
+from ipslib.runs.records import RecordStore
 from ipslib.study import (
+    CHANCE_LINE,
     DIAMOND,
     GREY,
+    PUBLISHED,
+    REFERENCE,
     Study,
     arm_dots,
     arm_finding,
@@ -59,15 +66,19 @@ from ipslib.study import (
     example_row,
     grouped_bars,
     headline,
+    level_colours,
     load_published,
     long_form,
     points,
     published_accuracy,
     published_beside,
+    published_curve,
     published_row,
+    published_runs,
     row_legend,
     run_comparisons,
     show,
+    t_interval,
 )
 
 # %%
@@ -279,6 +290,93 @@ for title, rows in asked.groupby("comparison", sort=False):
 # %%
 for title, rows in frame.groupby("comparison", sort=False):
     study.save_figure(f"accuracy_{title.split()[0]}", arm_dots(rows))
+
+# %% [markdown]
+# ## The published run, replayed
+# The reference with 1000 images, at its own scale: the published log beside the records of it that
+# come with this checkout, whatever the profile. A run from the *published start* has the published
+# run's data, initial weights, and orders of images and patches; only dropout's draws are others,
+# since those came from a GPU. A start of our *own* shares none of these.
+
+
+# %%
+def setting(config: dict) -> dict:
+    """What repeats of a run have in common."""
+    return {name: value for name, value in config.items() if name not in ("start", "seed")}
+
+
+published_first = published_runs(start="published")
+replayed = next(run.config for run in published_first if run.name == REFERENCE)
+store = RecordStore(project_root() / "outputs/paper/records")
+wanted = setting(replayed.flat())
+repeats = [r for r in store.all() if setting(run_config(r["config"]).flat()) == wanted]
+start = {record["id"]: record["config"].get("start", "own") for record in repeats}
+repeats.sort(key=lambda r: (start[r["id"]] == "own", -version_of(r), r["config"]["seed"]))
+
+# %%
+log = published_curve().pivot(index="epoch", columns="task")
+first = {("published", 0): log["loss"].loc[1].to_dict()}  # losses by task in the first epoch
+log = pd.DataFrame({"loss": log["loss"].mean(axis=1), "accuracy": log["accuracy", "majority"]})
+curves = {("published", 0): log}
+ends = [published[published["name"] == REFERENCE].assign(run="published", seed=0)]
+measures = {"train.loss_parts.task": "loss", "train.accuracy.majority": "accuracy"}
+for record in repeats:
+    run = f"{start[record['id']]} start, arithmetic {version_of(record)}"
+    history = pd.json_normalize(record["history"]).set_index("epoch")
+    place = run, record["config"]["seed"]
+    curves[place] = history[list(measures)].rename(columns=measures)
+    first[place] = record["history"][0]["train"].get("task_losses", {})
+    ends.append(long_form([record]).assign(run=run))
+curves = pd.concat(curves, names=["run", "seed"])
+study.save_table("replay", curves.reset_index())
+told = [f"Arithmetic {version} changed: {VERSIONS[version]}." for version in list(VERSIONS)[1:]]
+if replayed.id not in start:
+    told.append("From the published start today's arithmetic has made no record yet.")
+Markdown("\n\n".join(told))
+
+# %%
+y_labels = {"loss": "training loss, mean of tasks", "accuracy": "training accuracy, majority (%)"}
+figure, panels = plt.subplots(1, 2, figsize=(10, 3.8))
+shown = curves.reset_index().assign(accuracy=lambda each: 100 * each["accuracy"])
+colours = dict(zip(shown["run"].unique(), [PUBLISHED, *level_colours(4)[::-1]], strict=False))
+along = {"x": "epoch", "hue": "run", "units": "seed", "estimator": None, "palette": colours}
+for ax, (y, label) in zip(panels, y_labels.items(), strict=True):
+    sns.lineplot(shown, y=y, ax=ax, legend=y == "loss", **along)
+    ax.set_ylabel(label)
+panels[1].axhline(100 * chance_level("majority"), **CHANCE_LINE)
+study.save_figure("replay", figure)
+
+# %% [markdown]
+# Training loss by task in the first epoch, of the runs that tell it; then test accuracy in the
+# last. *Gap* is the largest difference of a run's mean training loss to the published one over
+# epochs 1 to 12, before other draws of dropout have led far apart; take-off is that on majority.
+
+# %%
+early = curves["loss"].unstack("epoch").loc[:, :12]
+gap = (early - early.loc["published"].iloc[0]).abs().max(axis=1)
+ends = pd.concat([each[["run", "seed", "task", "accuracy", "take_off_epoch"]] for each in ends])
+accuracy = ends.pivot(index=["run", "seed"], columns="task", values="accuracy")[list(TASKS)]
+take_off = ends[ends["task"] == "majority"].set_index(["run", "seed"])["take_off_epoch"]
+replay = pd.concat({"gap": gap, "take_off_epoch": take_off}, axis=1).join(100 * accuracy)
+replay = replay.reindex(list(first)).rename_axis(["run", "seed"])
+study.save_table("replay_ends", replay.reset_index())
+first = pd.DataFrame(first.values(), index=replay.index, columns=TASKS).dropna()
+display(show(first.map("{:.4f}".format).reset_index(), caption="training loss in epoch 1"))
+show(replay.reset_index(), caption="test accuracy in percent")
+
+# %%
+lines, theirs_end = [], replay.loc["published", "majority"].iloc[0]
+for run, each in replay.iloc[1:].groupby("run", sort=False):
+    difference = (each["majority"] - theirs_end) / 100
+    bounds = "one run: no interval"
+    if len(each) > 1:
+        bounds = f"95 % interval over {len(each)} seeds {points(*t_interval(difference))}"
+    lines.append(
+        f"*{run}*: majority {each['majority'].mean():.1f} %, {points(difference.mean())} from the "
+        f"published {theirs_end:.1f} % ({bounds}). Mean training loss stays within "
+        f"{each['gap'].max():.2f} of the published one over epochs 1 to 12."
+    )
+Markdown("\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)))
 
 # %% [markdown]
 # ## The finding

@@ -188,6 +188,8 @@ COSTS = {
     "trained": "trained parameters of the encoder",
 }
 majority = effects[effects["task"] == "majority"].merge(costs, on=["comparison", "arm"])
+
+# %%
 for i, (_, rows) in enumerate(majority.groupby("comparison", sort=False)):
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for ax, (cost, label) in zip(panels, COSTS.items(), strict=True):

@@ -104,14 +104,22 @@ counts = counts.rename_axis("split").reset_index()
 counts["chance"] = [each.chance["sign"] for each in sets.values()]
 study.save_table("classes", counts)
 display(show(counts, caption=titled("Images of each class", data.is_synthetic)))
-problems = pd.concat([each.report.table().assign(set=each.report.name) for each in sets.values()])
-study.save_table("problems", problems[["set", "action", "kind", "line", "image"]])
-Markdown("\n".join(f"- {each.report.summary().splitlines()[0]}" for each in sets.values()))
+reports = [each.report for each in sets.values()]
+left_out = pd.DataFrame(
+    {"set": report.name, "lines": report.n_lines, "kept": sum(report.kept.values())}
+    | report.left_out
+    | {"MISC_SIGNS passed over": report.n_misc}
+    for report in reports
+)
+show(left_out, caption=titled("What the published filter leaves out", data.is_synthetic))
 
 # %% [markdown]
 # Why an image was not used, or a line read otherwise than it stands, by kind.
 
 # %%
+problems = pd.concat([pd.DataFrame(each.problems).assign(set=each.name) for each in reports])
+problems = problems.reindex(columns=["set", "action", "kind", "line", "image"])
+study.save_table("problems", problems.astype({"line": "Int64"}))
 kinds = problems.groupby(["set", "action", "kind"], sort=False).size().rename("count")
 show(kinds.reset_index(), caption=titled("What reading found", data.is_synthetic))
 

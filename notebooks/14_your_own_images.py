@@ -23,14 +23,16 @@
 #
 # `image` is a path relative to the CSV: JPEG, PNG, TIFF (tiled ones are read patch by patch, of
 # any size) or a `.npy` memory map. Images may differ in size. Without a column `split`, a share of
-# each class is kept for testing.
+# each class is kept for testing; images of one `patient`, or of another column that `group` names,
+# stay together.
 #
 # Set `labels` below to your CSV. Left empty, the notebook **draws an example**: images of many
 # sizes and formats with one small shape each among strokes. They are no results of the study.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-labels = ""  # path of your CSV; empty: images drawn for this notebook
+labels = ""  # path of your CSV, from the project's folder; empty: images drawn for this notebook
+group = ""  # column of what images belong to; empty: one that is called patient or the like
 n_drawn = 400  # images of the drawn example
 drawn_side = 192  # px, of the largest of them
 image = 0  # which test image is shown with its attention
@@ -43,7 +45,7 @@ from pathlib import Path
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.datasets.images.own_images import OwnImages, read_labels
+from ipslib.datasets.images.own_images import OwnImages
 from ipslib.datasets.synthetic import synthetic_folder
 from ipslib.study.example_images import write_example_images
 from ipslib.study.figures import learning_curves
@@ -54,8 +56,7 @@ from ipslib.study.tables import long_form, show
 study = Study("14_your_own_images", profile)
 folder = synthetic_folder(f"own_images_{n_drawn}_{drawn_side}")
 csv = labels or write_example_images(folder, n_drawn, side=drawn_side)
-what = f"The images of {Path(csv).name}" if labels else "**Drawn examples**, not photographs"
-Markdown(f"{what}, {len(read_labels(csv)['image'])} of them.")
+Markdown(f"The images of {Path(csv).name}." if labels else "**Drawn examples**, not photographs.")
 
 # %% [markdown]
 # ## The call
@@ -68,9 +69,11 @@ Markdown(f"{what}, {len(read_labels(csv)['image'])} of them.")
 model = study.base.model
 narrow = {"width": model.width, "n_heads": model.n_heads, "dropout": 0.0, "attn_dropout": 0.0}
 of_profile = narrow | {"warmup_epochs": study.base.training.warmup_epochs}
-trained = train_images(csv, folder=study.layout.records, **{**of_profile, **settings, **overrides})
+fields = {"group": group or None, **of_profile, **settings, **overrides}
+trained = train_images(csv, folder=study.layout.records, **fields)
 study.save_table("runs", long_form([trained.record]))
-Markdown("\n".join(trained.skipped) or "Every image could be read.")
+left_out = [f"- left out: {sentence}" for sentence in trained.skipped]
+Markdown("\n".join([*trained.notes, "", *left_out]).strip() or "Every image could be read.")
 
 # %% [markdown]
 # ## The table

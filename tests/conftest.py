@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
-from ipslib.datasets.megapixel_mnist.digits import DATA_ROOT_VARIABLE, load_digits
+from ipslib.datasets.megapixel_mnist.digits import load_digits
+from ipslib.paths import DATA_ROOT_VARIABLE
 from tests.project import project  # noqa: F401
 
 _SMALL = {"digits": "embedded", "canvas": (130, 110), "patch_size": 28, "n_noise": 6, "n_test": 40}

@@ -15,8 +15,11 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def ranges() -> dict[str, Requirement]:
-    lines = PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
-    return {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+    extras = PROJECT["optional-dependencies"]
+    lines = PROJECT["dependencies"] + extras["study"] + extras["slides"] + extras["test"]
+    found = {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}
+    del found["ipslib"]  # an extra that holds another
+    return found
 
 
 def pip_section() -> list[str]:

@@ -5,9 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+import ipslib
+
 ROOT = Path(__file__).resolve().parents[1]
-CORE = "config errors fields naming selection masking losses localisation training data model"
-FOREIGN = "ipslib.study matplotlib pandas papermill jupytext seaborn statsmodels"
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md"), *ROOT.glob("ipslib/**/README.md")]
+STUDY = "jupytext nbconvert papermill seaborn statsmodels tabulate"
+NETWORK = f"{STUDY} h5py matplotlib pandas scipy skimage sklearn"  # what it does without
 
 
 def modules_after(statements: str) -> set[str]:
@@ -18,14 +23,41 @@ def modules_after(statements: str) -> set[str]:
     return set(done.stdout.split())
 
 
-def test_the_core_knows_nothing_of_the_study():
-    sources = [ROOT / "ipslib" / f"{name}.py" for name in CORE.split()]
-    names = [f"ipslib.{path.stem}" for path in sources if path.is_file()]
-    for folder in ("data", "model"):
-        names += [f"ipslib.{folder}.{p.stem}" for p in (ROOT / "ipslib" / folder).glob("[a-z]*.py")]
-    loaded = modules_after("\n".join(f"import {name}" for name in names))
-    assert set(names) <= loaded
-    assert not loaded & set(FOREIGN.split())
+def without(packages: str, program: str) -> subprocess.CompletedProcess:
+    """Run a program where some packages cannot be imported."""
+    missing = f"import sys\nsys.modules |= dict.fromkeys({packages.split()!r})\n"
+    return subprocess.run(
+        [sys.executable, "-c", missing + program], capture_output=True, text=True, cwd=ROOT
+    )
+
+
+def example() -> str:
+    """The README's library example, on a smaller canvas."""
+    [found] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    return found.replace("1500, 1500", "500, 500")
+
+
+def test_the_face_costs_nothing_until_a_name_is_asked_for():
+    loaded = modules_after("import ipslib")
+    assert not loaded & {"torch", "numpy", "ipslib.config"}
+
+
+def test_every_name_of_the_face_is_there():
+    for name in ipslib.__all__:
+        assert getattr(ipslib, name) is not None
+    assert set(ipslib.__all__) <= set(dir(ipslib))
+    with pytest.raises(AttributeError, match="IPSnet"):
+        _ = ipslib.IPSnet
+
+
+def test_the_network_needs_torch_alone():
+    done = without(NETWORK, example())
+    assert done.returncode == 0, done.stderr
+
+
+def test_own_images_need_nothing_of_the_study():
+    done = without(STUDY, "from ipslib import TrainedImages, load_original, train, train_images")
+    assert done.returncode == 0, done.stderr
 
 
 def test_training_runs_without_papermill_and_jupytext():
@@ -33,20 +65,25 @@ def test_training_runs_without_papermill_and_jupytext():
     assert not loaded & {"papermill", "jupytext", "nbconvert", "matplotlib", "seaborn"}
 
 
-def test_the_example_of_the_readme_runs():
-    [example] = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    shown = re.findall(r"^(output\S+)\s+# (\([\d, ]+\))", example, re.MULTILINE)
+def test_the_example_of_the_readme_gives_the_shapes_it_shows():
+    shown = re.findall(r"^(output\S+)\s+# (\([\d, ]+\))", example(), re.MULTILINE)
     assert len(shown) == 3
     names: dict = {}
-    exec(example.replace("1500, 1500", "500, 500"), names)  # a smaller canvas, the same call
+    exec(example(), names)
     for expression, shape in shown:
         assert str(tuple(eval(expression, names).shape)) == shape
 
 
-def test_every_link_of_the_readme_leads_somewhere():
-    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / "README.md").read_text())
+@pytest.mark.parametrize("page", sorted(p.relative_to(ROOT) for p in PAGES), ids=str)
+def test_every_link_of_a_readme_leads_somewhere(page):
+    links = re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8"))
     local = [link for link in links if not link.startswith("http")]
-    assert local and all((ROOT / link).exists() for link in local)
+    missing = [link for link in local if not (ROOT / page).parent.joinpath(link).exists()]
+    assert not missing
+
+
+def test_the_readme_is_read_in_one_sitting():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 170
 
 
 def test_nothing_committed_names_a_machine():

@@ -14,11 +14,14 @@ from ipslib.losses import Losses
 from ipslib.model.ips import IPSOutput
 from tests.reference import PlainIPS, dense_bag, plain_losses, plain_rate
 
+# In the first step of this seed no value comes nearer to the kink of a rectifier than 2.7e-5. Where
+# rounding takes a single one to the other side, the encoder's gradient changes by up to a percent.
 CONFIG = run_config(
     {
-        "digits": "embedded", "canvas": (230, 180), "n_train": 20, "n_test": 1, "width": 0.125,
-        "n_heads": 4, "memory_size": 8, "iter_size": 5, "dropout": 0.0, "attn_dropout": 0.0,
-        "batch_size": 4, "epochs": 4, "warmup_epochs": 1, "eval_every": 4,
+        "digits": "embedded", "canvas": (196, 168), "patch_size": 28, "n_train": 20, "n_test": 1,
+        "width": 0.0625, "n_heads": 4, "memory_size": 8, "iter_size": 5, "dropout": 0.0,
+        "attn_dropout": 0.0, "batch_size": 4, "epochs": 4, "warmup_epochs": 1, "eval_every": 4,
+        "seed": 13,
     }
 )  # fmt: skip
 N_STEPS, N_WARMUP = 20, 5
@@ -38,17 +41,21 @@ class Step(NamedTuple):
     kept: Tensor  # (B, M), sorted
     losses: dict[str, float]
     rate: float
+    weights: dict[str, Tensor]
     gradients: dict[str, Tensor]
     statistics: dict[str, Tensor]  # of batch norms
 
 
 def step_of(network: nn.Module, output: IPSOutput, losses: Losses, rate: float) -> Step:
-    weights = {name: w for name, w in network.named_parameters() if w.grad is not None}
+    parts = losses._asdict()
+    parts |= parts.pop("by_task")
+    weights = dict(network.named_parameters())
     return Step(
         output.selection.indices.sort(dim=1).values,
-        {part: value.item() for part, value in losses._asdict().items()},
+        {part: value.item() for part, value in parts.items()},
         rate,
-        {name: weight.grad.double() for name, weight in weights.items()},
+        {name: weight.detach().double().clone() for name, weight in weights.items()},
+        {name: w.grad.double() for name, w in weights.items() if w.grad is not None},
         {name: buffer.double().clone() for name, buffer in network.named_buffers()},
     )
 
@@ -102,6 +109,19 @@ def trained_plainly(network: PlainIPS, given: list[Given], config: RunConfig) ->
     return steps
 
 
+def moved_plainly(steps: list[Step]) -> dict[str, Tensor]:
+    """How far AdamW moves the first weights by the gradients and rates of all steps but the last,
+    in float64."""
+    weights = {name: nn.Parameter(weight.clone()) for name, weight in steps[0].weights.items()}
+    optimiser = torch.optim.AdamW(weights.values(), weight_decay=0.1)
+    for step in steps[:-1]:
+        optimiser.param_groups[0]["lr"] = step.rate
+        for name, gradient in step.gradients.items():
+            weights[name].grad = gradient
+        optimiser.step()
+    return {name: weights[name].detach() - weight for name, weight in steps[0].weights.items()}
+
+
 def share_blank(given: Given, step: Step) -> float:
     """Of the kept patches."""
     kept = given.bag[torch.arange(len(given.bag))[:, None], step.kept]
@@ -116,14 +136,14 @@ def gap(ours: dict[str, Tensor], plain: dict[str, Tensor], part: str) -> float:
     return ((ours - plain).norm() / plain.norm()).item()
 
 
-# Among few noise objects more than a tenth of the kept patches are blank: they share an embedding.
+# Among few noise objects a tenth of the kept patches or more are blank: they share an embedding.
 @pytest.mark.parametrize(
     ("n_noise", "regularised"),
     [
         (5, {}),
-        (300, {}),
+        (400, {}),
         (5, {"semantic_weight": 1.0, "diversity_weight": 2.0}),
-        (300, {"diversity_weight": 3.0, "diversity_on": "outputs"}),
+        (400, {"diversity_weight": 3.0, "diversity_on": "outputs"}),
     ],
 )
 def test_training_is_the_plain_one(monkeypatch, n_noise, regularised):
@@ -132,14 +152,18 @@ def test_training_is_the_plain_one(monkeypatch, n_noise, regularised):
     plain = trained_plainly(network, given, config)
     assert len(ours) == N_STEPS
     for each, step in zip(given, plain, strict=True):
-        assert share_blank(each, step) > 0.1 if n_noise == 5 else share_blank(each, step) == 0
+        assert (share_blank(each, step) >= 0.1) == (n_noise == 5)
 
     assert torch.equal(ours[0].kept, plain[0].kept)
     assert ours[0].losses == pytest.approx(plain[0].losses, rel=1e-6, abs=1e-6)
-    for each in ("statistics", "gradients"):
-        one, other = getattr(ours[0], each), getattr(plain[0], each)
-        gaps = {part: gap(one, other, part) for part in {n.split(".")[0] for n in other}}
-        assert max(gaps.values()) < 1e-5, (each, gaps)
+    moved = {name: weight - ours[0].weights[name] for name, weight in ours[-1].weights.items()}
+    for one, other, bound in (
+        (ours[0].statistics, plain[0].statistics, 1e-5),
+        (ours[0].gradients, plain[0].gradients, 1e-5),
+        (moved, moved_plainly(ours), 1e-4),
+    ):
+        gaps = {part: gap(one, other, part) for part in {name.split(".")[0] for name in other}}
+        assert max(gaps.values()) < bound, gaps
     for step, plain_step in zip(ours, plain, strict=True):
         assert step.rate == pytest.approx(plain_step.rate, rel=1e-12)
         assert step.losses == pytest.approx(plain_step.losses, rel=2e-3, abs=2e-3)

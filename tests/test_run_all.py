@@ -40,3 +40,14 @@ def test_ci_calls_the_same_tests():
     ci = SCRIPT.parent / ".ci" / "run"
     assert ci.stat().st_mode & 0o111
     assert 'run_all.sh" test' in ci.read_text()
+
+
+def test_it_runs_as_git_for_windows_checks_it_out(tmp_path):
+    clone = tmp_path / "clone"
+    git = ["git", "-c", "core.autocrlf=true", "clone", "--quiet", SCRIPT.parent, clone]
+    if not (SCRIPT.parent / ".git").exists():
+        pytest.skip("no clone of git's")
+    subprocess.run(git, check=True)
+    assert subprocess.run([clone / "run_all.sh", "--help"], capture_output=True).returncode == 0
+    for name in ("environment.yml", "pyproject.toml"):  # the script reads them line by line
+        assert b"\r" not in (clone / name).read_bytes()

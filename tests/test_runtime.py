@@ -9,13 +9,19 @@ import pytest
 import torch
 
 from ipslib import runtime, selection
+from ipslib.__main__ import main
 from ipslib.datasets.megapixel_mnist import scenes
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.datasets.megapixel_mnist.drawn_scenes import DrawnScenes
+from ipslib.datasets.megapixel_mnist.scenes import DrawnScenes
 from ipslib.datasets.registry import run_config
+from ipslib.datasets.slides.prepare import prepare_slides
+from ipslib.errors import IpslibError
 from ipslib.losses import combined_losses
 from ipslib.model import ips
-from ipslib.runtime import is_accelerator, moved, prefetched, prepare, uploaded
+from ipslib.runs.one_run import train_and_record
+from ipslib.runs.records import RecordStore
+from ipslib.runtime import chosen_device, is_accelerator, moved, prefetched, prepare, uploaded
+from ipslib.study.own_images import train_images
 from ipslib.training import TrainingState, forward_step, train
 from tests.reference import random_network
 from tests.waits import Waits
@@ -127,6 +133,38 @@ def test_what_is_held_for_the_gradient_leaves_the_largest_maps_out(monkeypatch):
     monkeypatch.setattr(ips, "is_accelerator", lambda device: True)
     stem = 8 * 14 * 14 * 4 * len(patches)  # one map of float32 at the stem's resolution
     assert held_bytes() < everything - 2 * stem
+
+
+class TestChosen:
+    def test_none_is_the_best_there_is(self):
+        assert chosen_device() == ("cuda" if torch.cuda.is_available() else "cpu")
+        assert chosen_device("cpu") == chosen_device(torch.device("cpu")) == "cpu"
+
+    @pytest.mark.parametrize("device", ["gpu", "", "cuda:99", "meta"])
+    def test_what_is_not_there_is_refused(self, device):
+        with pytest.raises(IpslibError, match="device"):
+            chosen_device(device)
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+    @pytest.mark.parametrize("device", ["cuda", "cuda:0"])
+    def test_by_everything_that_takes_one_before_any_work(self, device, tmp_path):
+        store, missing = RecordStore(tmp_path / "runs"), tmp_path / "none"
+        for call in (
+            lambda: train(SMALL, device=device),
+            lambda: train_and_record(SMALL, store, device=device),
+            lambda: prepare_slides({"a": missing}, tmp_path / "bags", device=device),
+            lambda: train_images(missing, folder=store.folder, device=device),
+        ):
+            with pytest.raises(IpslibError, match="^device"):
+                call()
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+    def test_on_the_command_line_it_is_one_sentence(self, tmp_path, capsys):
+        (tmp_path / "a.svs").touch()
+        arguments = ["slides", "prepare", str(tmp_path), str(tmp_path / "bags")]
+        assert main([*arguments, "--device", "cuda"]) == 2
+        assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_only_a_cpu_is_no_accelerator_and_keeps_its_tensors_and_arithmetic():

@@ -9,11 +9,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ipslib import selection
+from ipslib.config import ModelConfig
+from ipslib.datasets.images.sources import SourceBatch
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
-from ipslib.patches import TensorBatch
-from ipslib.selection import attention_scores, select_patches
+from ipslib.model.ips import IPSNet
+from ipslib.patches import MixedBatch, TensorBatch
+from ipslib.selection import NotFiniteError, NotFiniteScoreError, attention_scores, select_patches
 from tests.reference import PlainIPS, dense_bag, random_network
+from tests.waits import Waits
 
 
 def visiting_order(network, n_patches, seed):
@@ -248,3 +252,83 @@ def test_sizes_below_one_are_refused(sizes):
     select = partial(select_patches, TensorBatch(torch.ones(1, 4, 2)), lambda x: x, of_feature)
     with pytest.raises(IpslibError, match=f"at least 1, got {sizes[0]} and {sizes[1]}"):
         select(memory_size=sizes[0], iter_size=sizes[1])
+
+
+class TestNotFinite:
+    """One value that is not a number makes every score of its set one that is not."""
+
+    def select(self, bag, memory_size=10, **settings):
+        query = torch.linspace(-1, 1, bag.shape[2])[:, None]
+        return select_patches(
+            TensorBatch(bag),
+            lambda features: features,
+            lambda features, _: features.float() @ query,
+            memory_size=memory_size,
+            iter_size=50,
+            **settings,
+        )
+
+    @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+    def test_a_patch_is_named_and_refused_wherever_it_lies(self, value, dtype):
+        for image, patch in ((0, 0), (1, 150), (1, 199)):
+            bag = torch.randn(2, 200, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+            bag[image, patch, 3] = value
+            with pytest.raises(NotFiniteError, match=f"patch {patch} of image {image}"):
+                self.select(bag)
+
+    def test_large_numbers_are_numbers(self):
+        bag = torch.full((1, 200, 8), 60_000.0, dtype=torch.float16)  # more in all than it holds
+        assert self.select(bag, score_set=lambda logits: logits[..., 0]).indices.shape == (1, 10)
+
+    def test_a_score_of_a_sound_patch_is_laid_on_the_weights(self):
+        with pytest.raises(NotFiniteScoreError, match="patch 7:"):
+            select_patches(
+                TensorBatch(torch.ones(1, 20, 2)),
+                lambda features: features,
+                lambda features, index: torch.where(index == 7, torch.nan, 1.0)[:, None],
+                memory_size=3,
+                iter_size=4,
+            )
+
+    def test_on_an_accelerator_it_is_the_lowest_of_all_and_nothing_waits(self, monkeypatch):
+        monkeypatch.setattr(selection, "is_accelerator", lambda device: True)
+        values = torch.rand(1, 40, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+        scores = values[0, :, None].float()
+        for odd in (torch.nan, torch.inf, -torch.inf):
+            scores[values[0].argmax()] = odd
+            with Waits() as waits:
+                kept = select_patches(
+                    TensorBatch(torch.ones(1, 40, 2, dtype=torch.uint8)),
+                    lambda ones: ones.float(),
+                    lambda ones, index: scores[index],
+                    memory_size=5,
+                    iter_size=7,
+                )
+            best = values.masked_fill(values == values.max(), -1).topk(5).indices
+            assert torch.equal(kept.indices, best)
+            assert waits.seen == ["nonzero"]  # of the host's own table
+
+    @pytest.mark.parametrize("memory_size", [2, 5, 100])
+    def test_a_network_refuses_it_by_the_name_of_the_image(self, memory_size):
+        class Named:
+            blank, name, n_patches, patch_shape, dtype = None, "s.h5", 5, (6,), torch.float32
+
+            def __init__(self, rows):
+                self.rows = rows
+
+            def read(self, patches):
+                return self.rows[patches]
+
+        config = ModelConfig(
+            encoder="features", width=1 / 16, n_heads=4, memory_size=memory_size, iter_size=2
+        )
+        network = IPSNet(config, {"a": 2}, in_channels=6).eval()
+        sound, odd = torch.ones(5, 6), torch.ones(5, 6)
+        odd[3, 1] = torch.nan
+        for batch in (
+            SourceBatch([Named(sound), Named(odd)]),
+            MixedBatch([SourceBatch([Named(rows)]) for rows in (sound, odd)]),
+        ):
+            with pytest.raises(NotFiniteError, match=r"s\.h5, patch 3:"):
+                network(batch, generator=torch.Generator())

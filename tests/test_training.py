@@ -265,8 +265,3 @@ class TestEvaluate:
             assert accuracy[task] == right.item() / 6
         right = ((answers["multi"].sigmoid() > 0.5).float() == batch.labels["multi"]).all(dim=1)
         assert accuracy["multi"] == right.sum().item() / 6
-
-    def test_the_loss_is_the_task_loss_unless_weights_are_given(self, network, dataset):
-        plain = evaluate(network, dataset, 6).loss
-        weighted = evaluate(network, dataset, 6, settings=TrainingConfig(semantic_weight=1.0)).loss
-        assert weighted > plain + 0.5

@@ -7,29 +7,37 @@ On a machine with a GPU, in a checkout, with MNIST/raw in the folder `mnist`:
 and again, until nothing is missing; a later call with `--skip-checks` goes straight to the runs.
 It needs torch and the packages that `ipslib run` needs, neither papermill nor jupytext. Records
 come to outputs/paper/records: commit the .json, and carry the .checkpoint.pt to where the next
-call is made. `python -m ipslib queue --readme` then counts them in the README.
+call is made. `python -m ipslib queue --readme` then counts them in outputs/README.md.
 """
 
-import json
-import subprocess
-import sys
+import itertools
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from statistics import median
+from typing import NamedTuple
 
 import torch
 
-from ipslib.commands.gpu_check import compare_devices
-from ipslib.commands.queue import work_queue
+from ipslib.commands.queue import check_amounts, work_queue
+from ipslib.config import RunConfig
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
-from ipslib.paths import project_root
-from ipslib.runs.files import Layout
-from ipslib.runs.profiles import base_config
+from ipslib.runs.one_run import is_out_of_memory
+from ipslib.runs.profiles import Layout, base_config
+from ipslib.runs.provenance import peak_memory_mb, reset_peak_memory
 from ipslib.runs.records import RecordStore
-from ipslib.study.regenerated import as_markdown, regenerated
+from ipslib.runtime import is_accelerator, keep_freed_memory, prefetched, prepare
+from ipslib.selection import Selection
+from ipslib.study.published_configs import as_markdown, regenerated
+from ipslib.training import TrainingState, batch_maker, build_network, forward_step
 
-# What is compared, and of how many images: the CPU's part is to take seconds.
-_COMPARED = (({"canvas": 1500, "n_noise": 50}, 4), ({"canvas": 3000, "n_noise": 800}, 2))
-_COMPARED_SMOKE = (({}, 2),)
+# What is compared and timed, and of how many images on the CPU, whose part is to take seconds.
+_SETTINGS = (({"canvas": 1500, "n_noise": 50}, 4), ({"canvas": 3000, "n_noise": 800}, 2))
+_SMOKE = (({}, 2),)
+_BATCHES = 4  # of different images, one after the other
+# Relative differences that rounding explains; in a gradient, a ReLU at its kink falls either way.
+TIE, LOSS, GRADIENT = 1e-4, 1e-3, 3e-2
 
 
 def work_on_gpu(
@@ -39,7 +47,6 @@ def work_on_gpu(
     smoke: bool = False,
     jobs: int = 1,
     checks: bool = True,
-    trials: bool = False,
     overrides: Mapping[str, object] | None = None,
 ) -> int:
     """Check the device against the CPU, time a step, and train published runs for what is left.
@@ -48,9 +55,8 @@ def work_on_gpu(
         minutes: for all of it.
         device: `cuda`, or `cpu` to see what happens without one.
         smoke: tiny images and the smoke profile in place of the published settings.
-        jobs: queues side by side on the device, each at a run of its own.
+        jobs: runs side by side on the device.
         checks: whether to check and time before.
-        trials: whether to time torch.compile and cuDNN's search for kernels too.
         overrides: fields of RunConfig that differ in every run.
 
     Returns:
@@ -60,28 +66,7 @@ def work_on_gpu(
         IpslibError: no such device, a published scale on a CPU, or what the queue raises.
     """
     deadline = time.monotonic() + 60 * minutes
-    _refuse(minutes, device, smoke, jobs)
-    profile = "smoke" if smoke else "paper"
-    if checks:
-        if not _agree(profile, device, smoke):
-            print("the devices disagree: no run was begun.", flush=True)
-            return 1
-        _time_steps(device, smoke, trials, deadline)
-    left = (deadline - time.monotonic()) / 60
-    if left <= 0:
-        print("no time is left for runs.", flush=True)
-        return 0
-    status = _work(profile, left, jobs, dict(overrides or {}))
-    if not smoke:
-        print(as_markdown(regenerated(RecordStore(Layout.of(profile).records))), flush=True)
-    return status
-
-
-def _refuse(minutes: float, device: str, smoke: bool, jobs: int) -> None:
-    if not minutes > 0 or jobs < 1:
-        raise IpslibError(
-            f"minutes and jobs: wanted more than 0 and at least 1, got {minutes:g} and {jobs}."
-        )
+    check_amounts(minutes, jobs)
     if device == "cpu" and not smoke:
         raise IpslibError(
             "device: the published scale needs a GPU; use device cuda, or add --smoke to see it "
@@ -92,52 +77,167 @@ def _refuse(minutes: float, device: str, smoke: bool, jobs: int) -> None:
             f"device: wanted {device}, but torch {torch.__version__} finds no GPU here; go to a "
             "machine with one, or try it out with `--device cpu --smoke`."
         )
+    profile, overrides = "smoke" if smoke else "paper", dict(overrides or {})
+    if checks:
+        settings = _SMOKE if smoke else _SETTINGS
+        configs = {base_config(profile).replace(**each): n for each, n in settings}
+        if not _agree(configs, device):
+            print("the devices disagree: no run was begun.", flush=True)
+            return 1
+        precision = overrides.get("precision", "bf16" if is_accelerator(device) else "fp32")
+        for config in configs:
+            print(time_steps(config.replace(precision=precision), device, deadline), flush=True)
+    minutes = (deadline - time.monotonic()) / 60
+    if minutes <= 0:
+        print("no time is left for runs.", flush=True)
+        return 0
+    status = work_queue(profile, minutes, overrides, jobs=jobs, device=device)
+    if not smoke:
+        print(as_markdown(regenerated(RecordStore(Layout.of(profile).records))), flush=True)
+    return status
 
 
-def _agree(profile: str, device: str, smoke: bool) -> bool:
-    base, held = base_config(profile), []
-    print(f"{_described(device)} against the CPU, fp32:", flush=True)
-    for setting, n_images in _COMPARED_SMOKE if smoke else _COMPARED:
-        config = base.replace(**setting)
-        agreement = compare_devices(config, device, n_images=n_images)
-        print(f"  {config.data.short_name}, {n_images} images: {agreement}", flush=True)
-        held.append(agreement.holds)
-    return all(held)
+class TrainingStep:
+    """A step of training, with its batches prepared ahead; called, it returns its seconds.
+
+    Args:
+        config: a run on Megapixel MNIST.
+        device: where the network lives.
+    """
+
+    def __init__(self, config: RunConfig, device: str):
+        keep_freed_memory()
+        prepare(device)
+        self.training, self.state = config.training, TrainingState(config, device=device)
+        make = batch_maker(MegapixelMNIST(config.data), torch.device(device))
+        size = config.training.batch_size
+        images = [range(size * i, size * (i + 1)) for i in range(_BATCHES)]
+        self.batches = prefetched(make, itertools.cycle(images))
+
+    def __call__(self) -> float:
+        state, start = self.state, now(self.state.network.device)
+        self.batch, network = next(self.batches), state.network.train()
+        self.output, losses, _ = forward_step(network, self.batch, self.training, state.generator)
+        state.optimiser.zero_grad()
+        losses.total.backward()
+        state.optimiser.step()
+        return now(network.device) - start
 
 
-def _described(device: str) -> str:
-    return torch.cuda.get_device_name(device) if device != "cpu" else "The CPU itself"
-
-
-def _time_steps(device: str, smoke: bool, trials: bool, deadline: float) -> None:
-    """Time a step in processes of their own; what they cannot measure stops no run."""
-    if not (project_root() / "tests" / "benchmarks" / "step.py").is_file():
-        print("steps are not timed: tests/benchmarks is not here, only in a checkout.", flush=True)
-        return
-    command = [sys.executable, "-m", "tests.benchmarks.step", "--device", device]
-    command += ["--smoke"] * smoke + ["--trials"] * trials
+def time_steps(config: RunConfig, device: str, deadline: float) -> str:
+    """The time and the memory of a training step in words; running out of either is no error."""
+    n_steps = 30 if is_accelerator(device) else 3
+    reset_peak_memory(device)
+    seconds: list[float] = []
+    name = f"  {config.data.short_name}, {config.training.precision}"
     try:
-        done = subprocess.run(
-            command, cwd=project_root(), timeout=max(1.0, deadline - time.monotonic())
+        step = TrainingStep(config, device)
+        with closing(step.batches):
+            while len(seconds) < n_steps + n_steps // 3 + 1 and time.monotonic() < deadline:
+                seconds.append(step())
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return f"{name}: a step runs out of memory."
+    if not seconds:
+        return f"{name}: no time is left to time a step."
+    milliseconds = 1e3 * median(seconds[-n_steps:])
+    peak = peak_memory_mb(device)
+    return f"{name}: a training step takes {milliseconds:.1f} ms, at most {peak:.0f} MB"
+
+
+def now(device: torch.device) -> float:
+    """Seconds, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
+
+
+class Agreement(NamedTuple):
+    """What two devices made of the same images and weights."""
+
+    n_kept: int  # patches that each keeps
+    n_apart: int  # of them kept by one device alone
+    widest_tie: float  # relative difference of the scores that these patches had
+    loss: float  # relative differences
+    gradient: float  # of the norm of all gradients
+
+    @property
+    def holds(self) -> bool:
+        """Whether the kept patches are the same but for ties, and the rest within rounding."""
+        return self.widest_tie <= TIE and self.loss <= LOSS and self.gradient <= GRADIENT
+
+    def __str__(self) -> str:
+        same = f"{self.n_kept - self.n_apart} of {self.n_kept} kept patches the same"
+        ties = f", the others within {self.widest_tie:.1e} of each other" if self.n_apart else ""
+        return (
+            f"{'agree' if self.holds else 'DISAGREE'}: {same}{ties}; loss differs by "
+            f"{self.loss:.1e}, the gradient's norm by {self.gradient:.1e}"
         )
-        said = f"its status was {done.returncode}" if done.returncode else ""
-    except subprocess.TimeoutExpired:
-        said = "it took all the time there was"
-    if said:
-        print(f"steps were not timed to the end: {said}.", flush=True)
 
 
-def _work(profile: str, minutes: float, jobs: int, overrides: dict[str, object]) -> int:
-    if jobs == 1:
-        return work_queue(profile, minutes, overrides)
-    command = [sys.executable, "-m", "ipslib", "queue", "--profile", profile]
-    command += ["--minutes", str(minutes)]
-    for name, value in overrides.items():
-        command += ["-p", name, json.dumps(value)]
-    queues = [subprocess.Popen(command, cwd=project_root()) for _ in range(jobs)]
+def _agree(configs: Mapping[RunConfig, int], device: str) -> bool:
+    """Compare a device with the CPU on so many images of each configuration, and say how."""
+    name = torch.cuda.get_device_name(device) if device != "cpu" else "The CPU itself"
+    print(f"{name} against the CPU, fp32:", flush=True)
+    agreements = []
+    for config, n_images in configs.items():
+        agreements.append(compare_devices(config, device, n_images=n_images))
+        print(f"  {config.data.short_name}, {n_images} images: {agreements[-1]}", flush=True)
+    return all(agreement.holds for agreement in agreements)
+
+
+def compare_devices(config: RunConfig, device: str, *, n_images: int) -> Agreement:
+    """One training step of a fresh network without dropout on the CPU and on a device, in full
+    fp32 (no TF32)."""
+    config = config.replace(precision="fp32", dropout=0.0, attn_dropout=0.0)
+    batch = MegapixelMNIST(config.data).batch(range(n_images))
+    with _full_float32():
+        here, there = (_step(config, batch, each) for each in ("cpu", device))
+    n_apart, widest = differing(here[0], there[0])
+    n_kept = here[0].indices.numel()
+    pairs = zip(here[1:], there[1:], strict=True)
+    apart = [abs(one - other) / max(abs(one), 1e-12) for one, other in pairs]
+    return Agreement(n_kept, n_apart, widest, *apart)
+
+
+def differing(one: Selection, other: Selection) -> tuple[int, float]:
+    """How many patches only the first keeps, and how far their scores are from those of the
+    patches that the second keeps in their place: 0 for a tie, relative to the larger."""
+    n_apart, widest = 0, 0.0
+    if one.scores is None:
+        return n_apart, widest
+    rows = zip(*one[:2], *other[:2], strict=True)
+    for own, own_scores, others, other_scores in rows:
+        alone, missed = (~torch.isin(*pair) for pair in ((own, others), (others, own)))
+        n_apart += int(alone.sum())
+        pairs = torch.stack([own_scores[alone].sort()[0], other_scores[missed].sort()[0]])
+        if pairs.numel():
+            gap = (pairs[0] - pairs[1]).abs() / pairs.amax(dim=0)
+            widest = max(widest, gap.max().item())
+    return n_apart, widest
+
+
+def _step(config: RunConfig, batch, device: str) -> tuple[Selection, float, float]:
+    network = build_network(config, device=device).train()
+    generator = torch.Generator().manual_seed(0)
+    output, losses, _ = forward_step(network, batch.on(device), config.training, generator)
+    losses.total.backward()
+    squares = [w.grad.square().sum() for w in network.parameters() if w.grad is not None]
+    scores = output.selection.scores
+    kept = Selection(output.selection.indices.cpu(), None if scores is None else scores.cpu())
+    return kept, losses.total.item(), torch.stack(squares).sum().sqrt().item()
+
+
+@contextmanager
+def _full_float32() -> Iterator[None]:
+    """Products and convolutions of float32 in float32 for a while."""
+    products = torch.get_float32_matmul_precision()
+    convolutions = torch.backends.cudnn.allow_tf32
     try:
-        statuses = [queue.wait() for queue in queues]
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+        yield
     finally:
-        for queue in queues:
-            queue.kill()
-    return int(any(statuses))
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions

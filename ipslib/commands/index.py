@@ -1,35 +1,17 @@
 """A profile's summary, and the page that links every notebook, table and figure."""
 
 import json
-from collections.abc import Iterable
-from html import escape
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from jinja2 import Template
+
 from ipslib.errors import IpslibError
-from ipslib.runs.files import Layout, write_atomically
+from ipslib.paths import write_atomically
+from ipslib.runs.profiles import Layout
 
 Row = dict[str, Any]  # title, state, made, reused, failed, minutes, error, fingerprint
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #8884; --soft: #777; --bad: #c0392b; }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h2 { font-size: 1.15rem; margin: 0; }
-section { border-top: 1px solid var(--line); padding: 1.2rem 0; }
-p { margin: .3rem 0; }
-.soft { color: var(--soft); font-size: .9rem; }
-.failed { color: var(--bad); }
-pre { overflow-x: auto; font-size: .85rem; }
-.figures { display: flex; flex-wrap: wrap; gap: 1rem; margin-top: .8rem; }
-figure { margin: 0; width: min(18rem, 100%); }
-figure img { width: 100%; background: #fff; border: 1px solid var(--line); }
-figcaption { color: var(--soft); font-size: .8rem; overflow-wrap: anywhere; }
-@media (prefers-color-scheme: dark) {
-  :root { --soft: #aaa; --bad: #ff8a7a; }
-  a { color: #8ab4f8; }
-}
-"""
 
 
 def read_summary(layout: Layout) -> dict[str, Row]:
@@ -50,74 +32,36 @@ def write_summary(layout: Layout, rows: dict[str, Row]) -> None:
 
 def build_index(layout: Layout) -> Path:
     """Write index.html from the summary and from the files that lie beside it."""
-    rows = read_summary(layout)
-    files = _by_number([*layout.tables.glob("*.csv"), *layout.figures.glob("*.png")])
-    sections = [
-        _section(layout, _heading(layout, stem, row), files.pop(_number(stem), []))
-        for stem, row in sorted(rows.items())
-    ]
-    if others := [path for group in files.values() for path in group]:
-        sections.append(_section(layout, "<h2>Other results</h2>\n", others))
-    return write_atomically(layout.index, _page(layout.folder.name, sections))
+    rows = sorted(read_summary(layout).items())
+    files = sorted([*layout.tables.glob("*.csv"), *layout.figures.glob("*.png")])
+    parts = []
+    for stem, row in rows:
+        own = [path for path in files if _number(path.name) == _number(stem)]
+        links = {"where it failed": ".failed.ipynb"} if row["state"] == "failed" else {}
+        links |= {"page": ".html", "notebook": ".ipynb"}
+        paths = {text: layout.notebooks / f"{stem}{end}" for text, end in links.items()}
+        there = [(text, _link(layout, path)) for text, path in paths.items() if path.is_file()]
+        pages = [link for link in there if link[0] == "page"]
+        parts.append(row | _results(layout, own) | {"stem": stem, "links": there, "pages": pages})
+    known = {_number(stem) for stem, _ in rows}
+    if others := [path for path in files if _number(path.name) not in known]:
+        parts.append(_results(layout, others))
+    title = f"Iterative Patch Selection: the {layout.folder.name} study"
+    text = Path(__file__).with_suffix(".html").read_text(encoding="utf-8")
+    page = Template(text, autoescape=True, trim_blocks=True).render(title=title, parts=parts)
+    return write_atomically(layout.index, page + "\n")
+
+
+def _results(layout: Layout, files: list[Path]) -> dict[str, list[tuple[str, str]]]:
+    """Tables and figures, each a name and a link."""
+    tables = [(path.name, _link(layout, path)) for path in files if path.suffix == ".csv"]
+    figures = [(path.stem, _link(layout, path)) for path in files if path.suffix == ".png"]
+    return {"tables": tables, "figures": figures}
 
 
 def _number(name: str) -> str:
     return name.split("_")[0]
 
 
-def _by_number(paths: Iterable[Path]) -> dict[str, list[Path]]:
-    groups: dict[str, list[Path]] = {}
-    for path in sorted(paths):
-        groups.setdefault(_number(path.name), []).append(path)
-    return groups
-
-
-def _page(profile: str, sections: list[str]) -> str:
-    title = f"Iterative Patch Selection: the {escape(profile)} study"
-    return (
-        f'<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
-        f"{''.join(sections)}</body>\n</html>\n"
-    )
-
-
-def _heading(layout: Layout, stem: str, row: Row) -> str:
-    title, failed = escape(row["title"]), row["state"] == "failed"
-    page, source = (layout.notebooks / f"{stem}{end}" for end in (".html", ".ipynb"))
-    links = [_link(layout, path, text) for path, text in ((page, "page"), (source, "notebook"))]
-    if failed:
-        links.insert(0, _link(layout, layout.notebooks / f"{stem}.failed.ipynb", "where it failed"))
-    runs = f"{row['made']} runs made, {row['reused']} reused"
-    runs += f", {row['failed']} failed" if row["failed"] else ""
-    state = f'<span class="{"failed" if failed else "done"}">{row["state"]}</span>'
-    parts = [escape(stem), state, runs, f"{row['minutes']:.1f} min", *filter(None, links)]
-    error = f'<pre class="failed">{escape(row["error"])}</pre>\n' if row["error"] else ""
-    name = _link(layout, page, title) or title
-    return f'<h2>{name}</h2>\n<p class="soft">{" · ".join(parts)}</p>\n{error}'
-
-
-def _section(layout: Layout, heading: str, files: list[Path]) -> str:
-    tables = [path for path in files if path.suffix == ".csv"]
-    links = " · ".join(_link(layout, path, escape(path.name)) for path in tables)
-    thumbnails = "".join(_thumbnail(layout, path) for path in files if path not in tables)
-    return (
-        f"<section>\n{heading}"
-        + (f"<p>Tables: {links}</p>\n" if links else "")
-        + (f'<div class="figures">\n{thumbnails}</div>\n' if thumbnails else "")
-        + "</section>\n"
-    )
-
-
-def _thumbnail(layout: Layout, path: Path) -> str:
-    href, name = _relative(layout, path), escape(path.stem)
-    image = f'<img src="{href}" alt="{name}" loading="lazy">'
-    return f'<figure><a href="{href}">{image}</a><figcaption>{name}</figcaption></figure>\n'
-
-
-def _link(layout: Layout, path: Path, text: str) -> str:
-    return f'<a href="{_relative(layout, path)}">{text}</a>' if path.is_file() else ""
-
-
-def _relative(layout: Layout, path: Path) -> str:
+def _link(layout: Layout, path: Path) -> str:
     return quote(path.relative_to(layout.folder).as_posix())

@@ -7,11 +7,15 @@ runs it in a kernel process of its own, and the executed copy and its HTML go to
 import base64
 import logging
 import os
+import signal
+import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +30,11 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.runs.files import APART_VARIABLE, Layout, write_atomically
-from ipslib.runs.progress import Progress
-from ipslib.runs.schedule import JOBS_VARIABLE
+from ipslib.paths import write_atomically
+from ipslib.runs import Kernel
+from ipslib.runs.executors import WorkerDied, here, processes
+from ipslib.runs.profiles import Layout
+from ipslib.runs.progress import Progress, Report, followed
 from ipslib.study.pictures import smaller_png
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -87,9 +93,50 @@ def check_parameters(path: Path, parameters: Iterable[str]) -> None:
         )
 
 
-def execute(
-    path: Path, parameters: dict[str, Any], layout: Layout, *, share: int | None = None
-) -> Execution:
+def execute_all(
+    tasks: Sequence[tuple[Path, dict[str, Any]]],
+    layout: Layout,
+    *,
+    lanes: int,
+    begun: Callable[[Path], None],
+) -> Iterator[tuple[Path, Execution]]:
+    """Execute notebooks, at most `lanes` at a time, and yield each as it ends.
+
+    Each of several has a share of the cores: while one imports, draws figures or ends with a
+    single run, the others go on. One whose process is killed has failed. However this ends, by
+    Ctrl-C too, kernels end with it.
+
+    Args:
+        tasks: notebooks and their parameters, in the order in which they are begun.
+        layout: where results go.
+        lanes: with 1 they are executed by this process.
+        begun: called with each notebook as it is begun.
+    """
+    waiting, lanes = deque(tasks), min(lanes, len(tasks))
+
+    def next_task() -> tuple[Path, dict[str, Any]] | None:
+        if waiting:
+            begun(waiting[0][0])
+        return waiting.popleft() if waiting else None
+
+    share = max(1, (os.cpu_count() or 1) // lanes) if lanes > 1 else 0
+    executor = processes(lanes) if lanes > 1 else here
+    work = partial(_execute, layout=layout, share=share)
+    with closing(executor(work, next_task, lambda event: None)) as results:
+        for (path, _), done in results:
+            if isinstance(done, WorkerDied):
+                title = title_of(read_source(path))
+                done = Execution(title, made=0, reused=0, failed=0, minutes=0.0, error=str(done))
+            yield path, done
+
+
+def _execute(task: tuple[Path, dict[str, Any]], _: Report, *, layout: Layout, share: int):
+    if share:  # a process of its own, which is asked to end by a signal: its kernel ends, too
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return execute(*task, layout, share=share)
+
+
+def execute(path: Path, parameters: dict[str, Any], layout: Layout, *, share: int = 0) -> Execution:
     """Run a notebook and keep it as NN_name.ipynb and .html, or as NN_name.failed.ipynb.
 
     Args:
@@ -106,38 +153,32 @@ def execute(
     layout.create()
     source = read_source(path)
     title, start = title_of(source), time.monotonic()
+    progress = Progress(path.stem, bar=not share and sys.stderr.isatty())
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, f"{path.stem}.ipynb"), Path(folder, "executed.ipynb")
         nbformat.write(source, before)
-        with Progress(path.stem, Path(folder, "progress.jsonl"), bar=not share) as progress:
-            error = _run(before, after, parameters, layout, progress.file, share)
+        events = Path(folder, "events.jsonl")
+        kernel = Kernel(events=str(events), apart=layout.apart, jobs=share)
+        with followed(events, progress):
+            error = _run(before, after, parameters, kernel)
         _keep(after, path, title, layout, failed=bool(error))
     minutes = (time.monotonic() - start) / 60
-    return Execution(title, **asdict(progress.counts()), minutes=minutes, error=error)
+    counts = {status: progress.count(status) for status in ("made", "reused", "failed")}
+    return Execution(title, **counts, minutes=minutes, error=error)
 
 
-def _run(
-    before: Path,
-    after: Path,
-    parameters: dict[str, Any],
-    layout: Layout,
-    progress: Path,
-    share: int | None,
-) -> str:
+def _run(before: Path, after: Path, parameters: dict[str, Any], kernel: Kernel) -> str:
     """Let papermill execute; return what went wrong, or an empty text."""
     package = Path(__file__).resolve().parents[2]
     environment = {
-        "IPSLIB_OUTPUTS": str(layout.home.parent),
-        APART_VARIABLE: layout.apart,
-        "IPSLIB_PROGRESS": str(progress),
         # The kernel imports the ipslib that runs it, whatever else is installed.
         "PYTHONPATH": os.pathsep.join(filter(None, [str(package), os.environ.get("PYTHONPATH")])),
         "JUPYTER_PREFER_ENV_PATH": "1",  # not a python3 kernel of some other environment
         "PYDEVD_DISABLE_FILE_VALIDATION": "1",  # a debugger's warning at every kernel start
     }
-    if share:
-        jobs = os.environ.get(JOBS_VARIABLE) or str(share)
-        environment |= {JOBS_VARIABLE: jobs, "OMP_NUM_THREADS": str(share)}
+    if kernel.jobs:
+        environment["OMP_NUM_THREADS"] = str(kernel.jobs)
+    at_start = f"import ipslib.runs; ipslib.runs.KERNEL = ipslib.runs.{kernel}"
     try:
         with _environment(environment):
             papermill.execute_notebook(
@@ -147,6 +188,7 @@ def _run(
                 progress_bar=False,
                 start_timeout=SECONDS_TO_START,
                 config=_encrypted(),
+                extra_arguments=[f"--IPKernelApp.exec_lines={at_start}"],
             )
     except PapermillExecutionError as error:
         return describe(error)

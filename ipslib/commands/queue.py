@@ -5,27 +5,26 @@ what failed is tried again after all others.
 """
 
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
-
-import torch
-from filelock import Timeout
 
 from ipslib.arithmetic import CURRENT, VERSIONS, version_of
 from ipslib.config import RunConfig
-from ipslib.datasets.megapixel_mnist.digits import load_digits
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
-from ipslib.runs.events import reporter
-from ipslib.runs.files import Layout
-from ipslib.runs.one_run import OutOfTime, RunFailed, failure_record, train_and_record
-from ipslib.runs.pool import threads_of
-from ipslib.runs.precision import in_found_precision
+from ipslib.model.encoder import weights_file
+from ipslib.paths import reachable
+from ipslib.runs.profiles import AUTO, Layout, load_base
 from ipslib.runs.provenance import provenance
-from ipslib.runs.records import RecordStore
-from ipslib.runs.schedule import ATTEMPTS
+from ipslib.runs.records import RecordStore, Run, in_found_precision
+from ipslib.runs.schedule import Outcome, run_outcomes
+from ipslib.runtime import chosen_device
 from ipslib.study.published_configs import PublishedRun, published_runs
 
+# A narrow network on a small canvas has no room for the published masks and pretrained weights.
+_IN_MINIATURE = {
+    "digit_size": 28, "mask_k": 0, "mask_p": 0.0, "mask_in_eval": False,
+    "encoder": "resnet18", "weights": "none", "frozen": False,
+}  # fmt: skip
 _STARTING_SECONDS = 20.0  # a run's digits, noise and network before its first step
 
 
@@ -46,89 +45,93 @@ def list_queue(profile: str, overrides: Mapping[str, object] | None = None) -> i
     return 0
 
 
-def work_queue(profile: str, minutes: float, overrides: Mapping[str, object] | None = None) -> int:
+def work_queue(
+    profile: str,
+    minutes: float,
+    overrides: Mapping[str, object] | None = None,
+    *,
+    jobs: int = 1,
+    device: str | None = None,
+) -> int:
     """Train missing published runs until the minutes are over; return 1 where one failed.
 
     A run that learned run times say will not fit is passed over for a later one that does; where
-    none fits, the first is begun and checkpointed, to be gone on with next time.
+    none fits, the first is begun and checkpointed, to be gone on with next time. Runs whose
+    pretrained weights cannot be had are passed over.
+
+    Args:
+        profile: whose base settings hold where a published run says nothing.
+        minutes: for all runs, from now on.
+        overrides: fields of RunConfig that differ in every run.
+        jobs: runs side by side.
+        device: where they are made; a GPU if None and there is one.
 
     Raises:
-        IpslibError: no MNIST, a wrong field, or a disk that takes no more files.
+        IpslibError: no MNIST, a wrong field or number, or a disk that takes no more files.
     """
-    if not minutes > 0:
-        raise IpslibError(f"minutes: wanted more than 0, got {minutes:g}.")
     deadline = time.monotonic() + 60 * minutes
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    check_amounts(minutes, jobs)
+    device = chosen_device(device)
     store = RecordStore(Layout.of(profile).records)
-    runs = _runs(profile, overrides, store, device)
-    # What is missing is said once, not by every run.
-    load_digits(runs[0].config.data.digits, "train")
-    processor = provenance(runs[0].config, device)["device"]
-    failed: Counter = Counter()
-    while True:
-        missing = [run for run in runs if not store.find(run.config)]
-        print(f"published runs regenerated: {len(runs) - len(missing)} of {len(runs)}", flush=True)
+    runs = {run.config.id: run for run in _runs(profile, overrides, store, device)}
+    processor = provenance(next(iter(runs.values())).config, device)["device"]
+    missing = [run for run in runs.values() if not store.find(run.config)]
+    n_done, failed = len(runs) - len(missing), {each["id"] for each in store.failures()}
+
+    def choose(waiting: Sequence[Run]) -> Run | None:
         times = [
             record
             for record in store.all()
             if record["provenance"]["device"] == processor and "dataset" not in record["config"]
         ]
-        waiting = [run for run in missing if failed[run.config.id] < ATTEMPTS]
-        run = next_run(waiting, store, times, deadline - time.monotonic())
-        if run is None:
-            if waiting:
-                print("no run has an epoch that fits the time left.", flush=True)
-            break
-        try:
-            print(_told(run, _train(run, store, device, deadline)), flush=True)
-        except OutOfTime as pause:
-            print(pause, flush=True)
-            break
-        except RunFailed as failure:
-            failed[run.config.id] += 1
-            store.save_failure(failure_record(run.config, failure))
-            if failure.reason in ("disk full", "not writable"):
-                raise  # as every other run would
-            print(f"{run.name}: {failure.reason}: {failure}", flush=True)
-    return int(any(run.config.id in failed for run in missing))
+        return next_run(waiting, failed, times, deadline - time.monotonic())
+
+    print(f"published runs regenerated: {n_done} of {len(runs)}", flush=True)
+    configs, ended = [run.config for run in _obtainable(missing)], []
+    for outcome in run_outcomes(
+        configs, store, jobs=jobs, device=device, choose=choose, deadline=deadline
+    ):
+        ended.append(outcome.status)
+        print(_line(runs[outcome.config.id], outcome), flush=True)
+        if outcome.record:
+            n_done += 1
+            print(f"published runs regenerated: {n_done} of {len(runs)}", flush=True)
+    if len(ended) < len(configs) and "out of time" not in ended:
+        print("no other run has an epoch that fits the time left.", flush=True)
+    return int("failed" in ended)
 
 
-def _runs(
-    profile: str, overrides: Mapping[str, object] | None, store: RecordStore, device: str
-) -> list[PublishedRun]:
-    """The queue, each run in the precision that it has been made in or will be."""
-    runs = published_runs(profile, overrides)
-    if "precision" in (overrides or {}):
-        return runs
-    return [
-        run._replace(config=in_found_precision(run.config, store, device=device)) for run in runs
-    ]
+def check_amounts(minutes: float, jobs: int) -> None:
+    if not minutes > 0 or jobs < 1:
+        raise IpslibError(
+            f"minutes and jobs: wanted more than 0 and at least 1, got {minutes:g} and {jobs}."
+        )
 
 
 def next_run(
-    missing: Sequence[PublishedRun], store: RecordStore, times: Sequence[dict], seconds: float
-) -> PublishedRun | None:
+    waiting: Sequence[Run], failed: set[str], times: Sequence[dict], seconds: float
+) -> Run | None:
     """The run to train in the seconds left, or None where not one epoch fits.
 
     Args:
-        missing: runs without a record, in the queue's order.
-        store: where checkpoints and failures lie, and which runs other processes are at.
+        waiting: runs without a record, in the queue's order; what other processes are at is left
+            to them.
+        failed: ids of runs that failed before.
         times: records of this device, to learn from.
         seconds: left.
     """
-    failed = {each["id"] for each in store.failures()}
     begun, fitting, partly = [], [], []
-    for run in sorted(missing, key=lambda run: run.config.id in failed):
-        checkpoint, epochs = store.load_checkpoint(run.config), run.config.training.epochs
+    for run in sorted(waiting, key=lambda run: run.id in failed):
+        checkpoint, epochs = run.checkpoint(), run.config.training.epochs
         whole = expected_seconds(run.config, times)
         epoch = max(checkpoint["epoch_seconds"]) if checkpoint else (whole or 0) / epochs
-        if seconds <= 0 or epoch > seconds:
+        if seconds <= 0 or epoch > seconds or run.is_held():
             continue
-        if checkpoint and run.config.id not in failed:
+        if checkpoint and run.id not in failed:
             begun.append(run)
         else:
             (fitting if (whole or 0) <= seconds else partly).append(run)
-    return next((run for run in begun + fitting + partly if not _is_taken(run, store)), None)
+    return next(iter(begun + fitting + partly), None)
 
 
 def expected_seconds(config: RunConfig, times: Sequence[dict]) -> float | None:
@@ -140,60 +143,58 @@ def expected_seconds(config: RunConfig, times: Sequence[dict]) -> float | None:
     """
     if not times:
         return None
-    nearest = min(times, key=lambda record: _unlike(config, record["config"]))
-    trained = _work_of_training(run_config(nearest["config"]))
-    work = _work_of_training(config) + _work_of_evaluation(config)
-    return _STARTING_SECONDS + work / trained * nearest["timing"]["training_seconds"]
+    flat = config.flat()
+    nearest = min(times, key=lambda record: sum(flat[k] != v for k, v in record["config"].items()))
+    trained, _ = _work(run_config(nearest["config"]))
+    return _STARTING_SECONDS + sum(_work(config)) / trained * nearest["timing"]["training_seconds"]
 
 
-def _train(run: PublishedRun, store: RecordStore, device: str, deadline: float) -> dict:
-    report = reporter([], [run.config])
-    try:
-        with threads_of(run.config, device):
-            return train_and_record(
-                run.config, store, device=device, deadline=deadline, report=report
-            )
-    except (OutOfTime, RunFailed):
-        raise
-    except Exception as error:  # such as weights that cannot be downloaded
-        raise RunFailed("error", f"{type(error).__name__}: {error}") from error
-    finally:
-        report({"event": "end"})
+def _work(config: RunConfig) -> tuple[float, float]:
+    """Of training and of evaluation, in pixels."""
+    data, epochs, n = config.data, config.training.epochs, config.data.grid.n_patches
+    m, n_evaluations = min(config.model.memory_size, n), -(-epochs // config.training.eval_every)
+    training = data.n_train * epochs * (n + 3 * m)
+    evaluation = data.n_test * n_evaluations * (n + m)
+    return training * data.patch_size**2, evaluation * data.patch_size**2
 
 
-def _told(run: PublishedRun, record: dict) -> str:
-    accuracy = record["result"]["accuracy"].items()
+def _runs(
+    profile: str, overrides: Mapping[str, object] | None, store: RecordStore, device: str
+) -> list[PublishedRun]:
+    """The queue, each run in the precision that it has been made in or will be. But for `paper`
+    they are in miniature: what the profile sets holds for all of them."""
+    overrides = dict(overrides or {})
+    if profile != "paper":
+        small = {name: value for name, value in load_base(profile).items() if value != AUTO}
+        overrides = small | _IN_MINIATURE | overrides
+    runs = published_runs(profile, overrides)
+    if "precision" in overrides:
+        return runs
+    return [
+        run._replace(config=in_found_precision(run.config, store, device=device)) for run in runs
+    ]
+
+
+def _obtainable(runs: Sequence[PublishedRun]) -> list[PublishedRun]:
+    """Those whose pretrained weights, if any, are here or can be downloaded; the rest is said."""
+    models = [run.config.model for run in runs]
+    files = [weights_file(model.encoder, model.weights) for model in models]
+    missing = {each for each in files if each and not each.path.is_file()}
+    missing = {each for each in missing if not reachable(each.url)}
+    for file in missing:
+        print(
+            f"{files.count(file)} runs are passed over: {file.path.name} is not in "
+            f"{file.path.parent}, and {file.url} does not answer; bring it from there.",
+            flush=True,
+        )
+    return [run for run, file in zip(runs, files, strict=True) if file not in missing]
+
+
+def _line(run: PublishedRun, outcome: Outcome) -> str:
+    if outcome.status == "out of time":
+        return str(outcome.failure)
+    if outcome.failure:
+        return f"{run.name}: {outcome.failure.reason}: {outcome.failure}"
+    accuracy = outcome.record["result"]["accuracy"].items()
     shown = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy)
     return f"{run.category}: {run.name}: {shown}"
-
-
-def _is_taken(run: PublishedRun, store: RecordStore) -> bool:
-    """Whether another process is at this run."""
-    try:
-        with store.lock(run.config).acquire(timeout=0):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # training says what is wrong with the folder
-        return False
-
-
-def _work_of_training(config: RunConfig) -> float:
-    n, m = _patches(config)
-    images = config.data.n_train * config.training.epochs
-    return images * (n + 3 * m) * config.data.patch_size**2
-
-
-def _work_of_evaluation(config: RunConfig) -> float:
-    n, m = _patches(config)
-    images = config.data.n_test * -(-config.training.epochs // config.training.eval_every)
-    return images * (n + m) * config.data.patch_size**2
-
-
-def _patches(config: RunConfig) -> tuple[int, int]:
-    n = config.data.grid.n_patches
-    return n, min(config.model.memory_size, n)
-
-
-def _unlike(config: RunConfig, other: dict) -> int:
-    return sum(config.flat()[name] != value for name, value in other.items())

@@ -17,11 +17,10 @@ from jupytext.combine import combine_inputs_with_outputs
 from tabulate import tabulate
 
 from ipslib.commands.index import Row, build_index, read_summary, write_summary
-from ipslib.commands.notebooks import Execution, check_parameters, read_source
-from ipslib.commands.side_by_side import executed
-from ipslib.paths import project_root
-from ipslib.runs.files import Layout, write_atomically
+from ipslib.commands.notebooks import Execution, check_parameters, execute_all, read_source
+from ipslib.paths import project_root, write_atomically
 from ipslib.runs.profiles import (
+    Layout,
     check_profile,
     list_notebooks,
     load_parameters,
@@ -66,7 +65,7 @@ def run_study(
             else:
                 tasks.append((path, plan[path]))
         n_lanes = lanes or _lanes(profile)
-        for path, done in executed(tasks, layout, lanes=n_lanes, begun=_tell_begun):
+        for path, done in execute_all(tasks, layout, lanes=n_lanes, begun=_tell_begun):
             if done.error:
                 _say(f"{path.stem} failed: {done.error}")
             shown[path.stem] = rows[path.stem] = _row(done) | {

@@ -14,22 +14,20 @@ In a notebook the same keys may come as a mapping: `run_sweep({"grid": {"seed": 
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import attrs
-import yaml
 from tabulate import tabulate
 
-from ipslib.config import RunConfig
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.paths import project_root
-from ipslib.runs.files import Layout
+from ipslib.paths import found
+from ipslib.runs.executors import dask_cluster
 from ipslib.runs.naming import run_name
-from ipslib.runs.profiles import base_config, check_profile, load_parameters
+from ipslib.runs.profiles import Layout, base_config, check_profile, load_parameters, read_settings
 from ipslib.runs.records import RecordStore
-from ipslib.runs.schedule import Outcome, local_way, run_outcomes
+from ipslib.runs.schedule import Outcome, run_outcomes
 
 _KEYS = ("profile", "fixed", "grid", "runs", "notebook")
 
@@ -44,7 +42,7 @@ class Sweep:
 
 
 @attrs.frozen
-class Swept:
+class SweepResult:
     """How a sweep ended: a row a setting, and the records of its bare runs; prints as a table."""
 
     rows: list[dict[str, Any]]
@@ -61,9 +59,11 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
     Raises:
         IpslibError: for a missing file, an unknown key, or nothing to do.
     """
-    name, said = ("the sweep", source) if isinstance(source, Mapping) else _load(Path(source))
-    if not isinstance(said, Mapping):
-        raise IpslibError(f"{name} must hold 'name: value' lines, of {', '.join(_KEYS)}.")
+    if isinstance(source, Mapping):
+        name, said = "the sweep", source
+    else:
+        path = found(source)
+        name, said = path.name, read_settings(path, path.name)
     for key in said:
         if key not in _KEYS:
             raise IpslibError(f"{name}: unknown key {key!r}{did_you_mean(str(key), _KEYS)}.")
@@ -85,7 +85,7 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
 
 def run_sweep(
     source: str | Path | Mapping[str, Any], *, jobs: int = 1, scheduler: str | None = None
-) -> Swept:
+) -> SweepResult:
     """Run a sweep to its end, whatever single runs come to.
 
     Args:
@@ -110,19 +110,13 @@ def run_sweep(
     base = base_config(sweep.profile)
     configs = [base.replace(**setting) for setting in sweep.settings]
     store = RecordStore(Layout.of(sweep.profile).records)
-    if scheduler:
-        from ipslib.runs.cluster import cluster_way
-
-        return _swept(configs, run_outcomes(configs, store, cluster_way(scheduler)))
-    return _swept(configs, run_outcomes(configs, store, local_way(jobs)))
-
-
-def _swept(configs: Iterable[RunConfig], outcomes: Iterable[Outcome]) -> Swept:
-    """The outcomes in the order of the sweep, each run once."""
+    executor = dask_cluster(scheduler) if scheduler else None
+    outcomes = run_outcomes(configs, store, jobs=jobs, executor=executor)
     ended = {each.config.id: each for each in outcomes}
-    inorder = [ended[run_id] for run_id in dict.fromkeys(config.id for config in configs)]
-    records = [each.record for each in inorder if each.record]
-    return Swept([_row(each) for each in inorder], records, len(inorder) - len(records))
+    in_order = [ended[run_id] for run_id in dict.fromkeys(config.id for config in configs)]
+    records = [each.record for each in in_order if each.record]
+    n_failed = len(in_order) - len(records)
+    return SweepResult([_row(each) for each in in_order], records, n_failed)
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -133,7 +127,7 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     return {"run": run_name(config), "id": config.id, "state": status, "last epoch on test": told}
 
 
-def _sweep_notebook(sweep: Sweep) -> Swept:
+def _sweep_notebook(sweep: Sweep) -> SweepResult:
     """Execute a notebook once for each setting; records are shared, the rest lies apart."""
     from ipslib.commands.notebooks import check_parameters, execute
     from ipslib.runs.profiles import resolve_notebook
@@ -153,19 +147,7 @@ def _sweep_notebook(sweep: Sweep) -> Swept:
         done = execute(path, parameters, layout)
         told = (done.error or str(layout.folder)).splitlines()[0]  # the notebook has the rest
         rows.append({"setting": shown, "state": done.state, "where to look": told})
-    return Swept(rows, [], sum(row["state"] == "failed" for row in rows))
-
-
-def _load(path: Path) -> tuple[str, Any]:
-    """A file's name and content; its path may start at the current directory or the project."""
-    found = path if path.is_file() else project_root() / path
-    if not found.is_file():
-        raise IpslibError(f"there is no sweep file at {path}.")
-    try:
-        return path.name, yaml.safe_load(found.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise IpslibError(f"{path.name} is not valid YAML: {reason}") from error
+    return SweepResult(rows, [], sum(row["state"] == "failed" for row in rows))
 
 
 def _mapping(name: str, key: str, value: Any) -> dict[str, Any]:

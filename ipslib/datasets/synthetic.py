@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 from filelock import FileLock
 
 from ipslib.errors import IpslibError
@@ -18,6 +19,17 @@ from ipslib.paths import project_root
 
 MARKER = "STANDIN.json"
 NOTE = "SYNTHETIC: drawn by this project, no result on real data"
+
+
+def stream(*key: int) -> np.random.RandomState:
+    """The random stream of a key of non-negative integers, the same on every machine and for every
+    version of numpy.
+
+    `RandomState` is the one numpy generator whose streams are frozen (NEP 19); its bits come from
+    PCG64, seeded through a SeedSequence, so that streams of different keys are independent (keys
+    that differ in zeros at the end alone are the same to it: keep those of one kind as long).
+    """
+    return np.random.RandomState(np.random.PCG64(np.random.SeedSequence(key)))
 
 
 def titled(text: str, is_synthetic: bool) -> str:
@@ -95,7 +107,7 @@ def make_once(folder: Path, make: Callable[[Path], object]) -> Path:
                 part.rename(folder)
     except OSError as error:
         raise IpslibError(
-            f"{folder}: wanted to write synthetic data, got {error.strerror or error}; free some "
+            f"{folder}: wanted to write it, got {error.strerror or error}; free some "
             "space, or make its folder writable."
         ) from error
     return folder

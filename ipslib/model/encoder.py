@@ -152,13 +152,11 @@ def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
 
 
 def as_encoder_input(patches: Tensor, *, weights: str = "none") -> Tensor:
-    """uint8 patches as float in 0..1, colour ones normalised where the encoder's weights are of
-    ImageNet; floats and features as they are."""
-    if patches.is_floating_point():
-        return patches
-    if weights != "none" and patches.shape[1] == 3:
+    """Pixels, bytes or floats in 0..1, as floats in 0..1, colour normalised where the encoder's
+    weights are of ImageNet; features as they are."""
+    if weights != "none" and patches.ndim == 4 and patches.shape[1] == 3:
         return normalised(patches)
-    return patches.float() / 255
+    return patches if patches.is_floating_point() else patches.float() / 255
 
 
 def layout_of(patches: Tensor) -> torch.memory_format:

@@ -20,9 +20,16 @@ from ipslib.model.encoder import (
 from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
-from ipslib.patches import MixedBatch, PatchBatch, device_of
+from ipslib.patches import MixedBatch, PatchBatch, device_of, is_normalised
 from ipslib.runtime import is_accelerator, moved
-from ipslib.selection import Selection, attention_scores, joined, not_blank, select_patches
+from ipslib.selection import (
+    Selection,
+    attention_scores,
+    check_finite,
+    joined,
+    not_blank,
+    select_patches,
+)
 
 _SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves
 
@@ -62,7 +69,10 @@ class IPSNet(nn.Module):
             dropout=config.dropout,
             attn_dropout=config.attn_dropout,
         )
-        self.heads = nn.ModuleDict({task: nn.Linear(dim, n) for task, n in n_classes.items()})
+        self.tasks = tuple(n_classes)
+        self.heads = nn.ModuleDict(
+            {_module_name(task): nn.Linear(dim, n) for task, n in n_classes.items()}
+        )
         self.precision = torch.float32
         self._selecting = FoldedEncoder(self.encoder)
         self._norms = [m for m in self.encoder.modules() if isinstance(m, RepeatBatchNorm2d)]
@@ -77,10 +87,10 @@ class IPSNet(nn.Module):
         keep_frozen_statistics(self.encoder)
         return self
 
-    def embed(self, patches: Tensor) -> Tensor:
-        """Encode patches (n, C, P, P), uint8 or float in 0..1, or features (n, C), to (n, D)
-        float32."""
-        inputs = self._input(patches)
+    def embed(self, patches: Tensor, *, normalised: bool = False) -> Tensor:
+        """Encode patches (n, C, P, P), uint8 or float in 0..1 or normalised already, or features
+        (n, C), to (n, D) float32."""
+        inputs = self._input(patches, normalised)
         inputs = inputs.contiguous(memory_format=layout_of(inputs))
         low = self.precision != torch.float32
         sparing = self._norms and self.training and is_accelerator(self.device)
@@ -101,7 +111,7 @@ class IPSNet(nn.Module):
         score_map = self.pool.score_map()
         return select_patches(
             batch,
-            lambda patches: self._selecting(self._input(patches)),
+            lambda patches: self._selecting(self._input(patches, is_normalised(batch))),
             lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
             memory_size=config.memory_size,
             iter_size=config.iter_size,
@@ -116,14 +126,19 @@ class IPSNet(nn.Module):
         Args:
             batch: B images as patches; one of fewer than M patches keeps all of them.
             generator: of the visiting order and the masking; on the CPU.
+
+        Raises:
+            NotFiniteError: for a patch with NaN or infinity; it names image and patch.
         """
         selection = self.select(batch, generator=generator)
         image, index = selection.pairs()
         place = device_of(batch)
         patches = batch.read(image.to(place), index.to(place))
-        embeddings = self._at_position(self._embed_kept(patches), index)
+        if selection.scores is None:  # else they were seen when they were selected
+            check_finite(batch, image, index, patches)
+        embeddings = self._at_position(self._embed_kept(patches, is_normalised(batch)), index)
         pooled = self.pool(selection.by_image(embeddings), selection.real)
-        heads = self.heads.items()
+        heads = list(zip(self.tasks, self.heads.values(), strict=True))
         return IPSOutput(
             logits={t: head(pooled.tokens[:, i]) for i, (t, head) in enumerate(heads)},
             branch_logits={t: head(pooled.branches[:, :, i]) for i, (t, head) in enumerate(heads)},
@@ -132,26 +147,28 @@ class IPSNet(nn.Module):
             selection=selection,
         )
 
-    def _embed_kept(self, patches: Tensor) -> Tensor:
+    def _embed_kept(self, patches: Tensor, normalised: bool = False) -> Tensor:
         """Embed the kept patches (n, ...): all-zero ones are encoded once, and counted as many
         times as they are in the statistics of batch norms. Not so on an accelerator, where the
         host would wait for their number."""
         if not self._norms or is_accelerator(self.device):
-            return self.embed(patches)
+            return self.embed(patches, normalised=normalised)
         has_ink = not_blank(patches)
         n_blank = int((~has_ink).sum())
         if n_blank < _SHARED_FROM * len(patches):
-            return self.embed(patches)
+            return self.embed(patches, normalised=normalised)
         n_inked = len(patches) - n_blank
         step = max(1, len(patches) // _SIZES)
         n_spare = min(-(1 + n_inked) % step, n_blank - 1)  # blanks that count by themselves
         spare = torch.zeros_like(patches[:1]).expand(n_spare, *patches.shape[1:])
         distinct = torch.cat([torch.zeros_like(patches[:1]), patches[has_ink], spare])
         with repeated(self._norms, n_blank - n_spare):
-            return self.embed(distinct)[has_ink.cumsum(0) * has_ink]
+            embedded = self.embed(distinct, normalised=normalised)
+            return embedded[has_ink.cumsum(0) * has_ink]
 
-    def _input(self, patches: Tensor) -> Tensor:
-        return as_encoder_input(moved(patches, self.device), weights=self.config.weights)
+    def _input(self, patches: Tensor, normalised: bool) -> Tensor:
+        weights = "none" if normalised else self.config.weights
+        return as_encoder_input(moved(patches, self.device), weights=weights)
 
     def _at_position(self, embeddings: Tensor, index: Tensor) -> Tensor:
         if not self.config.position_encoding:
@@ -167,6 +184,13 @@ class IPSNet(nn.Module):
             mask = partial(mask_logits, **drop)
             return lambda logits: attention_scores(mask(logits))
         return lambda logits: mask_scores(attention_scores(logits), **drop)
+
+
+def _module_name(task: str) -> str:
+    """A task's name where torch takes it for a module: not `type`, `keys` or `tumor.grade`."""
+    if task and task[0] != "<" and "." not in task and not hasattr(nn.ModuleDict(), task):
+        return task
+    return f"<{task.replace('.', '>')}>"
 
 
 @contextmanager

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ipslib.errors import IpslibError
 from ipslib.runtime import is_accelerator
 
-_STRETCH = 2500  # values of a channel that are added up in float32; they fit the caches, too
+_LENGTH = 500  # values of a channel that are added up in float32
+_LANES = 16  # such sums made side by side, as if of so many times the channels: fewer calls
 
 
 class RepeatBatchNorm2d(nn.BatchNorm2d):
@@ -57,26 +58,33 @@ def repeated(norms: Iterable[RepeatBatchNorm2d], repeats: int) -> Iterator[None]
             del norm.repeats
 
 
-def _stretches(x: Tensor) -> tuple[Tensor, ...]:
-    """The values of x (n, C, H, W), channels last, as (1, C, length, 1), whatever n, H and W."""
-    rows = x.permute(0, 2, 3, 1).reshape(1, -1, 1, x.shape[1])  # (1, n H W, 1, C), a view
-    return rows.permute(0, 3, 1, 2).split(_STRETCH, dim=2)
+def _blocks(x: Tensor) -> list[Tensor]:
+    """The values of x (n, C, H, W), channels last, as views (1, lanes C, at most 500, 1): value k
+    of a channel is in lane k modulo lanes. What is left over comes last, in one lane."""
+    rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (n H W, C)
+    whole = len(rows) // _LANES * _LANES
+    blocks = []
+    for part, lanes in ((rows[:whole], _LANES), (rows[whole:], 1)):
+        if len(part):
+            lined_up = part.reshape(1, -1, 1, lanes * x.shape[1]).permute(0, 3, 1, 2)
+            blocks += lined_up.split(_LENGTH, dim=2)
+    return blocks
 
 
 @torch.no_grad()
 def _moments(x: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
-    """Mean and variance (C,) of each channel: those of stretches of x and of the further copies of
+    """Mean and variance (C,) of each channel: those of blocks of x and of the further copies of
     its first sample, joined (Chan, Golub and LeVeque, 1983)."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    running = x.new_zeros(x.shape[1], dtype=dtype), x.new_ones(x.shape[1], dtype=dtype)
-    stretches, weights = list(_stretches(x)), []
-    weights += [each.shape[2] for each in stretches]
-    if repeats > 1:
-        copies = _stretches(x[:1])
-        stretches += copies
-        weights += [(repeats - 1) * each.shape[2] for each in copies]
-    moments = [torch.batch_norm_update_stats(each, *running, 0.0) for each in stretches]
-    means, variances = (torch.stack(each).double() for each in zip(*moments, strict=True))
+    n_channels, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
+    means, variances, weights = [], [], []
+    for part, times in ((x, 1), (x[:1], repeats - 1)):
+        for block in _blocks(part) if times else ():
+            running = (x.new_zeros(block.shape[1], dtype=dtype) for _ in range(2))
+            mean, var = torch.batch_norm_update_stats(block, *running, 0.0)
+            means.append(mean.view(-1, n_channels))
+            variances.append(var.view(-1, n_channels))
+            weights += [times * block.shape[2]] * len(means[-1])
+    means, variances = torch.cat(means).double(), torch.cat(variances).double()  # (blocks, C)
     share = torch.tensor(weights, dtype=torch.float64, device=x.device) / sum(weights)
     mean = share @ means
     var = share @ (variances + (means - mean).square())
@@ -100,29 +108,26 @@ class _Normalise(torch.autograd.Function):
     def backward(ctx, grad):
         x, weight, mean, var = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
-        dweight, dbias = _gradient_sums(grad, x, weight, mean, var, ctx.eps)
-        scale = weight * (var + ctx.eps).rsqrt()
-        slope = -scale * (var + ctx.eps).rsqrt() * dweight / ctx.n_values
+        dx, inverse_sd = torch.empty_like(x), (var + ctx.eps).rsqrt()
+        blocks = list(zip(*map(_blocks, (dx, grad, x)), strict=True))
+        sums = []
+        for _, g, values in blocks:
+            lanes = g.shape[1] // x.shape[1]
+            given = (each.repeat(lanes) for each in (weight, mean, var))
+            _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+                g, values, *given, None, None, False, ctx.eps, [False, True, True]
+            )
+            sums.append(torch.stack([dweight, dbias]).view(2, lanes, -1).double().sum(1))
+        dweight, dbias = torch.stack(sums).sum(0).to(weight.dtype)
+        scale = weight * inverse_sd
+        slope = -scale * inverse_sd * dweight / ctx.n_values
         level = -scale * dbias / ctx.n_values - slope * mean
         scale, slope, level = (each[:, None, None].to(x.dtype) for each in (scale, slope, level))
-        dx = torch.empty_like(x)
-        for out, g, values in zip(*map(_stretches, (dx, grad, x)), strict=True):
-            torch.addcmul(level, values, slope, out=out).addcmul_(g, scale)
+        for out, g, values in blocks:
+            lanes = g.shape[1] // x.shape[1]
+            of_lanes = [each.repeat(lanes, 1, 1) for each in (scale, slope, level)]
+            torch.addcmul(of_lanes[2], values, of_lanes[1], out=out).addcmul_(g, of_lanes[0])
         n_copies = ctx.n_values // x[0, 0].numel() - len(x)
         if n_copies:
             dx[0] += n_copies * (x[0] * slope + level)
         return dx, dweight, dbias, None, None, None, None
-
-
-def _gradient_sums(
-    grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, var: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """sum(g x^) and sum(g) (C,) of each channel."""
-    sums = [
-        torch.ops.aten.native_batch_norm_backward(
-            g, values, weight, mean, var, None, None, False, eps, [False, True, True]
-        )[1:]
-        for g, values in zip(_stretches(grad), _stretches(x), strict=True)
-    ]
-    dweight, dbias = (torch.stack(each).double().sum(0) for each in zip(*sums, strict=True))
-    return dweight.to(weight.dtype), dbias.to(weight.dtype)

@@ -1,5 +1,6 @@
-"""The profiles of the study, and the parameters each gives to each notebook."""
+"""The profiles of the study: what each gives to a run and to a notebook, and where results lie."""
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import attrs
 import yaml
 
+from ipslib import runs
 from ipslib.config import DEFAULT_KIND, RunConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.digits import find_source
@@ -19,6 +21,7 @@ PROFILES = ("smoke", "quick", "paper")
 AUTO = "auto"  # of `digits`
 
 _NOTEBOOK = re.compile(r"\d\d_\w+\.py")
+_OTHER_BASE = re.compile(r"[+-]?(0[0-9_]+|.*:.*)")  # 010 is eight, 1:30 is ninety
 _TEXT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 
 
@@ -26,6 +29,45 @@ def check_profile(profile: str) -> str:
     if profile not in PROFILES:
         raise IpslibError(f"there is no profile {profile!r}{did_you_mean(profile, PROFILES)}")
     return profile
+
+
+def outputs_root(root: Path | None = None) -> Path:
+    """Return `$IPSLIB_OUTPUTS`, or outputs/ in the project, as an absolute path."""
+    chosen = os.environ.get("IPSLIB_OUTPUTS") or (root or project_root()) / "outputs"
+    return Path(chosen).expanduser().resolve()
+
+
+@attrs.frozen
+class Layout:
+    """One profile's results: records, executed notebooks, tables and figures.
+
+    What a sweep makes of one setting of a notebook lies apart, under that setting's name; records
+    are shared.
+    """
+
+    home: Path
+    apart: str = ""
+
+    @classmethod
+    def of(cls, profile: str, *, root: Path | None = None) -> "Layout":
+        return cls(outputs_root(root) / profile, runs.KERNEL.apart)
+
+    @property
+    def folder(self) -> Path:
+        return self.home / "sweeps" / self.apart if self.apart else self.home
+
+    records = property(lambda self: self.home / "records")
+    notebooks = property(lambda self: self.folder / "notebooks")
+    tables = property(lambda self: self.folder / "tables")
+    figures = property(lambda self: self.folder / "figures")
+    summary = property(lambda self: self.folder / "summary.json")
+    index = property(lambda self: self.folder / "index.html")
+
+    def create(self) -> "Layout":
+        """Make the four folders, and return the layout itself."""
+        for folder in (self.records, self.notebooks, self.tables, self.figures):
+            folder.mkdir(parents=True, exist_ok=True)
+        return self
 
 
 def list_notebooks(root: Path | None = None) -> list[Path]:
@@ -96,9 +138,52 @@ def parse_value(text: str) -> Any:
     if _TEXT_NUMBER.fullmatch(text):
         return float(text)
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
+    except yaml.constructor.ConstructorError as error:
+        raise IpslibError(f"{text}: {error.problem}.") from error
     except yaml.YAMLError:
         return text
+
+
+def read_settings(path: Path, name: str) -> dict[str, Any]:
+    """Read a YAML file of `name: value` lines; an empty one has none.
+
+    Raises:
+        IpslibError: when it is no YAML, holds something else, or a value twice.
+    """
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = " ".join(str(error).split())
+        raise IpslibError(f"{name} is not valid YAML: {reason}") from error
+    if not isinstance(values, dict | None):
+        raise IpslibError(f"{name} must hold 'name: value' lines, got a {type(values).__name__}")
+    return values or {}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML, but for what it drops or changes without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    problem = f"wanted {key.value!r} once, got it twice; delete one of them"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        if _OTHER_BASE.fullmatch(node.value):
+            problem = f"wanted a number, got {node.value!r}, which YAML reads as " + (
+                f"{super().construct_yaml_int(node)}; write that, or put it into quotes"
+            )
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_yaml_int(node)
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 def _load(profile: str, stem: str, root: Path | None) -> dict[str, Any]:
@@ -106,13 +191,7 @@ def _load(profile: str, stem: str, root: Path | None) -> dict[str, Any]:
     path = (root or project_root()) / name
     if not path.is_file():
         raise IpslibError(f"{name} is missing: it holds what the profile {profile!r} sets")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
-        raise IpslibError(f"{name} is not valid YAML: {reason}") from error
-    if not isinstance(values, dict):
-        raise IpslibError(f"{name} must hold 'name: value' lines, got a {type(values).__name__}")
+    values = read_settings(path, name)
     for key, value in values.items():
         _refuse_text_number(name, key, value)
     return values

@@ -1,118 +1,168 @@
-"""Show how far a notebook's runs are, from the events that training appends to a file."""
+"""How far runs are: their events, counted, and shown as a bar or in lines.
+
+Events are dictionaries: `start` (`epochs` {id: to be trained} and `reused` ids), `epoch` (`id`,
+`run`, `epoch`, `epochs` and at which epoch it was `resumed_at`), `wait` (for another process),
+`run` (`id` and `status`: made or failed) and `end`. In the kernel of a notebook that a runner
+executes they are appended to the file that the runner follows.
+"""
 
 import json
 import sys
-import threading
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from threading import Event, Thread
 
 from tqdm import tqdm
 
-from ipslib.runs.events import waiting_line
+from ipslib import runs
+from ipslib.config import RunConfig
+
+Report = Callable[[dict], None]
+_FOLLOWED_EVERY_S = 0.3
 
 
-@dataclass(frozen=True)
-class Counts:
-    made: int
-    reused: int
-    failed: int
+def reporter(reused: Sequence[str] = (), waiting: Sequence[RunConfig] = ()) -> Report:
+    """What takes the events of runs; the start of these is reported first.
+
+    Progress that cannot be shown (a full disk, a pipe that was closed) stops no run.
+
+    Args:
+        reused: ids of the runs that have a record already.
+        waiting: the runs to be made.
+    """
+    file = runs.KERNEL.events
+    in_terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
+    show = _appending(Path(file)) if file else Progress(bar=in_terminal)
+
+    def report(event: dict) -> None:
+        nonlocal show
+        try:
+            show(event)
+        except OSError as error:
+            show = dict  # which takes any event and does nothing
+            with suppress(OSError):
+                print(f"Progress is no longer shown ({error}).", file=sys.stderr)
+
+    report(start_event(reused, waiting))
+    return report
 
 
-@dataclass
+def start_event(reused: Sequence[str], waiting: Sequence[RunConfig]) -> dict:
+    epochs = {config.id: config.training.epochs for config in waiting}
+    return {"event": "start", "reused": list(reused), "epochs": epochs}
+
+
+def _appending(path: Path) -> Report:
+    def append(event: dict) -> None:
+        with path.open("a") as file:
+            file.write(json.dumps(event) + "\n")
+
+    return append
+
+
 class Progress:
-    """Follow the events that training appends to a file, and show them.
+    """Counts runs and epochs, and shows them: as a bar, or else a line an epoch; of a notebook
+    that has a name, a line a run.
 
-    Events are JSON lines: `start` (runs and reused; better ids and reused_ids), `epoch`
-    (done_epochs, total_epochs) and `run` (id, or else name; status made, reused or failed). A run
-    counts once, however many cells name it. In a terminal they move a bar, if there is to be
-    one; else each finished run prints a line.
+    A run counts once, however many cells of a notebook name it, and whatever was tried before.
     """
 
-    name: str
-    file: Path
-    bar: bool = True
-    unnamed_runs: int = 0
-    unnamed_reused: int = 0
-    statuses: dict[str, str] = field(default_factory=dict)  # of each run by id; "" to begin with
+    def __init__(self, name: str = "", *, bar: bool):
+        self.name, self._start = name, time.monotonic()
+        self.statuses: dict[str, str] = {}  # of each run: "" to begin with, made, reused, failed
+        self._epochs: dict[str, int] = {}  # of each run that is or was to be made
+        self._done: dict[str, int] = {}  # epochs of each that need no more work
+        self._worked: dict[str, int] = {}  # those of them that were trained in this session
+        self._with_bar, self._bar = bar, None
 
-    def __enter__(self) -> "Progress":
-        self.file.touch()
-        self._start, self._rest, self._place = time.monotonic(), b"", 0
-        self._bar = tqdm(
-            desc=self.name, unit="epoch", total=1, dynamic_ncols=True, leave=False,
-            disable=None if self.bar else True,
-            bar_format="{desc}: {percentage:3.0f}% |{bar}| {elapsed}{postfix}",
-        )  # fmt: skip
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._follow, daemon=True)
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._ended.set()
-        self._thread.join()
-        self._read()
-        self._bar.close()
-
-    def counts(self) -> Counts:
-        of = list(self.statuses.values()).count
-        return Counts(of("made"), of("reused") or self.unnamed_reused, of("failed"))
-
-    def _follow(self) -> None:
-        while not self._ended.wait(0.3):
-            self._read()
-            self._bar.refresh()
-
-    def _read(self) -> None:
-        with open(self.file, "rb") as file:
-            file.seek(self._place)
-            new = file.read()
-        self._place += len(new)
-        *lines, self._rest = (self._rest + new).split(b"\n")
-        for line in lines:
-            try:
-                self._take(json.loads(line))
-            except (ValueError, KeyError):
-                continue  # a line cut short by a worker that was killed
-
-    def _take(self, event: dict[str, Any]) -> None:
+    def __call__(self, event: dict) -> None:
+        run = event.get("id")
         match event["event"]:
             case "start":
-                if "ids" in event:
-                    for run in event["ids"]:
-                        self.statuses.setdefault(run, "")
-                    for run in event["reused_ids"]:
-                        self._note(run, "reused")
-                else:
-                    self.unnamed_runs += event["runs"]
-                    self.unnamed_reused += event["reused"]
-                self._say()
+                self._epochs |= event["epochs"]
+                for each in event["epochs"]:
+                    self.statuses.setdefault(each, "")
+                for each in event["reused"]:  # made by one cell and met by a later one: made
+                    self.statuses[each] = self.statuses.get(each) or "reused"
             case "epoch":
-                self._bar.total, self._bar.n = event["total_epochs"], event["done_epochs"]
+                self._done[run] = event["epoch"]
+                self._worked[run] = event["epoch"] - event["resumed_at"]
             case "wait":
-                tqdm.write(f"{self.name}: {waiting_line(event)}", file=sys.stderr)
+                self._say(f"{event['run']} is being made by another process; waiting.")
             case "run":
-                self._note(event.get("id") or event["name"], event["status"])
-                if event["status"] != "reused":
-                    self._say()
-        self._bar.set_postfix_str(self._text(), refresh=False)
+                self.statuses[run], self._done[run] = event["status"], self._epochs[run]
+            case "end" if not self.name:
+                self.close()
+        if not self._with_bar:
+            self._show_line(event)
+        elif self._epochs and event["event"] != "end":
+            self._show_bar()
 
-    def _note(self, run: str, status: str) -> None:
-        # A run made by one cell and met again by a later one stays a run made.
-        if self.statuses.get(run) != "made":
-            self.statuses[run] = status
+    def count(self, status: str) -> int:
+        """How many runs were `made`, `reused` or `failed`."""
+        return list(self.statuses.values()).count(status)
 
-    def _text(self) -> str:
-        counts = self.counts()
-        finished = counts.made + counts.reused
-        failed = f", {counts.failed} failed" if counts.failed else ""
-        runs = self.unnamed_runs or len(self.statuses)
-        return f"{finished} of {runs} runs, {counts.reused} reused{failed}"
+    def refresh(self) -> None:
+        """Let the bar's clock go on."""
+        if self._bar:
+            self._bar.refresh()
 
-    def _say(self) -> None:
-        if self._bar.disable:
-            minutes = (time.monotonic() - self._start) / 60
-            line = f"{self.name}: {self._text()}, {minutes:.1f} min"
-            print(line, file=sys.stderr, flush=True)
+    def close(self) -> None:
+        if self._bar:
+            self._bar.close()
+
+    def _show_bar(self) -> None:
+        bar = self._bar = self._bar or tqdm(desc=self.name, unit="epoch", leave=not self.name)
+        bar.total, bar.n = sum(self._epochs.values()), sum(self._done.values())
+        bar.initial = bar.n - sum(self._worked.values())  # its time left is of what was worked
+        bar.set_postfix_str(self._runs())
+
+    def _show_line(self, event: dict) -> None:
+        minutes = (time.monotonic() - self._start) / 60
+        if self.name and event["event"] in ("start", "run"):
+            self._say(f"{self._runs()}, {minutes:.1f} min")
+        elif not self.name and event["event"] == "epoch":
+            missing = sum(self._epochs.values()) - sum(self._done.values())
+            left = minutes * missing / max(1, sum(self._worked.values()))
+            epoch = f"epoch {event['epoch']} of {event['epochs']}"
+            self._say(f"{event['run']}: {epoch}, {left:.1f} min left")
+
+    def _runs(self) -> str:
+        failed = f", {self.count('failed')} failed" * (self.count("failed") > 0)
+        finished = self.count("made") + self.count("reused")
+        return f"{finished} of {len(self.statuses)} runs, {self.count('reused')} reused{failed}"
+
+    def _say(self, line: str) -> None:
+        tqdm.write(f"{self.name}: " * bool(self.name) + line, file=sys.stderr)
+
+
+@contextmanager
+def followed(file: Path, progress: Progress) -> Iterator[None]:
+    """Let a progress take the events that another process appends to a file."""
+    file.touch()
+    ended = Event()
+
+    def follow() -> None:
+        with file.open("rb") as events:
+            rest = b""
+            while True:
+                last = ended.wait(_FOLLOWED_EVERY_S)
+                *lines, rest = (rest + events.read()).split(b"\n")
+                for line in lines:
+                    # A killed process may cut it short; or nobody reads any more.
+                    with suppress(ValueError, KeyError, OSError):
+                        progress(json.loads(line))
+                progress.refresh()
+                if last:
+                    return
+
+    thread = Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        progress.close()

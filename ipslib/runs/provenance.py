@@ -1,8 +1,13 @@
-"""What a result is, and what it was made with: code, versions, machine, the data's bytes."""
+"""What a result is, and what it was made with: code, versions, machine, memory, the data."""
 
+import hashlib
 import platform
+import resource
 import subprocess
+import sys
+from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -11,7 +16,6 @@ import torchvision
 import ipslib
 from ipslib import arithmetic
 from ipslib.config import RunConfig
-from ipslib.paths import project_root
 from ipslib.runs.naming import run_name
 from ipslib.training import Trained
 
@@ -48,17 +52,16 @@ def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) 
 
 def make_failure(config: RunConfig, reason: str, message: str) -> dict:
     """What is kept of a run that failed: `reason` in a word or two, `message` in a sentence."""
-    finished = datetime.now(UTC).isoformat(timespec="seconds")
     identity = {"schema": SCHEMA, "id": config.id, "name": run_name(config)}
-    return identity | {"reason": reason, "message": message, "finished": finished}
+    return identity | {"reason": reason, "message": message, "finished": _now()}
 
 
 def provenance(config: RunConfig, device: str) -> dict:
     """Versions, commit, device and what the data are."""
     return {
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "finished": _now(),
         "ipslib": ipslib.__version__,
-        "commit": _commit(),
+        "commit": code_version(Path(ipslib.__file__).parents[1]),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "torchvision": torchvision.__version__,
@@ -71,27 +74,52 @@ def provenance(config: RunConfig, device: str) -> dict:
     }
 
 
-def _commit() -> str | None:
-    """The checkout's commit, marked where files differ from it; None outside a checkout.
+def code_version(root: Path) -> str:
+    """The commit of the checkout at `root`, marked where files differ from it; of a copy that is
+    no checkout itself, though it may lie in one, a hash of the library's code.
 
     Results that a study writes over the committed ones are not what made them.
     """
-    git = ["git", "-C", str(project_root())]
-    name = [*git, "describe", "--always", "--abbrev=12", "--exclude=*"]
+    git = ["git", "-C", str(root)]
     changes = [*git, "diff", "--quiet", "HEAD", "--", ".", ":(exclude)outputs"]
-    try:
-        named = subprocess.run(name, capture_output=True, text=True, timeout=10)
-        changed = subprocess.run(changes, capture_output=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    commit = named.stdout.strip()
-    return (commit + "-dirty" * (changed.returncode == 1)) or None
+    with suppress(OSError, subprocess.SubprocessError):
+        if (root / ".git").exists():
+            name = [*git, "rev-parse", "--short=12", "HEAD"]
+            named = subprocess.run(name, capture_output=True, text=True, timeout=10, check=True)
+            changed = subprocess.run(changes, capture_output=True, timeout=10).returncode == 1
+            return named.stdout.strip() + "-dirty" * changed
+    digest = hashlib.sha256()
+    for path in sorted((root / "ipslib").rglob("*.py")):
+        digest.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes())
+    return f"code-{digest.hexdigest()[:12]}"
+
+
+def reset_peak_memory(device: str) -> None:
+    """Start a new peak: earlier runs of this process no longer count (Linux and CUDA)."""
+    if "cuda" in device:
+        torch.cuda.reset_peak_memory_stats(device)
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb(device: str) -> float:
+    """Peak of a CUDA device's allocations, or of this process's resident set, in MB."""
+    if "cuda" in device:
+        return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
+    with suppress(OSError, StopIteration):
+        status = Path("/proc/self/status").read_text().splitlines()
+        peak_kb = next(line.split()[1] for line in status if line.startswith("VmHWM"))
+        return round(int(peak_kb) * 1024 / 1e6, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.split(":")[1].strip() for line in file if line.startswith("model name")]
-        return names[0]
-    except (OSError, IndexError):
-        return platform.processor() or "CPU"
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    return platform.processor() or "CPU"

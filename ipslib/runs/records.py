@@ -10,7 +10,7 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -22,168 +22,204 @@ from ipslib.config import RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
-from ipslib.runs.files import write_atomically
-from ipslib.runs.provenance import SCHEMA
+from ipslib.paths import write_atomically
+from ipslib.runs.naming import run_name
+from ipslib.runs.provenance import SCHEMA, make_failure
+from ipslib.runtime import is_accelerator
 from ipslib.training import build_network
+
+
+@attrs.frozen
+class Run:
+    """A configuration in a folder of records: its name, its files and its lock."""
+
+    config: RunConfig
+    folder: Path
+
+    @property
+    def id(self) -> str:
+        return self.config.id
+
+    @property
+    def name(self) -> str:
+        return run_name(self.config)
+
+    def record(self) -> dict | None:
+        """The run's record, or None."""
+        return _trusted(self._path("json"), _read_json)
+
+    def save(self, record: dict, network: IPSNet) -> None:
+        """Write weights, then the record, which vouches for them; the way there is cleared."""
+        weights = {name: value.cpu() for name, value in network.state_dict().items()}
+        _write_tensors(self._path("pt"), weights)
+        write_atomically(self._path("json"), json.dumps(record, indent=1) + "\n")
+        self.tidy()
+
+    def save_checkpoint(self, snapshot: dict, epoch_seconds: list[float]) -> None:
+        """Write where the run has got to: a snapshot of its training state, and its times."""
+        content = {"schema": SCHEMA, "id": self.id, "epoch_seconds": epoch_seconds}
+        _write_tensors(self._path("checkpoint.pt"), content | {"snapshot": snapshot})
+
+    def checkpoint(self) -> dict | None:
+        """The last checkpoint, with `snapshot` and `epoch_seconds`, or None."""
+        return _trusted(self._path("checkpoint.pt"), _read_tensors)
+
+    def refuse_checkpoint(self, reason: str) -> None:
+        """Set a checkpoint aside that could be read but not used."""
+        _set_aside(self._path("checkpoint.pt"), reason)
+
+    def save_failure(self, reason: str, message: str) -> None:
+        """Keep why the run failed; a disk that takes nothing is told, and stops nothing else."""
+        path, failure = self._path("failure"), make_failure(self.config, reason, message)
+        try:
+            write_atomically(path, json.dumps(failure, indent=1) + "\n")
+        except OSError as error:
+            print(f"{path.name} could not be written ({error.strerror}).", file=sys.stderr)
+
+    def acquire(self, *, wait: bool) -> FileLock | None:
+        """The lock of this run, to be released; None where another process has it and is not to
+        be waited for. The system releases it when its owner dies, however it dies."""
+        self._lock_path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._lock_path)
+        try:
+            lock.acquire(timeout=-1 if wait else 0)
+        except Timeout:
+            return None
+        return lock
+
+    def is_held(self) -> bool:
+        """Whether the run is being made at this moment."""
+        if not self._lock_path.exists():
+            return False
+        try:
+            lock = self.acquire(wait=False)
+        except OSError:  # a folder that cannot be written: told when the run is made
+            return False
+        if lock:
+            lock.release()
+        return not lock
+
+    def tidy(self) -> None:
+        """Remove what killed writers left and, beside a record, what led to it; only under the
+        run's lock or beside its record."""
+        for stray in self.folder.glob(f".{self.id}.*.tmp"):
+            stray.unlink(missing_ok=True)
+        if self._path("json").is_file():
+            self._path("checkpoint.pt").unlink(missing_ok=True)
+            self._path("failure").unlink(missing_ok=True)
+
+    def _path(self, ending: str) -> Path:
+        return self.folder / f"{self.id}.{ending}"
+
+    @property
+    def _lock_path(self) -> Path:
+        return self.folder / ".locks" / self.id
 
 
 @attrs.frozen
 class RecordStore:
     """The runs of one profile in a folder."""
 
-    folder: Path
+    folder: Path = attrs.field(converter=Path.absolute)  # the same for every process
+
+    def run(self, config: RunConfig) -> Run:
+        """One configuration among these runs, made or not."""
+        return Run(config, self.folder)
 
     def find(self, config: RunConfig) -> dict | None:
         """The record of a configuration, or None."""
-        path = self.folder / f"{config.id}.json"
-        return self._read(path) if path.is_file() else None
+        return self.run(config).record()
 
     def find_earlier(self, config: RunConfig) -> dict | None:
         """The record of a configuration by the latest of the earlier versions of the arithmetic
         that made it, or None."""
-        for version in sorted(arithmetic.VERSIONS, reverse=True):
-            path = self.folder / f"{config.id_by(version)}.json"
-            if version < arithmetic.CURRENT and path.is_file():
-                return self._read(path)
-        return None
+        earlier = sorted(set(arithmetic.VERSIONS) - {arithmetic.CURRENT}, reverse=True)
+        paths = (self.folder / f"{config.id_by(version)}.json" for version in earlier)
+        return next(filter(None, (_trusted(path, _read_json) for path in paths)), None)
 
     def all(self) -> Iterator[dict]:
         """Every readable record, in the order of ids."""
-        for path in sorted(self.folder.glob("*.json")):
-            record = self._read(path)
-            if record:
-                yield record
+        records = (_trusted(path, _read_json) for path in sorted(self.folder.glob("*.json")))
+        return filter(None, records)
 
-    def save(self, record: dict, network: IPSNet) -> None:
-        """Write weights, then the record, which vouches for them; the way there is cleared."""
-        weights = {name: value.cpu() for name, value in network.state_dict().items()}
-        _write_tensors(self.weights_path(record), weights)
-        write_atomically(self.folder / f"{record['id']}.json", json.dumps(record, indent=1) + "\n")
-        self._clear_way(record["id"])
+    def failures(self) -> list[dict]:
+        """What is known of runs that failed and have not succeeded since."""
+        paths = sorted(self.folder.glob("*.failure"))
+        failed = (path for path in paths if not path.with_suffix(".json").is_file())
+        return [failure for path in failed if (failure := _trusted(path, _read_json))]
 
     def weights_path(self, record: dict) -> Path:
         return self.folder / f"{record['id']}.pt"
 
     def load_network(self, record: dict) -> IPSNet:
-        """The trained network of a record, in evaluation mode."""
+        """The trained network of a record, in evaluation mode.
+
+        Raises:
+            IpslibError: where its weights are missing or torn.
+        """
         path = self.weights_path(record)
-        if not path.is_file():
-            raise IpslibError(
-                f"The weights of run {record['name']} ({path.name}) are not here, only its "
-                "record; move the record away and run again to train them."
-            )
-        network = build_network(run_config(record["config"]))
         try:
-            network.load_state_dict(_read_tensors(path))
+            weights = _read_tensors(path)
+            network = build_network(run_config(record["config"]))
+            network.load_state_dict(weights)
         except Exception as error:  # torn archives raise many kinds
+            missing = isinstance(error, FileNotFoundError)
+            why = "are not here" if missing else f"could not be read ({type(error).__name__})"
             raise IpslibError(
-                f"The weights of run {record['name']} ({path.name}) could not be read "
-                f"({type(error).__name__}); move the record away and run again to train them."
+                f"The weights of run {record['name']} ({path.name}) {why}; move the record away "
+                "and run again to train them."
             ) from error
         return network.eval()
 
-    def save_checkpoint(self, config: RunConfig, snapshot: dict, epoch_seconds: list) -> None:
-        """Write where a run has got to: a snapshot of its training state, and its times."""
-        content = {"schema": SCHEMA, "id": config.id, "epoch_seconds": epoch_seconds}
-        _write_tensors(self._checkpoint_path(config.id), content | {"snapshot": snapshot})
 
-    def load_checkpoint(self, config: RunConfig) -> dict | None:
-        """The last checkpoint of a run with `snapshot` and `epoch_seconds`, or None."""
-        path = self._checkpoint_path(config.id)
-        if not path.is_file():
-            return None
-        try:
-            content = _read_tensors(path)
-            if content["schema"] == SCHEMA and content["id"] == config.id:
-                return {name: content[name] for name in ("snapshot", "epoch_seconds")}
-            reason = f"of schema {content['schema']} and id {content['id']}"
-        except (OSError, MemoryError):
-            raise  # says nothing about the file
-        except Exception as error:  # torn archives raise many kinds
-            reason = f"not readable ({type(error).__name__})"
-        self._set_aside(path, reason)
+def in_found_precision(config: RunConfig, store: RecordStore, *, device: str = "cpu") -> RunConfig:
+    """The run in the precision of its record, else of its checkpoint, else of the device.
+
+    A GPU trains the published settings in bf16 (autocast; weights and sums stay float32), a CPU
+    in fp32. Either is the published run regenerated, its record says which, and a run that has a
+    record in one is not made in the other. `tests.benchmarks.precision` measures what bf16 keeps.
+    """
+    either = [config.replace(precision=precision) for precision in ("fp32", "bf16")]
+    for has in (store.find, lambda each: store.run(each).checkpoint()):
+        for each in either:
+            if has(each):
+                return each
+    return either[is_accelerator(device)]
+
+
+def _trusted(path: Path, read: Callable[[Path], dict]) -> dict | None:
+    """What a file of a run holds; None where there is none that can be trusted."""
+    try:
+        content = read(path)
+        if content["schema"] == SCHEMA and content["id"] == path.name.split(".")[0]:
+            return content
+        reason = f"of schema {content['schema']} and id {content['id']}"
+    except FileNotFoundError:
         return None
+    except (OSError, MemoryError):
+        raise  # says nothing about the file
+    except Exception as error:  # torn archives raise many kinds
+        reason = f"not readable ({type(error).__name__})"
+    _set_aside(path, reason)
+    return None
 
-    def refuse_checkpoint(self, config: RunConfig, reason: str) -> None:
-        """Set a checkpoint aside that could be read but not used."""
-        self._set_aside(self._checkpoint_path(config.id), reason)
 
-    def save_failure(self, failure: dict) -> None:
-        """Keep why a run failed; a disk that takes nothing is told, and stops nothing else."""
-        path = self._failure_path(failure["id"])
-        try:
-            write_atomically(path, json.dumps(failure, indent=1) + "\n")
-        except OSError as error:
-            print(f"{path.name} could not be written ({error.strerror}).", file=sys.stderr)
+def _set_aside(path: Path, reason: str) -> None:
+    names = (path.with_suffix(f".{n}.set_aside") for n in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    try:
+        path.rename(aside)
+        done = f"set aside as {aside.name}"
+    except FileNotFoundError:
+        return  # another process has done so
+    except OSError as error:
+        # Where nothing can be renamed, nothing can be written over it either.
+        done = f"not used, and not set aside ({error.strerror})"
+    print(f"{path.name} is {reason}; {done}.", file=sys.stderr)
 
-    def failures(self) -> list[dict]:
-        """What is known of runs that failed and have not succeeded since."""
-        paths = sorted(self.folder.glob("*.failure"))
-        failures = [self._read(path) for path in paths if not path.with_suffix(".json").is_file()]
-        return [failure for failure in failures if failure]
 
-    def lock(self, config: RunConfig) -> FileLock:
-        """The lock of one run. The system releases it when its owner dies, however it dies."""
-        self._locks.mkdir(parents=True, exist_ok=True)
-        return FileLock(self._locks / config.id)
-
-    def is_held(self, config: RunConfig) -> bool:
-        """Whether the run is being made at this moment."""
-        if not (self._locks / config.id).exists():
-            return False
-        try:
-            with self.lock(config).acquire(timeout=0):
-                return False
-        except Timeout:
-            return True
-        except OSError:  # a folder that cannot be written: told when the run is made
-            return False
-
-    @property
-    def _locks(self) -> Path:
-        return self.folder / ".locks"
-
-    def tidy(self, config: RunConfig) -> None:
-        """Remove what killed writers of this run left; only under its lock or beside its record."""
-        for stray in self.folder.glob(f".{config.id}.*.tmp"):
-            stray.unlink(missing_ok=True)
-        if (self.folder / f"{config.id}.json").is_file():
-            self._clear_way(config.id)
-
-    def _read(self, path: Path) -> dict | None:
-        try:
-            record = json.loads(path.read_text())
-            if record["schema"] == SCHEMA and record["id"] == path.stem:
-                return record
-            reason = f"of schema {record['schema']} and id {record['id']}"
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"not readable ({type(error).__name__})"
-        self._set_aside(path, reason)
-        return None
-
-    def _set_aside(self, path: Path, reason: str) -> None:
-        names = (path.with_suffix(f".{n}.set_aside") for n in itertools.count(1))
-        aside = next(name for name in names if not name.exists())
-        try:
-            path.rename(aside)
-            done = f"set aside as {aside.name}"
-        except FileNotFoundError:
-            return  # another process has done so
-        except OSError as error:
-            # Where nothing can be renamed, nothing can be written over it either.
-            done = f"not used, and not set aside ({error.strerror})"
-        print(f"{path.name} is {reason}; {done}.", file=sys.stderr)
-
-    def _clear_way(self, run_id: str) -> None:
-        """Remove what led to a record that is there now."""
-        self._checkpoint_path(run_id).unlink(missing_ok=True)
-        self._failure_path(run_id).unlink(missing_ok=True)
-
-    def _checkpoint_path(self, run_id: str) -> Path:
-        return self.folder / f"{run_id}.checkpoint.pt"
-
-    def _failure_path(self, run_id: str) -> Path:
-        return self.folder / f"{run_id}.failure"
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text())
 
 
 def _write_tensors(path: Path, content: dict) -> None:

@@ -3,25 +3,32 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from typing import NamedTuple
 
-import torch
-
+from ipslib import runs
 from ipslib.config import RunConfig
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS
 from ipslib.errors import IpslibError
-from ipslib.runs.events import reporter
-from ipslib.runs.naming import run_name
-from ipslib.runs.one_run import Report, RunFailed, failure_record
-from ipslib.runs.pool import Ended, here, in_processes
-from ipslib.runs.records import RecordStore
+from ipslib.patches import SPLITS
+from ipslib.runs.executors import Executor, WorkerDied, here, processes
+from ipslib.runs.one_run import (
+    DiskRefuses,
+    HeldElsewhere,
+    OutOfTime,
+    RunFailed,
+    threads_of,
+    train_and_record,
+)
+from ipslib.runs.progress import Report, reporter, start_event
+from ipslib.runs.records import RecordStore, Run
+from ipslib.runtime import chosen_device
 
-ATTEMPTS, JOBS_VARIABLE = 2, "IPSLIB_JOBS"
-Way = Callable[[Sequence[RunConfig], RecordStore, Report], Ended]
+JOBS_VARIABLE = "IPSLIB_JOBS"
+Choose = Callable[[Sequence[Run]], Run | None]
 
 
 class Outcome(NamedTuple):
-    """How a run ended: `status` is made, reused or failed."""
+    """How a run ended: `status` is made, reused, failed or out of time."""
 
     config: RunConfig
     status: str
@@ -43,7 +50,7 @@ def run_all(
         IpslibError: when a run failed twice; the others have been finished by then.
     """
     configs = list(configs)
-    ended = {each.config.id: each for each in run_outcomes(configs, store, local_way(jobs))}
+    ended = {each.config.id: each for each in run_outcomes(configs, store, jobs=jobs)}
     failed = [each for each in ended.values() if each.failure]
     if failed:
         more = f" ({len(failed)} runs failed)" if len(failed) > 1 else ""
@@ -51,83 +58,135 @@ def run_all(
     return [ended[config.id].record for config in configs]
 
 
-def run_outcomes(configs: Iterable[RunConfig], store: RecordStore, way: Way) -> Iterator[Outcome]:
+def longest_first(waiting: Sequence[Run]) -> Run | None:
+    """So that no long run is left alone at the end; last what other processes are at."""
+    return max(waiting, key=lambda run: (not run.is_held(), _effort(run.config)), default=None)
+
+
+def run_outcomes(
+    configs: Iterable[RunConfig],
+    store: RecordStore,
+    *,
+    jobs: int | None = None,
+    executor: Executor | None = None,
+    device: str | None = None,
+    choose: Choose = longest_first,
+    deadline: float = float("inf"),
+) -> Iterator[Outcome]:
     """How each run ended, as it ends: a record that is there, made now, or why there is none.
 
     A run that fails is tried once more, from its last checkpoint, after the others; what failed
-    twice is written beside the records.
+    twice is written beside the records. What `choose` never takes has no outcome.
+
+    Args:
+        configs: runs; the same run named twice is trained once.
+        store: where records are looked up and written.
+        jobs: as in `run_all`, where no executor is given.
+        executor: where runs are made; on this machine if None.
+        device: where networks live; a GPU if None and there is one where the run is made.
+        choose: the run to begin next among those that wait, or None for none of them now.
+        deadline: as in `train_and_record`; what another process has is then left to it.
+
+    Raises:
+        RunFailed: when the disk takes no more files, as every other run would.
+        IpslibError: when jobs is no number of runs, or data cannot be read.
     """
-    distinct = {config.id: config for config in configs}
-    found = {run_id: store.find(config) for run_id, config in distinct.items()}
-    for run_id, record in found.items():
-        if record:
+    distinct = [store.run(config) for config in {each.id: each for each in configs}.values()]
+    found = {run.id: record for run in distinct if (record := run.record())}
+    waiting = [run for run in distinct if run.id not in found]
+    for run in distinct:
+        if run.id in found:
             with suppress(OSError):  # a folder that cannot be written can still be read
-                store.tidy(distinct[run_id])
-            yield Outcome(distinct[run_id], "reused", record, None)
-    # The longest first, so that no long run is left alone at the end; last what others are at.
-    waiting = [config for run_id, config in distinct.items() if not found[run_id]]
-    waiting.sort(key=lambda config: (store.is_held(config), -_effort(config)))
-    report = reporter([run_id for run_id, record in found.items() if record], waiting)
-    n_attempts = 0
+                run.tidy()
+            yield Outcome(run.config, "reused", found[run.id], None)
+    all_at_once = deadline == float("inf")
+    report = reporter(list(found), [run.config for run in waiting if all_at_once])
+
+    def next_run() -> Run | None:
+        if run := choose(waiting):
+            waiting.remove(run)
+            if not all_at_once:
+                report(start_event([], [run.config]))
+        return run
+
+    work = partial(_attempt, device=device, deadline=deadline)
+    failures: dict[str, Exception] = {}  # of first attempts
     try:
-        while waiting:
-            n_attempts, again = n_attempts + 1, []
-            with closing(way(waiting, store, report)) as endings:
-                for config, ended in endings:
-                    if isinstance(ended, RunFailed) and n_attempts < ATTEMPTS:
-                        again.append(config)
+        executor = executor or _local_executor(waiting, jobs, device)
+        again = waiting
+        while again:
+            again = []
+            with closing(executor(work, next_run, report)) as results:
+                for run, ended in results:
+                    if isinstance(ended, HeldElsewhere):
+                        waiting.append(run)
+                    elif _has_failed(ended) and run.id not in failures:
+                        failures[run.id] = ended
+                        again.append(run)
                     else:
-                        yield _settle(config, ended, store, report)
-            waiting = again
+                        yield _settle(run, ended, report)
+            waiting += again
+        for run in waiting:
+            if run.id in failures:  # for which no time was left
+                yield _settle(run, failures[run.id], report)
     finally:
         report({"event": "end"})
 
 
-def _settle(
-    config: RunConfig, ended: dict | RunFailed, store: RecordStore, report: Report
-) -> Outcome:
-    """Tell and keep how a run ended for good."""
-    failure = ended if isinstance(ended, RunFailed) else None
-    status = "failed" if failure else "made"
-    if failure:
-        store.save_failure(failure_record(config, failure))
-    report({"event": "run", "id": config.id, "name": run_name(config), "status": status})
-    return Outcome(config, status, None if failure else ended, failure)
+def _has_failed(ended: dict | Exception) -> bool:
+    if isinstance(ended, DiskRefuses):
+        raise ended  # as every other run would
+    return isinstance(ended, Exception) and not isinstance(ended, OutOfTime)
 
 
-def local_way(jobs: int | None = None) -> Way:
-    """This machine: a GPU takes one run after the other, a CPU one run a core.
+def _settle(run: Run, ended: dict | Exception, report: Report) -> Outcome:
+    """Report and keep how a run ended for good."""
+    if isinstance(ended, dict):
+        outcome = Outcome(run.config, "made", ended, None)
+    elif isinstance(ended, OutOfTime):
+        outcome = Outcome(run.config, "out of time", None, ended)
+    else:
+        if isinstance(ended, WorkerDied):
+            ended = RunFailed("killed", f"{run.name}: {ended}.")
+        run.save_failure(ended.reason, str(ended))
+        outcome = Outcome(run.config, "failed", None, ended)
+    report({"event": "run", "id": run.id, "status": outcome.status})
+    return outcome
 
-    Raises:
-        IpslibError: when $IPSLIB_JOBS is no number of runs.
-    """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    jobs = jobs or (1 if device == "cuda" else _jobs())
-    apart = False
 
-    def way(configs: Sequence[RunConfig], store: RecordStore, report: Report) -> Ended:
-        nonlocal apart
-        for config in configs:
-            for split in SPLITS:  # what cannot be read is told before any run is begun
-                config.data.open_split(split).provenance  # noqa: B018
-        # Once apart, always apart: a last run whose process was killed would kill this one.
-        apart = apart or min(jobs, len(configs)) > 1
-        if apart:
-            return in_processes(configs, store, device, jobs, report)
-        return here(configs, store, device, report)
+def _attempt(run: Run, report: Report, *, device: str | None, deadline: float) -> dict | RunFailed:
+    """Train one run; what goes wrong comes back as a RunFailed."""
+    device = chosen_device(device)
+    try:
+        with threads_of(run.config, device):
+            return train_and_record(
+                run.config, RecordStore(run.folder), device=device, report=report, deadline=deadline
+            )
+    except RunFailed as failure:
+        # A new one: the traceback of this would keep the network in memory for the next run.
+        return type(failure)(failure.reason, str(failure))
+    except Exception as error:
+        return RunFailed("error", f"{run.name}: {type(error).__name__}: {error}")
 
-    return way
+
+def _local_executor(waiting: Sequence[Run], jobs: int | None, device: str | None) -> Executor:
+    """This machine: a GPU takes one run after the other, a CPU one run a core."""
+    jobs = jobs or (1 if chosen_device(device) == "cuda" else _jobs())
+    for run in waiting:
+        for split in SPLITS:  # what cannot be read is told before any run is begun
+            run.config.data.open_split(split).provenance  # noqa: B018
+    return processes(jobs) if min(jobs, len(waiting)) > 1 else here
 
 
 def _jobs() -> int:
-    """Runs side by side on a CPU, as the environment says; else as many as there are cores."""
-    said = os.environ.get(JOBS_VARIABLE) or os.cpu_count() or 1
+    """Runs side by side on a CPU: as the environment or a notebook's runner says, else cores."""
+    chosen = os.environ.get(JOBS_VARIABLE) or runs.KERNEL.jobs or os.cpu_count() or 1
     try:
-        jobs = int(said)
+        jobs = int(chosen)
     except ValueError:
         jobs = 0
     if jobs < 1:
-        raise IpslibError(f"{JOBS_VARIABLE}: wanted a number of runs, at least 1, got {said!r}.")
+        raise IpslibError(f"{JOBS_VARIABLE}: wanted a number of runs, at least 1, got {chosen!r}.")
     return jobs
 
 

@@ -44,7 +44,7 @@ def arm_dots(
 
     Args:
         frame: of `run_arms`; dots are runs, marks the mean with its 95 % interval.
-        published: of `published_arms`; open diamonds, their mean where there are several.
+        published: of `published_beside`; open diamonds, their mean where there are several.
         tasks: all if None.
         same_scale: the published runs have our settings; the legend says so where not.
     """

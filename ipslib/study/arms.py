@@ -12,7 +12,7 @@ from scipy import stats
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.session import Study
 from ipslib.study.statistics import CONFIDENCE, SEEDS_WITH_OWN_SPREAD, paired_difference
-from ipslib.study.tables import long_form, points, summarise
+from ipslib.study.tables import TAKE_OFF, long_form, points, summarise, with_published_means
 
 Arms = Mapping[str, Mapping[str, object]]  # {label: fields of RunConfig that differ from the base}
 
@@ -20,9 +20,10 @@ _NO_EFFECT = {"effect_low": np.nan, "effect_high": np.nan, "effect_interval": ""
 _BALANCED = "balanced_accuracy"
 _HEADLINE = (
     *("arm", "n", "mean", "low", "high", "chance", _BALANCED),
-    *("effect", "effect_low", "effect_high"),
+    *("effect", "effect_low", "effect_high", *TAKE_OFF),
     *("roi_recall", "times_random", "n_found"),
     *("published", "published_effect", "difference"),
+    *("published_took_off", "published_take_off_epoch"),
 )
 
 
@@ -119,7 +120,8 @@ def arm_table(
           corrected for the number of arms;
         - `roi_recall`, `times_random` (that over its value at random), `entropy`, `n_found` (the
           runs that `found_digits`), and `balanced_accuracy` where the runs have it;
-        - `published`, `n_published`, `published_effect`, and `difference` (ours - theirs).
+        - the columns of `with_published_means`, `published_effect`, and `difference` (ours -
+          theirs).
 
     Raises:
         IpslibError: the reference is none of the arms.
@@ -220,24 +222,22 @@ def effect_in_words(table: pd.DataFrame, arm: str, task: str = "majority") -> st
 
 def _effects(frame: pd.DataFrame) -> pd.DataFrame:
     """The effect columns of every arm and task; blank for the reference."""
-    reference = frame["arm"].iloc[0]
-    tables = []
-    for task, rows in frame.groupby("task", sort=False):
-        accuracy = rows.pivot(index="seed", columns="arm", values="accuracy")
-        accuracy = accuracy[rows["arm"].unique()]
-        differences = accuracy.drop(columns=reference).sub(accuracy[reference], axis=0)
-        n_shared = differences.count()
-        own = (n_shared >= SEEDS_WITH_OWN_SPREAD).any()
-        pooled = _residual_spread(accuracy) if (n_shared > 1).any() and not own else None
-        effects = {reference: {"effect": np.nan} | _NO_EFFECT}
-        for arm, n in n_shared.items():
+    reference, rows = frame["arm"].iloc[0], []
+    for task, runs in frame.groupby("task", sort=False):
+        accuracy = runs.pivot(index="seed", columns="arm", values="accuracy")
+        others = accuracy[runs["arm"].unique()].drop(columns=reference)
+        differences = others.sub(accuracy[reference], axis=0)
+        most = differences.count().max()
+        own = most >= SEEDS_WITH_OWN_SPREAD
+        pooled = _residual_spread(accuracy) if most > 1 and not own else None
+        rows.append({"arm": reference, "task": task, "effect": np.nan} | _NO_EFFECT)
+        for arm, difference in differences.items():
+            pair = accuracy.loc[difference.notna(), [arm, reference]]
             bounds = _NO_EFFECT
-            if n > 1:
-                pair = accuracy[[arm, reference]].dropna()
+            if len(pair) > 1:
                 bounds = _own_bounds(pair) if own else _pooled_bounds(pair, *pooled)
-            effects[arm] = {"effect": differences[arm].mean()} | bounds
-        tables.append(pd.DataFrame(effects.values()).assign(arm=list(effects), task=task))
-    return pd.concat(tables)
+            rows.append({"arm": arm, "task": task, "effect": difference.mean()} | bounds)
+    return pd.DataFrame(rows)
 
 
 def _own_bounds(pair: pd.DataFrame) -> dict[str, object]:
@@ -279,10 +279,7 @@ def _attention(frame: pd.DataFrame) -> pd.DataFrame:
 def _add_published(
     table: pd.DataFrame, published: pd.DataFrame, *, same_scale: bool
 ) -> pd.DataFrame:
-    keys = ["arm", "task"]
-    theirs = published.groupby(keys)["accuracy"].agg(published="mean", n_published="size")
-    table = table.merge(theirs.reset_index(), on=keys, how="left")
-    table["n_published"] = table["n_published"].fillna(0).astype(int)
+    table = with_published_means(table, published, ["arm", "task"])
     is_reference = table["arm"] == table["arm"].iloc[0]
     reference = table[is_reference].set_index("task")["published"]
     table["published_effect"] = table["published"] - table["task"].map(reference)
@@ -290,32 +287,3 @@ def _add_published(
     if same_scale:
         table["difference"] = table["mean"] - table["published"]
     return table
-
-
-def published_arms(
-    published: pd.DataFrame, arms: Mapping[str, Mapping[str, object]]
-) -> pd.DataFrame:
-    """The rows of a published frame that belong to each arm, with a first column `arm`.
-
-    Args:
-        published: of `published_accuracy`.
-        arms: `{label: {column: value, or list of values, or None where it is blank}}`; arms that
-            were not published are left out of it.
-
-    Raises:
-        IpslibError: unknown column, or an arm without rows.
-    """
-    chosen = {}
-    for arm, columns in arms.items():
-        rows = published
-        for name, value in columns.items():
-            if name not in rows:
-                raise IpslibError(f"no published column {name!r}{did_you_mean(name, rows)}.")
-            wanted = value if isinstance(value, list | tuple) else [value]
-            is_blank = rows[name].isna() & (None in wanted)
-            rows = rows[rows[name].isin(wanted) | is_blank]
-        if rows.empty:
-            raise IpslibError(f"arm {arm!r}: no published run has {dict(columns)}; leave it out.")
-        chosen[arm] = rows
-    frame = pd.concat(chosen, names=["arm"]).reset_index("arm")
-    return frame.reset_index(drop=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
-from urllib.request import Request, urlopen
 
 import attrs
 import pandas as pd
@@ -13,8 +12,7 @@ from ipslib.config import ModelConfig, RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.encoder import build_encoder, weights_file
-
-_PATIENCE_S = 3
+from ipslib.paths import reachable
 
 
 class EncoderCost(NamedTuple):
@@ -31,9 +29,9 @@ def obtain_weights(model: ModelConfig) -> bool:
     file = weights_file(model.encoder, model.weights)
     if file is None or file.path.is_file():
         return True
+    if not reachable(file.url):
+        return False
     try:
-        with urlopen(Request(file.url, method="HEAD"), timeout=_PATIENCE_S):
-            pass
         build_encoder(model, 1)
     except (OSError, IpslibError):
         return False

@@ -4,7 +4,6 @@ and kept, so that a second execution reuses them."""
 import hashlib
 import itertools
 import json
-import multiprocessing
 import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -18,17 +17,17 @@ import torch
 
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
-from ipslib.runs.files import write_atomically
+from ipslib.paths import write_atomically
+from ipslib.runs.executors import WorkerDied, do_alone
 from ipslib.runs.provenance import provenance
-from ipslib.study import efficiency_step
 from ipslib.study.efficiency_step import (
     DONE,
     ERROR,
     OUT_OF_TIME,
     STEPS,
     Measurement,
-    send_rate,
-    work,
+    measure,
+    measure_rates,
 )
 from ipslib.study.efficiency_ways import WAYS
 
@@ -112,21 +111,21 @@ def at_side(base: RunConfig, side: int) -> RunConfig:
 
 
 def measure_apart(measurement: Measurement) -> dict:
-    """What `work` sends from a fresh process, or the `outcome` that its end tells.
+    """What `measure` returns in a fresh process, or the `outcome` that its end tells.
 
     Raises:
         IpslibError: a step failed for another reason than its limits.
     """
-    results, code = _apart(work, measurement)
-    if not results:
-        return {"outcome": _end(code)}
-    if results[0]["outcome"] == ERROR:
+    result = do_alone(measure, measurement)
+    if isinstance(result, WorkerDied):
+        return {"outcome": _end(result)}
+    if result["outcome"] == ERROR:
         side = measurement.config.data.canvas[0]
         raise IpslibError(
             f"{measurement.way} at {side} px: {measurement.step} failed, though neither memory "
-            f"nor time ran out ({results[0]['said']})."
+            f"nor time ran out ({result['said']})."
         )
-    return results[0]
+    return result
 
 
 @attrs.frozen
@@ -143,10 +142,10 @@ class _Measurements:
 
     def rates(self, precision: str, threads: int, device: str) -> dict[str, float]:
         def make() -> dict:
-            said, code = _apart(send_rate, precision, threads, device)
-            if not said:
-                raise IpslibError(f"the matrix rate could not be measured: {_end(code)}.")
-            return {"rates": said[0]}
+            rates = do_alone(measure_rates, (precision, threads, device))
+            if isinstance(rates, WorkerDied):
+                raise IpslibError(f"the matrix rate could not be measured: {rates}.")
+            return {"rates": rates}
 
         settings = {"rate": precision, "threads": threads, "device": device}
         return self._kept(settings, make)["rates"]
@@ -167,35 +166,9 @@ class _Measurements:
         return record
 
 
-def _apart(target: Callable, *arguments: object) -> tuple[list, int]:
-    """All that `target` sends from a process of its own, and that process's exit status.
-
-    Processes are forked from a server that has loaded the program and done nothing else: each
-    begins the same, and the program is loaded once.
-    """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([efficiency_step.__name__])
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=target, args=(*arguments, sender), daemon=True)
-    process.start()
-    sender.close()  # so that the pipe ends when the process does
-    said = []
-    try:
-        with suppress(EOFError):
-            while True:
-                said.append(receiver.recv())
-        process.join()
-    finally:
-        process.kill()
-        receiver.close()
-    return said, process.exitcode
-
-
-def _end(code: int) -> str:
-    """What the exit status of a process says of a step that it did not end."""
-    if code == -signal.SIGALRM:
-        return OUT_OF_TIME
-    return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+def _end(death: WorkerDied) -> str:
+    """What the end of a process says of a step that it did not end."""
+    return OUT_OF_TIME if death.exitcode == -signal.SIGALRM else str(death)
 
 
 def _row(measurement: Measurement, result: dict) -> dict:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from multiprocessing.connection import Connection
 from pathlib import Path
 
 import attrs
@@ -20,7 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ipslib.config import RunConfig
 from ipslib.fields import choice, integer
-from ipslib.runs.memory import peak_memory_mb, reset_peak_memory
+from ipslib.runs.one_run import is_out_of_memory
+from ipslib.runs.progress import Report
+from ipslib.runs.provenance import peak_memory_mb, reset_peak_memory
 from ipslib.runtime import keep_freed_memory
 from ipslib.study.efficiency_ways import WAYS, build_way
 
@@ -28,8 +29,6 @@ STEPS = ("classify", "train")
 DONE, OUT_OF_MEMORY, OUT_OF_TIME, ERROR = "done", "out of memory", "out of time", "error"
 _ENOUGH_SECONDS = 2.0  # of timed steps: a long step needs no second one
 _RATE_SECONDS = 0.5
-# What torch, the C++ library and oneDNN say when they are refused memory.
-_MEMORY_SIGNS = ("out of memory", "alloc", "could not create a primitive", "memory object")
 
 
 @attrs.frozen(kw_only=True)
@@ -51,10 +50,10 @@ class Measurement:
     device: str = "cpu"
 
 
-def work(measurement: Measurement, sender: Connection) -> None:
-    """Measure, in a process that does nothing else, and send what came of it.
+def measure(measurement: Measurement, _: Report) -> dict:
+    """Measure, in a process that does nothing else.
 
-    That is `outcome` (DONE, OUT_OF_MEMORY or ERROR, with what was `said`) and, where done, the
+    Returns `outcome` (DONE, OUT_OF_MEMORY or ERROR, with what was `said`) and, where done, the
     numbers of `_measure`. A step, or what leads to the first, that is beyond the time limit ends
     the process by SIGALRM.
     """
@@ -65,10 +64,10 @@ def work(measurement: Measurement, sender: Connection) -> None:
         _wake(measurement.device)
         step = _build_step(measurement)
         limit_memory(measurement.memory_limit_mb, measurement.device)
-        sender.send({"outcome": DONE} | _measure(step, measurement))
+        return {"outcome": DONE} | _measure(step, measurement)
     except Exception as error:
-        outcome = OUT_OF_MEMORY if _is_out_of_memory(error) else ERROR
-        sender.send({"outcome": outcome, "said": f"{type(error).__name__}: {error}"})
+        outcome = OUT_OF_MEMORY if is_out_of_memory(error) else ERROR
+        return {"outcome": outcome, "said": f"{type(error).__name__}: {error}"}
 
 
 def _build_step(measurement: Measurement) -> Callable[[], None]:
@@ -106,12 +105,14 @@ def limit_memory(limit_mb: int, device: str) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (int((held_mb + limit_mb) * 1e6), hard))
 
 
-def send_rate(precision: str, threads: int, device: str, sender: Connection) -> None:
-    """Send the matrix rate {kind: operations a second} of a precision, each the best of many.
+def measure_rates(setting: tuple[str, int, str], _: Report) -> dict[str, float]:
+    """The matrix rate {kind: operations a second} of a precision, each the best of many, with so
+    many threads on a device.
 
     `matmul` is a product of two 2048 x 2048 matrices; `conv` a 3 x 3 convolution of 128 channels
     on 16 maps of 48 x 48, which may use faster algorithms than a product (TF32, Winograd).
     """
+    precision, threads, device = setting
     torch.set_num_threads(threads)
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     matrix = torch.randn(2048, 2048, device=device, dtype=dtype)
@@ -127,7 +128,7 @@ def send_rate(precision: str, threads: int, device: str, sender: Connection) -> 
         operations = _count(run)
         seconds = _time(run, device, at_most=1000, enough=_RATE_SECONDS)
         rates[kind] = operations / min(seconds)
-    sender.send(rates)
+    return rates
 
 
 def _measure(step: Callable[[], None], measurement: Measurement) -> dict:
@@ -200,8 +201,3 @@ def _of_status(name: str) -> float | None:
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024 / 1e6
     return None
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(sign in said for sign in _MEMORY_SIGNS)

@@ -7,8 +7,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageDraw
 
-from ipslib.datasets.megapixel_mnist.randomness import stream
-from ipslib.datasets.synthetic import make_once
+from ipslib.datasets.synthetic import make_once, stream
 
 SHAPES = ("cross", "disc", "ring")
 _SUFFIXES = (".png", ".tif", ".npy", ".jpg")

@@ -22,7 +22,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 
 from ipslib.errors import IpslibError
-from ipslib.runs.files import write_atomically
+from ipslib.paths import write_atomically
 from ipslib.study.pictures import smaller_png
 from ipslib.study.tables import beside_published, chance_level, long_form, summarise
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 
-from ipslib.runs.files import write_atomically
+from ipslib.paths import write_atomically
 from ipslib.study.statistics import CONFIDENCE
 from ipslib.study.tables import points
 

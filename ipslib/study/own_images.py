@@ -5,8 +5,9 @@ print(trained.accuracy, trained.predict(["new.jpg"]))
 trained.attention_map("new.jpg").savefig("map.png")
 """
 
+import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import attrs
@@ -17,17 +18,20 @@ import torch
 from matplotlib.figure import Figure
 
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
-from ipslib.datasets.images.own_images import describe_images
-from ipslib.datasets.images.sources import SourceBatch
+from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, image_stamps
+from ipslib.datasets.images.sources import SourceBatch, with_channels
 from ipslib.datasets.registry import run_config
-from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet, evaluating
+from ipslib.model.ips import IPSNet
 from ipslib.patches import PatchBatch
-from ipslib.runs.events import reporter
+from ipslib.paths import changed_files, found, from_here, from_project, stamp, write_atomically
 from ipslib.runs.one_run import train_and_record
+from ipslib.runs.progress import reporter
 from ipslib.runs.records import RecordStore
+from ipslib.runtime import chosen_device
 from ipslib.study.maps import AttentionMap, attention_figure
-from ipslib.training import attend
+from ipslib.training import answer, attend
+
+Image = str | Path | np.ndarray
 
 _SHOWN_SIDE = 1500  # px: larger images are drawn from every second pixel, every third, ...
 _DEFAULTS = {"position_encoding": False, "memory_size": 50, "iter_size": 50}
@@ -41,6 +45,7 @@ class TrainedImages:
     config: RunConfig = attrs.field(repr=False)
     network: IPSNet = attrs.field(repr=False)
     skipped: tuple[str, ...] = ()  # sentences about images that could not be used
+    notes: tuple[str, ...] = ()  # sentences about how the table was read and split
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -52,26 +57,32 @@ class TrainedImages:
         """Share of the test images that the most frequent class has, by task."""
         return self.record["result"]["chance"]
 
-    def predict(self, images: Iterable[str | Path | np.ndarray]) -> pd.DataFrame:
+    def predict(self, images: Image | Iterable[Image]) -> pd.DataFrame:
         """Classify images, one at a time.
+
+        Args:
+            images: files or arrays, or a single one.
 
         Returns:
             A row an image and task: `image`, `task`, `predicted` and a column of probability for
-            each class of the task.
+            each class of the task; that of a class called like one of these three is followed by
+            ` (class)`.
         """
+        if isinstance(images, str | Path) or getattr(images, "ndim", 4) < 4:
+            images = [images]
         rows = []
         for image in images:
             batch = self._batch(image)
-            with torch.no_grad(), evaluating(self.network.modules()):
-                output = self.network(batch, generator=torch.Generator().manual_seed(0))
+            output = answer(self.network, batch)
             for task, names in self.config.data.classes.items():
                 shares = output.logits[task][0].softmax(dim=0).tolist()
                 best = names[int(np.argmax(shares))]
                 row = {"image": batch.sources[0].name, "task": task, "predicted": best}
-                rows.append(row | dict(zip(names, shares, strict=True)))
+                columns = [f"{name} (class)" if name in row else name for name in names]
+                rows.append(row | dict(zip(columns, shares, strict=True)))
         return pd.DataFrame(rows)
 
-    def attention_map(self, image: str | Path | np.ndarray, *, scale: str = "rank") -> Figure:
+    def attention_map(self, image: Image, *, scale: str = "rank") -> Figure:
         """Draw what the network kept of an image, coloured by attention.
 
         Args:
@@ -97,14 +108,10 @@ class TrainedImages:
         plt.close(figure)  # returned, not left to be shown a second time
         return figure
 
-    def _batch(self, image: str | Path | np.ndarray) -> SourceBatch:
-        source, wanted = self.config.data.open(image), self.config.data.in_channels
-        if source.patch_shape[0] != wanted:
-            raise IpslibError(
-                f"{source.name}: wanted {wanted} channels as in training, got "
-                f"{source.patch_shape[0]}; convert the image."
-            )
-        return SourceBatch([source])
+    def _batch(self, image: Image) -> SourceBatch:
+        image = found(image) if isinstance(image, str | Path) else image
+        data = self.config.data
+        return SourceBatch([with_channels(data.open(image), data.in_channels)])
 
 
 def train_images(
@@ -112,39 +119,68 @@ def train_images(
     *,
     folder: str | Path,
     device: str | None = None,
+    group: str | None = None,
+    tasks: str | Sequence[str] | None = None,
     **fields: object,
 ) -> TrainedImages:
     """Train on images of one's own; called again, it goes on from where it was, or is done.
+
+    It is done only if labels, images and settings are the same; which files are not is said.
 
     Args:
         labels: a CSV of images and labels, see `ipslib.datasets.images.own_images`.
         folder: where record, weights and checkpoints go.
         device: `cpu` or `cuda`; a GPU where there is one if None.
+        group: the column of what images belong to, such as `patient`: they are not split. The one
+            that is called so if None, none if empty.
+        tasks: the columns of labels; all others if None.
         fields: of `OwnImagesConfig`, `ModelConfig` and `TrainingConfig`: `patch_size`, `epochs`,
             `weights="imagenet_v1"`, ... Images have no published defaults: M = I = 50 and no
             position encoding unless said otherwise.
 
     Raises:
-        IpslibError: for labels, images or settings that cannot be used, before anything is
-            trained; a single image that cannot be read is left out and named in `skipped`.
+        IpslibError: for labels, images, settings or a device that cannot be used, before anything
+            is trained; a single image that cannot be read whole is left out and named in `skipped`.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device, store = chosen_device(device), RecordStore(from_here(folder))
     known = {field.name for of in (ModelConfig, TrainingConfig) for field in attrs.fields(of)}
     settings = _DEFAULTS | {name: value for name, value in fields.items() if name in known}
     described = {name: value for name, value in fields.items() if name not in known}
-    config = run_config(
-        {"dataset": "own_images"} | attrs.asdict(describe_images(labels, **described)) | settings
-    )
-    skipped = config.data.open_split("train").skipped
-    config.data.open_split("test").batch([0])
-    for sentence in skipped:
-        print(f"left out: {sentence}", file=sys.stderr)
-    store, report = RecordStore(Path(folder)), reporter([], [config])
-    try:
-        record = train_and_record(config, store, device=device, report=report)
-    finally:
-        report({"event": "end"})
-    return TrainedImages(record, config, store.load_network(record), skipped)
+    memory = store.folder / ".contents" / f"{Path(labels).name}.json"
+    before = json.loads(memory.read_text()) if memory.is_file() else {}
+    data = describe_images(labels, group=group, tasks=tasks, known=before, **described)
+    config = run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
+    record = store.find(config)
+    if record is None:
+        after = image_stamps(data, before) | {data.labels: stamp(from_project(data.labels))}
+        changed = changed_files(before, after) if data.labels in before else []
+        images = data.open_split("train")
+        data.open_split("test").batch([0])
+        _say(data, images.skipped, images.notes, changed)
+        write_atomically(memory, json.dumps(after))
+        report = reporter([], [config])
+        try:
+            record = train_and_record(config, store, device=device, report=report)
+        finally:
+            report({"event": "end"})
+    else:
+        of_images = record["provenance"]
+        _say(data, of_images["skipped"], of_images["notes"])
+    skipped, notes = (tuple(record["provenance"][of]) for of in ("skipped", "notes"))
+    return TrainedImages(record, config, store.load_network(record), skipped, notes)
+
+
+def _say(
+    data: OwnImagesConfig, skipped: Sequence[str], notes: Sequence[str], changed: Sequence[str] = ()
+) -> None:
+    """What a person is to know of the images, before they are trained on."""
+    if changed:
+        shown = ", ".join(changed[:5]) + f" and {len(changed) - 5} more" * (len(changed) > 5)
+        print(f"trained anew, since these are others than before: {shown}", file=sys.stderr)
+    for note in notes:
+        print(f"{Path(data.labels).name}: {note}", file=sys.stderr)
+    if skipped:
+        print(f"left out, {len(skipped)} in all:", *skipped, sep="\n", file=sys.stderr)
 
 
 def _overview(batch: PatchBatch) -> tuple[np.ndarray, int]:
@@ -166,4 +202,4 @@ def _overview(batch: PatchBatch) -> tuple[np.ndarray, int]:
             top, left = -(-top // step), -(-left // step)
             into = shown[top : top + thinned.shape[0], left : left + thinned.shape[1]]
             into[...] = thinned[: into.shape[0], : into.shape[1]]
-    return (shown[..., 0] if channels == 1 else shown[..., :3]), step
+    return (shown[..., :3] if channels >= 3 else shown[..., 0]), step

@@ -2,7 +2,9 @@
 
 Source: the training logs behind the dissertation "On the Generalizability of High-Resolution
 Image Classification with Memory-Efficient Transformers" (its paper: arXiv 2412.11237). Figures
-only: `published_runs.csv` is a compiled table of facts, and nothing in it was computed here.
+only: `published_runs.csv` is a compiled table of facts. Computed here is one thing alone, the
+epochs of take-off: `statistics.take_off_epoch` of the logs' training accuracy, blank where the run
+did not take off and for traffic signs.
 
 Columns are named as in `RunConfig`. What was decided where a run's sources disagree:
 
@@ -26,21 +28,32 @@ import pandas as pd
 
 from ipslib.errors import IpslibError, did_you_mean
 
-_MEASURES = {"accuracy": "test", "train_accuracy": "train", "best_accuracy": "best"}
+REFERENCE = "results_28_28_1500_1500_50n_1000d_K_00_P_00"  # of Attention_Masking
+_MEASURES = {
+    "accuracy": "test",
+    "train_accuracy": "train",
+    "best_accuracy": "best",
+    "take_off_epoch": "take_off",
+}
 _TASKS = ("majority", "max", "top", "multi", "sign")
 _WIDE = [f"{split}_{task}" for split in _MEASURES.values() for task in _TASKS]
 
 
+def _read(name: str) -> pd.DataFrame:
+    with files(__package__).joinpath(name).open() as file:
+        return pd.read_csv(file, dtype={"log": str})
+
+
 @cache
 def _table() -> pd.DataFrame:
-    with files(__package__).joinpath("published_runs.csv").open() as file:
-        table = pd.read_csv(file, dtype={"log": str})
+    table = _read("published_runs.csv")
     table["note"] = table["note"].fillna("")
     return table
 
 
 def load_published(category: str | None = None) -> pd.DataFrame:
-    """One row per run and category, with `{test,train,best}_{task}` accuracies in 0..1.
+    """One row per run and category, with `{test,train,best}_{task}` accuracies in 0..1, and
+    `take_off_{task}` epochs.
 
     Args:
         category: one of the study's categories, such as `O2I_datasize`; all of them if None.
@@ -69,7 +82,7 @@ def published_accuracy(
 
     Returns:
         The runs' columns with `task`, `accuracy`, `train_accuracy` (last epoch), `best_accuracy`
-        (over epochs) and `o2i_ratio`.
+        (over epochs), `took_off` (1 or 0), `take_off_epoch` and `o2i_ratio`.
 
     Raises:
         IpslibError: category or field unknown, or no run left.
@@ -95,8 +108,15 @@ def published_accuracy(
         for task in _TASKS
     ]
     long = pd.concat(frames, ignore_index=True).dropna(subset="accuracy", ignore_index=True)
+    long["took_off"] = long["take_off_epoch"].notna().astype(float).where(long["task"] != "sign")
     long["o2i_ratio"] = long["digit_size"] ** 2 / long["canvas"] ** 2
     return _whole_numbers(long)
+
+
+def published_curve() -> pd.DataFrame:
+    """The training of the `REFERENCE`: one row per epoch (from 1) and task with `loss` and
+    `accuracy` on the training set, as logged."""
+    return _read("published_curve.csv")
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:

@@ -67,7 +67,8 @@ def evaluate_again(
 
     Returns:
         Records as tables read them, with the changed configuration and what was measured now.
-        They have no history and no best epoch, and an id of their own: no run was made.
+        Their history is that of the training, without its evaluations; they have no best epoch,
+        and an id of their own: no run was made.
 
     Raises:
         IpslibError: for a field that the network's weights depend on, or a bad value.
@@ -102,6 +103,6 @@ def _measured(run: TrainedRun, config: RunConfig) -> dict:
         "id": f"{run.record['id']} as {config.id}",
         "name": run_name(config),
         "config": config.flat(),
-        "history": [],
+        "history": [row | {"test": None} for row in run.record["history"]],
         "result": run.record["result"] | result,
     }

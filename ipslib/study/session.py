@@ -14,10 +14,8 @@ from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 from ipslib.paths import project_root
-from ipslib.runs.files import Layout
-from ipslib.runs.precision import in_found_precision
-from ipslib.runs.profiles import base_config, resolve_notebook
-from ipslib.runs.records import RecordStore
+from ipslib.runs.profiles import Layout, base_config, resolve_notebook
+from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.runs.schedule import run_all
 from ipslib.study.figures import save_figure, use_style
 from ipslib.study.findings import Finding

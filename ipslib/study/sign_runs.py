@@ -8,21 +8,19 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import torch
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ipslib.datasets.synthetic import NOTE
 from ipslib.datasets.traffic_signs.annotations import CLASSES
-from ipslib.datasets.traffic_signs.classes import PUBLISHED_COUNTS
-from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
+from ipslib.datasets.traffic_signs.config import PUBLISHED_COUNTS, TrafficSignsConfig
 from ipslib.datasets.traffic_signs.dataset import TrafficSigns
 from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet, evaluating
+from ipslib.model.ips import IPSNet
 from ipslib.study.figures import DIAMOND, GREY, INK, row_legend
 from ipslib.study.published import published_accuracy
 from ipslib.study.tables import summarise
-from ipslib.training import batches
+from ipslib.training import predict
 
 # What tells one published setting from another; fields of RunConfig.
 SETTING = (
@@ -109,17 +107,14 @@ def with_sign(data_set: TrafficSigns) -> np.ndarray:
     return order[labels[order] != CLASSES.index("EMPTY")]
 
 
-@torch.no_grad()
 def confusion(networks: Sequence[IPSNet], data_set: TrafficSigns, batch_size: int) -> pd.DataFrame:
     """Count the answers of networks to a set: true classes down, answers along; as in training's
     evaluation, so that the diagonal is the recorded accuracy."""
     counts = np.zeros((len(CLASSES), len(CLASSES)), int)
     for network in networks:
-        generator = torch.Generator().manual_seed(0)
-        with evaluating(network.modules()):
-            for batch in batches(data_set, batch_size):
-                answers = network(batch, generator=generator).logits["sign"].argmax(dim=1)
-                np.add.at(counts, (batch.labels["sign"].numpy(), answers.cpu().numpy()), 1)
+        for output, batch in predict(network, data_set, batch_size):
+            answers = output.logits["sign"].argmax(dim=1)
+            np.add.at(counts, (batch.labels["sign"].numpy(), answers.cpu().numpy()), 1)
     names = [name.removesuffix("_SIGN") for name in CLASSES]
     return pd.DataFrame(counts, index=names, columns=names).rename_axis(index="true class")
 

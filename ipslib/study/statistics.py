@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
+import statsmodels.formula.api as smf
 from scipy import special, stats
 from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
@@ -21,6 +22,7 @@ SEEDS_WITH_OWN_SPREAD = 5  # with fewer, settings share their spread
 _RESAMPLES = 9999
 _N_TERMS = 4  # of the interaction model
 _LEAST_SPREAD = 1e-12  # where no spread was seen, scipy's bounds would be nan
+_BY_LUCK = 0.999  # quantile of what a constant answer scores
 
 
 class Interval(NamedTuple):
@@ -73,19 +75,76 @@ class Interaction(NamedTuple):
     errors: str
 
 
-def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+class Correlation(NamedTuple):
+    """Pearson's r over `n` runs with its interval, blank where too few are left to tell."""
+
+    n: int
+    r: float
+    r_low: float
+    r_high: float
+
+
+def take_off_epoch(
+    epochs: Sequence[int], accuracy: Sequence[float], *, n_train: int, share: float
+) -> float:
+    """The epoch at which learning takes off: the first from which on, to the last, training
+    accuracy lies above what a constant answer reaches by luck (binomial, p < 0.001).
+
+    Args:
+        epochs: in their order; accuracy: on the training set in each.
+        n_train: images in the training set.
+        share: of the most frequent answer. The study takes the share that the task's rule gives
+            it, for own and published runs alike, so that a record tells it without its data; in
+            every published training set the most frequent answer itself stays below the bound.
+
+    Returns:
+        The epoch, nan where the last is not above: the run did not take off.
+    """
+    least = stats.binom.ppf(_BY_LUCK, n_train, share)
+    n_right = np.rint(np.asarray(accuracy, float) * n_train)  # logs round to four digits
+    epoch = np.nan
+    for at, right in zip(reversed(epochs), reversed(n_right), strict=True):
+        if not right > least:
+            break
+        epoch = float(at)
+    return epoch
+
+
+def correlation(frame: pd.DataFrame, x: str, y: str, *, within: Sequence[str] = ()) -> Correlation:
+    """Pearson's r of two columns with Fisher's interval.
+
+    Args:
+        frame: one row per run; rows where x or y is blank are left out.
+        within: columns that make a setting: r is then of the deviations from each setting's mean,
+            over the settings of two runs or more, and every setting costs a degree of freedom.
+    """
+    runs = frame.dropna(subset=[x, y])
+    setting = runs.groupby(list(within) or np.zeros(len(runs)), dropna=False)
+    left = runs[[x, y]] - setting[[x, y]].transform("mean")
+    left = left[setting[x].transform("size") > 1]
+    n, freedom = len(left), len(left) - int((setting.size() > 1).sum()) - 2
+    if n < 2 or (left.abs().max() < _LEAST_SPREAD).any():
+        return Correlation(n, np.nan, np.nan, np.nan)
+    r, low, high = float(left[x].corr(left[y])), np.nan, np.nan
+    if freedom > 0 and abs(r) < 1:
+        reach = stats.norm.ppf((1 + CONFIDENCE) / 2) / np.sqrt(freedom)
+        low, high = map(float, np.tanh([np.arctanh(r) - reach, np.arctanh(r) + reach]))
+    return Correlation(n, r, low, high)
+
+
+def t_interval(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean over seeds; needs two values or more."""
     values = _sample(values, at_least=2)
     if np.ptp(values) == 0:  # no spread seen: scipy's would be nan
         return Interval(float(values[0]), float(values[0]))
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
     return Interval(float(low), float(high))
 
 
-def wilson_interval(accuracy: float, n: int, *, confidence: float = CONFIDENCE) -> Interval:
+def wilson_interval(accuracy: float, n: int) -> Interval:
     """Wilson's score interval of one run's accuracy on n test images."""
     n_right = round(accuracy * n)
-    proportion = stats.binomtest(n_right, n).proportion_ci(confidence, method="wilson")
+    proportion = stats.binomtest(n_right, n).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(float(proportion.low), float(proportion.high))
 
 
@@ -119,9 +178,7 @@ def pooled_intervals(n: pd.Series, mean: pd.Series, sd: pd.Series) -> pd.DataFra
     return pd.DataFrame({"low": low, "high": high}, index=n.index)
 
 
-def paired_difference(
-    a: pd.Series, b: pd.Series, *, confidence: float = CONFIDENCE
-) -> PairedDifference:
+def paired_difference(a: pd.Series, b: pd.Series) -> PairedDifference:
     """Compare two arms seed by seed.
 
     The p value is two-sided, from flipping the signs of the differences: all 2^n ways up to 13
@@ -151,13 +208,11 @@ def paired_difference(
         n_resamples=_RESAMPLES,
         rng=np.random.default_rng(0),
     )
-    interval = t_interval(difference, confidence=confidence)
+    interval = t_interval(difference)
     return PairedDifference(len(shared), float(difference.mean()), *interval, float(flips.pvalue))
 
 
-def rising_trend(
-    n: Sequence[float], accuracy: Sequence[float], *, confidence: float = CONFIDENCE
-) -> Trend:
+def rising_trend(n: Sequence[float], accuracy: Sequence[float]) -> Trend:
     """Test whether accuracy rises with n, such as the number of training images.
 
     Args:
@@ -182,7 +237,7 @@ def rising_trend(
         rng=np.random.default_rng(0),
     )
     line = sm.OLS(accuracy, sm.add_constant(np.log2(n))).fit()
-    low, high = line.conf_int(1 - confidence)[1]
+    low, high = line.conf_int(1 - CONFIDENCE)[1]
     rho = stats.spearmanr(n, accuracy).statistic if np.ptp(accuracy) else np.nan
     smallest = np.prod(special.factorial(n_runs)) / special.factorial(len(n))
     return Trend(*map(float, (rho, test.pvalue, smallest, line.params[1], low, high)))
@@ -218,28 +273,24 @@ def interaction_test(runs: pd.DataFrame) -> Interaction:
             "wanted runs of two training-set sizes and two object-to-image ratios or more, "
             f"{_N_TERMS + 1} in all, got {len(runs)} of {n_sizes} and {n_ratios}."
         )
-    n, o2i = (np.log2(runs[name].to_numpy(float)) for name in ("n_train", "o2i_ratio"))
-    n, o2i = n - n.mean(), o2i - o2i.mean()
-    terms = sm.add_constant(np.column_stack([n, o2i, n * o2i]))
+    n, o2i = (np.log2(runs[name].astype(float)) for name in ("n_train", "o2i_ratio"))
     right = runs["accuracy"] * runs["n_test"]
-    counts = np.column_stack([right + 0.5, runs["n_test"] - right + 0.5])
+    data = pd.DataFrame({"n": n - n.mean(), "o2i": o2i - o2i.mean()})
+    data = data.assign(right=right + 0.5, wrong=runs["n_test"] - right + 0.5)
+    model = smf.glm("right + wrong ~ n * o2i", data, family=sm.families.Binomial())
     by_seed = "seed" in runs and runs["seed"].nunique() >= SEEDS_WITH_OWN_SPREAD
     with warnings.catch_warnings():  # runs that agree exactly are no cause for alarm
         warnings.simplefilter("ignore", PerfectSeparationWarning)
-        fit = _fit(counts, terms, pd.factorize(runs["seed"])[0] if by_seed else None)
-    low, high = fit.conf_int(1 - CONFIDENCE)[3]
-    numbers = map(float, (*fit.params[1:], low, high, fit.pvalues[3]))
-    return Interaction(
-        *numbers, len(runs), "clustered by seed" if by_seed else "over-dispersed runs"
-    )
-
-
-def _fit(counts: np.ndarray, terms: np.ndarray, clusters: np.ndarray | None):
-    model = sm.GLM(counts, terms, family=sm.families.Binomial())
-    if clusters is not None:
-        return model.fit(cov_type="cluster", cov_kwds={"groups": clusters}, use_t=True)
-    fit = model.fit()
-    return model.fit(scale=max(1.0, fit.pearson_chi2 / fit.df_resid), use_t=True)
+        if by_seed:
+            groups = {"groups": pd.factorize(runs["seed"])[0]}
+            fit = model.fit(cov_type="cluster", cov_kwds=groups, use_t=True)
+        else:
+            fit = model.fit()
+            fit = model.fit(scale=max(1.0, fit.pearson_chi2 / fit.df_resid), use_t=True)
+    low, high = fit.conf_int(1 - CONFIDENCE).loc["n:o2i"]
+    numbers = map(float, (*fit.params.iloc[1:], low, high, fit.pvalues["n:o2i"]))
+    errors = "clustered by seed" if by_seed else "over-dispersed runs"
+    return Interaction(*numbers, len(runs), errors)
 
 
 def interaction_table(frame: pd.DataFrame) -> pd.DataFrame:

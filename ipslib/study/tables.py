@@ -10,8 +10,13 @@ import pandas as pd
 
 from ipslib.datasets.megapixel_mnist.config import chance_level
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.runs.files import write_atomically
-from ipslib.study.statistics import SEEDS_WITH_OWN_SPREAD, pooled_intervals, spread_over_seeds
+from ipslib.paths import write_atomically
+from ipslib.study.statistics import (
+    SEEDS_WITH_OWN_SPREAD,
+    pooled_intervals,
+    spread_over_seeds,
+    take_off_epoch,
+)
 
 ATTENTION = (
     "roi_recall",
@@ -20,6 +25,7 @@ ATTENTION = (
     "attention_on_digits_random",
     "entropy",
 )
+TAKE_OFF = ("took_off", "take_off_epoch")  # a share of runs, and the median of those that did
 _MEASURES = ("accuracy", "train_accuracy", "best_accuracy")
 _SHARES = {
     "accuracy": "accuracy (%)",
@@ -38,6 +44,8 @@ _SHARES = {
     "attention_on_digits": "attention on digits (%)",
     "attention_on_digits_random": "same at random (%)",
     "entropy": "entropy (% of uniform)",
+    "took_off": "took off (%)",
+    "published_took_off": "published took off (%)",
 }
 _SIGNED = {
     "difference": "difference (points)",
@@ -50,19 +58,18 @@ _SIGNED = {
     "lost_low": "lost's low (points)",
     "lost_high": "lost's high (points)",
 }
-_HEADINGS = (
-    _SHARES
-    | _SIGNED
-    | {
-        "o2i_ratio": "O2I (%)",
-        "effect_interval": "effect's interval",
-        "n_found": "runs that found",
-    }
-)
-_BOUNDS = {  # two columns that are shown as one
-    ("low", "high"): "95 % interval (%)",
-    ("effect_low", "effect_high"): "its 95 % interval (points)",
-    ("lost_low", "lost_high"): "its 95 % interval (points)",
+_HEADINGS = _SHARES | _SIGNED
+_HEADINGS |= {"o2i_ratio": "O2I (%)", "effect_interval": "effect's interval"}
+_HEADINGS |= {"n_found": "runs that found"}
+_PAIRS = {  # two columns that are shown as one, and what stands between them
+    ("low", "high"): ("95 % interval (%)", " to "),
+    ("effect_low", "effect_high"): ("its 95 % interval (points)", " to "),
+    ("lost_low", "lost_high"): ("its 95 % interval (points)", " to "),
+    TAKE_OFF: ("took off (%), median epoch", ", epoch "),
+    ("published_took_off", "published_take_off_epoch"): (
+        "published took off (%), median epoch",
+        ", epoch ",
+    ),
 }
 _BLANK = "–"
 _SEEDS = ("seed", "data_seed")
@@ -73,8 +80,9 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
 
     Columns: id, name, every field of the configuration (`canvas` as one number where square,
     else as `HxW`; other lists joined by spaces), `o2i_ratio`, task, accuracy, train_accuracy,
-    best_accuracy, chance, n_test, further measures and those of attention where the record has
-    them. Only Megapixel MNIST has an `o2i_ratio`.
+    best_accuracy, chance, `took_off` (1 or 0), `take_off_epoch` (blank where it never did), n_test,
+    further measures and those of attention where the record has them. Only Megapixel MNIST has an
+    `o2i_ratio`, and take-off: other records do not say how many images trained.
     """
     rows = []
     for record in records:
@@ -87,6 +95,7 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
         attention, measures = result.get("attention") or {}, result.get("measures") or {}
         chance = result.get("chance") or {}
         for task, accuracy in result["accuracy"].items():
+            level = chance[task] if chance else chance_level(task)
             rows.append(
                 run
                 | {
@@ -94,15 +103,18 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
                     "accuracy": accuracy,
                     "train_accuracy": result["train_accuracy"].get(task),
                     "best_accuracy": result["best_accuracy"].get(task),
-                    "chance": chance[task] if chance else chance_level(task),
+                    "chance": level,
                     "n_test": result["n_test"],
                 }
+                | _take_off(record, task, level)
                 | {name: by_task.get(task) for name, by_task in measures.items()}
                 | {name: attention.get(name) for name in ATTENTION}
             )
     if not rows:
         raise IpslibError("no run records to make a table of; run the study first.")
-    return pd.DataFrame(rows).astype(dict.fromkeys((*_MEASURES, *ATTENTION), float))
+    frame = pd.DataFrame(rows)
+    measured = [name for name in (*_MEASURES, *TAKE_OFF, *ATTENTION) if name in frame]
+    return frame.astype(dict.fromkeys(measured, float))
 
 
 def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy") -> pd.DataFrame:
@@ -114,8 +126,9 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy"
         value: the column summarised, a share in 0..1.
 
     Returns:
-        The columns of `by` and task, `n` runs, `mean`, `sd`, `low`, `high`, `interval` and
-        `chance` where the frame has it. The interval is `t` over seeds; where every setting has
+        The columns of `by` and task, `n` runs, `mean`, `sd`, `low`, `high`, `interval`, and where
+        the frame has them `chance`, `took_off` (the share of runs) and `take_off_epoch` (the
+        median of those that did). The interval is `t` over seeds; where every setting has
         fewer than five, `pooled t`: two seeds tell no spread of their own, so the spread within
         settings is taken together, a task at a time. Of a single run it is `Wilson` on the test
         images. Intervals are cut to 0..1.
@@ -136,6 +149,9 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy"
         row = dict(zip(keys, setting, strict=True)) | spread._asdict()
         if "chance" in frame:
             row["chance"] = group["chance"].iloc[0]
+        if TAKE_OFF[0] in frame:
+            row["took_off"] = group["took_off"].mean()
+            row["take_off_epoch"] = group["take_off_epoch"].median()
         rows.append(row)
     table = pd.DataFrame(rows)
     if 2 <= table["n"].max() < SEEDS_WITH_OWN_SPREAD:
@@ -148,7 +164,7 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy"
 def beside_published(
     summary: pd.DataFrame, published: pd.DataFrame, *, on: Sequence[str]
 ) -> pd.DataFrame:
-    """Add `published` (mean over published runs), `n_published` and `difference` (ours - theirs).
+    """Add the columns of `with_published_means` and `difference` (ours - theirs).
 
     Args:
         summary: of `summarise`.
@@ -161,9 +177,7 @@ def beside_published(
         for table, whose in ((summary, "summary"), (published, "published table")):
             if name not in table:
                 raise IpslibError(f"no column {name!r} in the {whose}{did_you_mean(name, table)}.")
-    theirs = published.groupby(keys)["accuracy"].agg(published="mean", n_published="size")
-    table = summary.merge(theirs.reset_index(), on=keys, how="left")
-    table["n_published"] = table["n_published"].fillna(0).astype(int)
+    table = with_published_means(summary, published, keys)
     table["difference"] = table["mean"] - table["published"]
     return table
 
@@ -175,6 +189,22 @@ def points(*shares: float) -> str:
         return _BLANK
     rounded = [round(100 * share) for share in shares]  # whole numbers have no "-0"
     return " to ".join(f"{n:+d}" if n else "0" for n in rounded).replace("-", "−") + " points"
+
+
+def with_published_means(
+    table: pd.DataFrame, published: pd.DataFrame, keys: Sequence[str]
+) -> pd.DataFrame:
+    """Add of the published runs with the same `keys`: `published` (mean accuracy), `n_published`,
+    and where both have it their take-off in `published_took_off` and `published_take_off_epoch`.
+    """
+    wanted = {"published": ("accuracy", "mean"), "n_published": ("accuracy", "size")}
+    if TAKE_OFF[0] in published and TAKE_OFF[0] in table:
+        wanted["published_took_off"] = ("took_off", "mean")
+        wanted["published_take_off_epoch"] = ("take_off_epoch", "median")
+    theirs = published.groupby(list(keys)).agg(**wanted)
+    table = table.merge(theirs.reset_index(), on=list(keys), how="left")
+    table["n_published"] = table["n_published"].fillna(0).astype(int)
+    return table
 
 
 def write_table(table: pd.DataFrame, path: Path) -> Path:
@@ -210,21 +240,23 @@ def show(table: pd.DataFrame, *, caption: str = "", objects: str = "digits") -> 
 
 def _printed(table: pd.DataFrame) -> pd.DataFrame:
     """Cells as text under headings with units."""
-    cells = {
-        _HEADINGS.get(name, name.replace("_", " ")): [_text(name, value) for value in table[name]]
-        for name in table
-    }
+    cells = {_heading(name): [_text(name, value) for value in table[name]] for name in table}
     printed = pd.DataFrame(cells, dtype=object)
-    for (low, high), heading in _BOUNDS.items():
-        if low in table and high in table:
-            first, last = printed[_HEADINGS[low]], printed.pop(_HEADINGS[high])
-            printed[_HEADINGS[low]] = (first + " to " + last).mask(first == _BLANK, _BLANK)
-            printed = printed.rename(columns={_HEADINGS[low]: heading})
+    for pair, (heading, between) in _PAIRS.items():
+        if set(pair) <= set(table):
+            first, last = (_heading(name) for name in pair)
+            both = printed[first] + between + printed.pop(last).where(lambda each: each != _BLANK)
+            printed[first] = both.fillna(printed[first])
+            printed = printed.rename(columns={first: heading})
     if "task" in table:
         keys = list(printed.columns[: list(table).index("task")])
         repeated = (printed[keys] == printed[keys].shift()).all(axis=1)
         printed.loc[repeated, keys] = ""
     return printed
+
+
+def _heading(name: str) -> str:
+    return _HEADINGS.get(name, name.replace("_", " "))
 
 
 def _text(name: str, value: object) -> str:
@@ -239,6 +271,17 @@ def _text(name: str, value: object) -> str:
     if name == "times_random":
         return f"{value:.1f}"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _take_off(record: Mapping, task: str, share: float) -> dict[str, object]:
+    """Nothing where the record does not tell; `share` is that of the most frequent answer."""
+    n_train, history = record["config"].get("n_train"), record["history"]
+    if n_train is None or not history:
+        return {}
+    epochs = [row["epoch"] for row in history]
+    accuracy = [row["train"]["accuracy"][task] for row in history]
+    epoch = take_off_epoch(epochs, accuracy, n_train=n_train, share=share)
+    return dict(zip(TAKE_OFF, (not math.isnan(epoch), epoch), strict=True))
 
 
 def _cell(name: str, value: object) -> object:
@@ -266,7 +309,7 @@ def _refuse_mixed(group: pd.DataFrame, keys: Sequence[str]) -> None:
     seeds = [name for name in _SEEDS if name in group]
     if "id" not in group or not group.duplicated(seeds).any():
         return
-    told = {"id", "name", "chance", *keys, *seeds, *_MEASURES, *ATTENTION}
+    told = {"id", "name", "chance", *keys, *seeds, *_MEASURES, *TAKE_OFF, *ATTENTION}
     varied = [c for c in group if c not in told and group[c].nunique(dropna=False) > 1]
     setting = ", ".join(f"{key} = {group[key].iloc[0]}" for key in keys)
     raise IpslibError(

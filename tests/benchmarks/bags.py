@@ -70,7 +70,7 @@ def measure(case: Case) -> dict:
     """Peak resident set of this process, in MB, and the seconds that the action took."""
     import torch
 
-    from ipslib.runs.memory import peak_memory_mb
+    from ipslib.runs.provenance import peak_memory_mb
 
     torch.manual_seed(0)
     start = time.perf_counter()

@@ -6,7 +6,6 @@ the convolutions, each written once and read once, as often. Rates are measured:
 and a large copy counted as read and written.
 """
 
-import time
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ipslib.commands.gpu import now
 from ipslib.model.ips import IPSNet
 from ipslib.patches import PatchBatch
 from ipslib.runtime import is_accelerator
@@ -92,10 +92,3 @@ def _least_seconds(work: Callable[[], Tensor], device: torch.device) -> float:
         work()
         seconds.append(now(device) - start)
     return min(seconds)
-
-
-def now(device: torch.device) -> float:
-    """Seconds, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()

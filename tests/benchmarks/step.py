@@ -18,7 +18,6 @@ takes an original checkpoint or a state dict of this network, for weights that h
 """
 
 import argparse
-import itertools
 import json
 import subprocess
 import sys
@@ -27,15 +26,17 @@ from statistics import median
 
 import torch
 
+from ipslib.commands.gpu import TrainingStep, now
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import find_source
 from ipslib.datasets.registry import run_config
 from ipslib.losses import combined_losses
-from ipslib.runs.memory import peak_memory_mb
-from ipslib.runtime import is_accelerator, keep_freed_memory, prefetched, prepare
+from ipslib.model.ips import IPSNet
+from ipslib.runs.provenance import peak_memory_mb
+from ipslib.runtime import is_accelerator, keep_freed_memory
 from ipslib.training import TrainingState, batch_maker
 from tests import reference
-from tests.benchmarks.roofline import now, roofline
+from tests.benchmarks.roofline import roofline
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ({"canvas": 1500, "n_noise": 50}, {"canvas": 3000, "n_noise": 800})
@@ -56,41 +57,27 @@ class Step:
         if way != "plain" and self.device.type == "cpu":
             keep_freed_memory()
         if self.is_ours:
-            prepare(self.device)
-        self.state = TrainingState(self.config, device=arguments.device)
+            self.ours = TrainingStep(self.config, arguments.device)
+            self.state = self.ours.state
+        else:
+            self.state = TrainingState(self.config, device=arguments.device)
+            self.batch = batch_maker(MegapixelMNIST(self.config.data), self.device)(range(16))
+            self.bag = reference.dense_bag(self.batch).to(self.device)
         if arguments.weights:
             weights = torch.load(arguments.weights, map_location="cpu", weights_only=True)
             self.state.network.load_state_dict(weights)
         if way == COMPILED:
             self.state.network._selecting._copy.compile(dynamic=False)
-        make = batch_maker(MegapixelMNIST(self.config.data), self.device)
         torch.backends.cudnn.benchmark = way == SEARCHED
-        images = [range(16 * i, 16 * i + 16) for i in range(_BATCHES)]
-        if self.is_ours:
-            self.batches = prefetched(make, itertools.cycle(images))
-        else:
-            batch = make(images[0])
-            self.batches, self.bag = itertools.repeat(batch), reference.dense_bag(batch)
-            self.bag = self.bag.to(self.device)
 
     def __call__(self) -> dict[str, float]:
         """Seconds of selection, of all that follows it and of both, the share of blank patches
         among those kept, and the peak memory so far."""
         network = self.state.network.train()
-        selecting = _Stopwatch(network if self.is_ours else reference, "select", self.device)
-        start = now(self.device)
-        batch = next(self.batches)
-        with selecting:
-            if self.is_ours:
-                output = network(batch, generator=self.state.generator)
-            else:
-                output = reference.forward(network, self.bag)
-            labels = {t: label.to(self.device) for t, label in batch.labels.items()}
-            self.state.optimiser.zero_grad()
-            combined_losses(output, labels).total.backward()
-            self.state.optimiser.step()
-        seconds = now(self.device) - start
-        kept = batch.blank.gather(1, output.selection.indices.cpu())
+        with _Stopwatch(network if self.is_ours else reference, "select", self.device) as selecting:
+            seconds = self.ours() if self.is_ours else self._plain(network)
+        last = self.ours if self.is_ours else self
+        kept = last.batch.blank.gather(1, last.output.selection.indices.cpu())
         return {
             "select": selecting.seconds,
             "train": seconds - selecting.seconds,
@@ -98,6 +85,15 @@ class Step:
             "blank_kept": kept.float().mean().item(),
             "peak_mb": peak_memory_mb(str(self.device)),
         }
+
+    def _plain(self, network: IPSNet) -> float:
+        start = now(self.device)
+        self.output = reference.forward(network, self.bag)
+        labels = {task: label.to(self.device) for task, label in self.batch.labels.items()}
+        self.state.optimiser.zero_grad()
+        combined_losses(self.output, labels).total.backward()
+        self.state.optimiser.step()
+        return now(self.device) - start
 
 
 class _Stopwatch:
@@ -146,7 +142,7 @@ def serve(way: str, setting: dict, arguments: argparse.Namespace) -> None:
     for _ in sys.stdin:
         print(json.dumps(step()), flush=True)
     if step.is_ours:
-        step.batches.close()
+        step.ours.batches.close()
 
 
 def compare(setting: dict, arguments: argparse.Namespace) -> None:
@@ -170,21 +166,21 @@ def compare(setting: dict, arguments: argparse.Namespace) -> None:
     for server in servers.values():
         server.communicate()
     timed = {way: each[-arguments.rounds :] for way, each in rounds.items()}
-    step = Step("ours", setting, arguments)
-    least = roofline(step.state.network, next(step.batches), arguments.precision)
-    step.batches.close()
+    ours = Step("ours", setting, arguments).ours
+    least = roofline(ours.state.network, next(ours.batches), arguments.precision)
+    ours.batches.close()
     print(
         f"\n{setting['canvas']} px, {setting['n_noise']} noise objects, ours in "
         f"{arguments.precision} on {arguments.device}; {least}"
     )
     heads = ("select ms", "train ms", "step ms", "times", "peak MB", "blank kept")
     print(f"{'':<20}" + "".join(f"{head:>12}" for head in heads))
-    ours = median(each["step"] for each in timed["ours"])
+    base = median(each["step"] for each in timed["ours"])
     for way in ways:
         part = {name: median(each[name] for each in timed[way]) for name in timed[way][0]}
         print(
             f"{way:<20}{1e3 * part['select']:>12.1f}{1e3 * part['train']:>12.1f}"
-            f"{1e3 * part['step']:>12.1f}{part['step'] / ours:>12.1f}{part['peak_mb']:>12.0f}"
+            f"{1e3 * part['step']:>12.1f}{part['step'] / base:>12.1f}{part['peak_mb']:>12.0f}"
             f"{part['blank_kept']:>12.2f}"
         )
 

@@ -98,7 +98,7 @@ def measure(row: Case, action: str) -> dict:
 
     import torch
 
-    from ipslib.runs.memory import peak_memory_mb
+    from ipslib.runs.provenance import peak_memory_mb
 
     torch.manual_seed(0)
     step = bag_step if row.kind == "bag" else image_step

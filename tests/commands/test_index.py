@@ -5,7 +5,8 @@ import pytest
 
 from ipslib.commands.index import build_index, read_summary, write_summary
 from ipslib.errors import IpslibError
-from ipslib.runs.files import Layout, write_atomically
+from ipslib.paths import write_atomically
+from ipslib.runs.profiles import Layout
 
 
 def row(**changes):

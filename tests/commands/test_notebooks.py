@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+
 import nbformat
 import pytest
 from papermill.exceptions import PapermillExecutionError
@@ -8,25 +11,23 @@ from ipslib.commands.notebooks import (
     check_parameters,
     describe,
     execute,
+    execute_all,
     read_source,
     title_of,
 )
 from ipslib.errors import IpslibError
-from ipslib.runs.files import Layout
+from ipslib.runs.profiles import Layout
 
 VALUES = {"size": 7, "rate": 0.5}
 
 GOOD = """
-import json, os, ipslib
-with open(os.environ["IPSLIB_PROGRESS"], "a") as file:
-    for event in (
-        {"event": "start", "runs": 3, "reused": 1},
-        {"event": "run", "name": "a", "status": "reused"},
-        {"event": "epoch", "run": "b", "done_epochs": 1, "total_epochs": 4},
-        {"event": "run", "name": "b", "status": "made"},
-        {"event": "run", "name": "c", "status": "made"},
-    ):
-        file.write(json.dumps(event) + "\\n")
+import os
+from ipslib.runs.progress import reporter, start_event
+from tests.tiny import TINY
+other = TINY.replace(seed=1)
+report = reporter(["of an earlier study"], [TINY, other])
+for config, status in ((TINY, "made"), (other, "failed")):
+    report({"event": "run", "id": config.id, "status": status})
 print("size is", size, "outputs in", os.path.basename(os.environ["IPSLIB_OUTPUTS"]))
 """
 
@@ -44,7 +45,7 @@ def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project):
 
     result = execute(path, VALUES, layout)
 
-    assert (result.state, result.made, result.reused, result.failed) == ("done", 2, 1, 0)
+    assert (result.state, result.made, result.reused, result.failed) == ("done", 1, 1, 1)
     assert result.title == "01 - Does it run?"
     names = {file.name for file in layout.notebooks.iterdir()}
     assert names == {"01_good.ipynb", "01_good.html"}
@@ -63,7 +64,7 @@ def test_a_failing_cell_keeps_the_partial_notebook(project):
     result = execute(path, VALUES, layout)
 
     assert result.state == "failed"
-    assert result.error.startswith("ZeroDivisionError: small\n  in cell [3]:\n    print('so far')")
+    assert result.error.startswith("ZeroDivisionError: small\n  in cell [3]:")
     assert [file.name for file in layout.notebooks.iterdir()] == ["02_bad.failed.ipynb"]
     partial = nbformat.read(layout.notebooks / "02_bad.failed.ipynb", as_version=4)
     assert "so far" in outputs_of(partial)
@@ -120,3 +121,80 @@ def test_pictures_of_a_notebook_are_made_smaller(monkeypatch):
     notebooks.make_pictures_smaller(notebook)
     assert cell.outputs[0].data == {"image/png": "YWI=", "text/plain": "x"}
     assert cell.outputs[1].data == {"text/plain": "y"}
+
+
+# --- side by side ---
+
+# Two that each wait for a file of the other cannot end one after the other.
+MEET = """
+import os, pathlib, time
+folder = pathlib.Path(os.environ["IPSLIB_OUTPUTS"])
+(folder / "{mine}").touch()
+while not (folder / "{other}").exists():
+    time.sleep(0.05)
+"""
+KILL_PARENT = "import os, signal; os.kill(os.getppid(), signal.SIGKILL)"
+
+
+def run(project, stems, lanes=2, begun=None):
+    layout = Layout.of("quick", root=project.root).create()
+    tasks = [(project.root / "notebooks" / f"{stem}.py", VALUES) for stem in stems]
+    begun = begun or (lambda path: None)
+    ended = execute_all(tasks, layout, lanes=lanes, begun=begun)
+    return {path.stem: execution for path, execution in ended}
+
+
+def test_two_run_at_the_same_time_and_a_third_follows(project):
+    project.add("01_a", MEET.format(mine="a", other="b"))
+    project.add("02_b", MEET.format(mine="b", other="a"))
+    project.add("03_c", "1 / 0")
+    begun = []
+    ended = run(project, ["01_a", "02_b", "03_c"], begun=lambda path: begun.append(path.stem))
+    assert begun == ["01_a", "02_b", "03_c"]
+    assert [ended[stem].state for stem in begun] == ["done", "done", "failed"]
+    assert "ZeroDivisionError" in ended["03_c"].error
+    assert multiprocessing.active_children() == []
+
+
+def test_each_has_its_share_of_the_cores(project, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    share = "import os\nimport ipslib.runs\n"
+    share += 'assert (ipslib.runs.KERNEL.jobs, os.environ["OMP_NUM_THREADS"]) == (3, "3")'
+    project.add("01_a", share)
+    project.add("02_b", share)
+    assert [each.error for each in run(project, ["01_a", "02_b"]).values()] == ["", ""]
+
+
+def test_a_killed_process_fails_its_notebook_only(project):
+    project.add("01_bad", KILL_PARENT)
+    project.add("02_good", "1")
+    project.add("03_more", "1")
+    ended = run(project, ["01_bad", "02_good", "03_more"])
+    assert "killed by signal 9" in ended["01_bad"].error
+    assert ended["01_bad"].title == ended["02_good"].title
+    assert ended["02_good"].state == ended["03_more"].state == "done"
+
+
+def test_an_interruption_leaves_no_process(project):
+    project.add("01_a", "import time; time.sleep(120)")
+    project.add("02_b", "1")
+
+    def interrupt(path):
+        if path.stem == "03_c":
+            raise KeyboardInterrupt
+
+    project.add("03_c", "1")
+    with pytest.raises(KeyboardInterrupt):
+        run(project, ["01_a", "02_b", "03_c"], begun=interrupt)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_single_lane_is_this_process(project):
+    project.add("01_a", "import os; assert os.getppid() == pid")
+    path = project.root / "notebooks" / "01_a.py"
+    path.write_text(path.read_text().replace("size = 1", "size = 1\npid = 0"))
+    project.add("02_b", "1")
+    layout = Layout.of("quick", root=project.root).create()
+    tasks = [(path, VALUES | {"pid": os.getpid()}), (path.with_name("02_b.py"), VALUES)]
+    ended = dict(execute_all(tasks, layout, lanes=1, begun=lambda path: None))
+    assert [each.error for each in ended.values()] == ["", ""]

@@ -7,7 +7,7 @@ import pytest
 from ipslib.__main__ import main
 from ipslib.commands.study import pair_notebooks, results_fingerprint, run_study, source_fingerprint
 from ipslib.errors import IpslibError
-from ipslib.runs.files import Layout
+from ipslib.runs.profiles import Layout
 
 RECORD = """
 import os, pathlib

@@ -166,6 +166,6 @@ def test_colour_pixels_are_normalised_for_weights_of_imagenet_only():
     expected = functional.normalize(scaled, transforms.mean, transforms.std)
     torch.testing.assert_close(as_encoder_input(pixels, weights="imagenet_v1"), expected)
     assert torch.equal(as_encoder_input(pixels), scaled)
-    assert torch.equal(as_encoder_input(scaled, weights="imagenet_v1"), scaled)
+    torch.testing.assert_close(as_encoder_input(scaled, weights="imagenet_v1"), expected)
     grey = pixels[:, :1]
     assert torch.equal(as_encoder_input(grey, weights="imagenet_v1"), scaled[:, :1])

@@ -1,3 +1,4 @@
+import attrs
 import pytest
 import torch
 
@@ -5,6 +6,7 @@ from ipslib import selection
 from ipslib.config import ModelConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.model import ips
+from ipslib.model.imagenet import normalised
 from ipslib.model.ips import IPSNet
 from ipslib.patches import MixedBatch, TensorBatch
 from tests.reference import PlainIPS, dense_bag, random_network
@@ -147,6 +149,24 @@ def test_images_of_several_sizes_are_answered_as_each_alone(batch, n_small):
         assert torch.equal(kept[kept >= 0], alone.selection.indices[0])
         for task, logits in alone.logits.items():
             torch.testing.assert_close(together.logits[task][i], logits[0], atol=1e-5, rtol=1e-4)
+
+
+class NormalisedBatch(TensorBatch):
+    normalised = True
+
+
+def test_one_picture_is_normalised_once_whatever_its_depth():
+    """For weights of ImageNet, which are not at hand: what the network does with pixels counts."""
+    network = random_network(3, in_channels=3, width=1, shuffle=False)
+    network.config = attrs.evolve(network.config, weights="imagenet_v1")
+    pixels = torch.randint(0, 256, (2, 9, 3, 20, 20), dtype=torch.uint8, generator=seeded())
+    expected = network(TensorBatch(pixels), generator=seeded())
+    parts = [TensorBatch(pixels[:1]), TensorBatch(pixels[1:] / 255)]
+    normalised_before = NormalisedBatch(normalised(pixels.flatten(0, 1)).unflatten(0, (2, 9)))
+    for batch in (TensorBatch(pixels / 255), MixedBatch(parts), normalised_before):
+        output = network(batch, generator=seeded())
+        for task, logits in expected.logits.items():
+            torch.testing.assert_close(output.logits[task], logits, atol=1e-4, rtol=1e-3)
 
 
 def test_features_are_projected_and_classified():

@@ -1,3 +1,6 @@
+import copy
+from functools import partial
+
 import pytest
 import torch
 from hypothesis import given
@@ -5,8 +8,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ipslib.config import ModelConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
+from ipslib.losses import task_loss
 from ipslib.model.encoder import build_encoder
+from ipslib.model.original import load_original
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 
 
@@ -147,3 +154,37 @@ def test_the_count_ends_with_its_block_after_an_error_too():
         raise RuntimeError
     assert norm.repeats == 1
     assert set(norm.state_dict()) == set(nn.BatchNorm2d(3).state_dict())
+
+
+def test_a_published_batch_has_the_loss_and_gradient_of_float64(shared, mnist_root):
+    """16 x 100 patches, nearly half of them blank, with a trained network, blanks shared or not."""
+    network = load_original(shared / "checkpoints" / "original_84px_400noise_1500.pth").train()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    sizes = {"canvas": 1500, "digit_size": 84, "n_noise": 400}
+    batch = MegapixelMNIST(MegapixelMNISTConfig(start="published", **sizes)).batch(range(16))
+    generator = torch.Generator().manual_seed(0)
+    image, index = (selection := network.select(batch, generator=generator)).pairs()
+    patches = batch.read(image, index)
+
+    def loss_and_gradient(network, embed):
+        pooled = network.pool(selection.by_image(network._at_position(embed(patches), index)))
+        tokens = {task: pooled.tokens[:, i] for i, task in enumerate(network.heads)}
+        logits = {task: head(tokens[task]).double() for task, head in network.heads.items()}
+        labels = {t: y.double() if y.ndim == 2 else y for t, y in batch.labels.items()}
+        loss = task_loss(logits, labels)
+        network.zero_grad()
+        loss.backward()
+        gradient = [each.grad.flatten().double() for each in network.encoder.parameters()]
+        return loss.item(), torch.cat(gradient)
+
+    exact = copy.deepcopy(network).double()
+    for norm in norms_of(exact):
+        norm.forward = partial(nn.BatchNorm2d.forward, norm)
+    exact.encoder.to(memory_format=torch.contiguous_format)
+    truth, slope = loss_and_gradient(exact, lambda each: exact.encoder(each.double() / 255))
+    for embed in (network.embed, network._embed_kept):
+        loss, gradient = loss_and_gradient(network, embed)
+        assert loss == pytest.approx(truth, abs=1e-5)
+        assert (gradient - slope).norm() / slope.norm() < 1e-3

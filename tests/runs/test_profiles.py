@@ -1,12 +1,16 @@
 import pytest
 
+from ipslib import paths
 from ipslib.errors import IpslibError
+from ipslib.paths import project_root
 from ipslib.runs.profiles import (
+    Layout,
     base_config,
     check_profile,
     list_notebooks,
     load_base,
     load_parameters,
+    outputs_root,
     parse_value,
     resolve_notebook,
     resolve_notebooks,
@@ -62,6 +66,10 @@ def test_parameters_and_base_are_read_from_the_profile(two, project):
         ("rates: [1.0e-3, 1e4]", "rates is '1e4'"),
         ("- 1\n- 2", "got a list"),
         ("a: [1", "not valid YAML"),
+        ("seeds: [0]\nseeds: [1]", "'seeds'"),  # else the first is dropped without a word
+        ("grid: {seed: 1, rate: 2, 'seed': 1}", "'seed'"),
+        ("seed: 010", "'010', which YAML reads as 8"),
+        ("minutes: [1:30]", "'1:30', which YAML reads as 90"),
     ],
 )
 def test_files_that_would_mislead_a_notebook_are_refused(two, project, text, complaint):
@@ -87,9 +95,46 @@ def test_values_of_the_command_line_have_their_types(text, value):
     assert type(parse_value(text)) is type(value)
 
 
+@pytest.mark.parametrize("text", ["{epochs: 5, epochs: 6}", "010"])
+def test_values_that_would_mislead_are_refused(text):
+    with pytest.raises(IpslibError):
+        parse_value(text)
+
+
+def test_files_may_share_values_by_merging(two, project):
+    project.set("quick", "01_o2i_datasize", "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: *a}\n")
+    values = load_parameters("quick", "01", root=two)
+    assert values["b"] == {"x": 1, "y": 3} and values["c"] == {"x": 1, "y": 2}
+
+
 def test_another_kind_of_data_takes_the_profiles_network_and_training_only(project):
     project.set("quick", "base", "digits: embedded\ncanvas: 84\npatch_size: 28\nepochs: 7\n")
     config = base_config("quick", {"dataset": "traffic_signs", "seed": 2}, root=project.root)
     assert config.data.kind == "traffic_signs"
     assert (config.training.epochs, config.training.seed) == (7, 2)
     assert config.data.canvas == (1200, 1600)
+
+
+def test_a_profile_has_four_folders(project):
+    made = Layout.of("quick", root=project.root).create()
+    assert made.folder == project.root.parent / "results" / "quick"
+    folders = {path.name for path in made.folder.iterdir()}
+    assert folders == {"records", "notebooks", "tables", "figures"}
+
+
+def test_outputs_lie_in_the_project_unless_the_environment_moves_them(tmp_path, monkeypatch):
+    monkeypatch.delenv("IPSLIB_OUTPUTS", raising=False)
+    assert outputs_root(tmp_path) == tmp_path / "outputs"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("IPSLIB_OUTPUTS", "elsewhere")
+    assert outputs_root() == tmp_path / "elsewhere"
+
+
+def test_root_is_the_checkout_above_the_current_directory_else_that_directory(
+    project, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site" / "ipslib" / "paths.py"))
+    monkeypatch.chdir(project.root / "notebooks")
+    assert project_root() == project.root
+    monkeypatch.chdir(tmp_path)
+    assert project_root() == tmp_path

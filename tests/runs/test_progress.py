@@ -1,79 +1,156 @@
+"""Events of runs: counted, shown as a bar or in lines, or appended for who follows them."""
+
 import json
+import sys
+import time
 
-from ipslib.runs.progress import Counts, Progress
+import pytest
 
+from ipslib import runs
+from ipslib.datasets.registry import run_config
+from ipslib.runs.progress import Progress, followed, reporter, start_event
 
-def write(progress: Progress, *events: dict) -> None:
-    with open(progress.file, "a") as file:
-        file.writelines(json.dumps(event) + "\n" for event in events)
-
-
-def test_runs_without_ids_count_by_name(tmp_path):
-    with Progress("01", tmp_path / "events") as progress:
-        write(
-            progress,
-            {"event": "start", "runs": 3, "reused": 1},
-            {"event": "run", "name": "a", "status": "reused"},
-            {"event": "run", "name": "b", "status": "made"},
-            {"event": "run", "name": "c", "status": "failed"},
-            {"event": "run", "name": "b", "status": "reused"},  # a later cell meets it again
-        )
-    assert progress.counts() == Counts(made=1, reused=1, failed=1)
+ONE = run_config({"epochs": 10, "warmup_epochs": 1})
+OTHER = ONE.replace(seed=1)
+END = {"event": "end"}
 
 
-def test_runs_reused_at_the_start_count_when_nothing_names_them(tmp_path):
-    with Progress("01", tmp_path / "events") as progress:
-        write(progress, {"event": "start", "runs": 3, "reused": 3})
-    assert progress.counts() == Counts(made=0, reused=3, failed=0)
+def epoch(config, number, resumed_at=0):
+    event = {"event": "epoch", "run": f"run {config.training.seed}", "id": config.id}
+    return event | {"epoch": number, "epochs": 10, "resumed_at": resumed_at}
 
 
-def test_a_line_in_two_halves_is_one_event_and_a_broken_line_is_none(tmp_path):
-    with Progress("01", tmp_path / "events") as progress:
-        for half in ('{"event": "run", "na', 'me": "a", "status": "made"}\n{"event": "ru\n'):
-            with open(progress.file, "a") as file:
-                file.write(half)
-            progress._read()
-    assert progress.counts() == Counts(made=1, reused=0, failed=0)
+def ended(config, status="made"):
+    return {"event": "run", "id": config.id, "status": status}
 
 
-def test_without_a_terminal_each_finished_run_prints_one_line(tmp_path, capsys):
-    with Progress("01", tmp_path / "events") as progress:
-        write(
-            progress,
-            {"event": "start", "runs": 2, "reused": 0},
-            *({"event": "epoch", "done_epochs": n, "total_epochs": 50} for n in range(50)),
-            {"event": "run", "name": "a", "status": "made"},
-        )
-    lines = capsys.readouterr().err.splitlines()
-    assert [line.rsplit(",", 1)[0] for line in lines] == [
-        "01: 0 of 2 runs, 0 reused",
-        "01: 1 of 2 runs, 0 reused",
-    ]
+def waited_for(config):
+    return {"event": "wait", "id": config.id, "run": "results_a"}
 
 
-def test_a_run_that_is_waited_for_is_told_and_counted_as_it_ends(tmp_path, capsys):
-    with Progress("01", tmp_path / "events") as progress:
-        write(
-            progress,
-            {"event": "start", "runs": 1, "reused": 0, "ids": ["1"], "reused_ids": []},
-            {"event": "wait", "id": "1", "run": "results_a"},
-            {"event": "run", "id": "1", "name": "results_a", "status": "made"},
-        )
-    assert "01: results_a is being made by another process; waiting." in capsys.readouterr().err
-    assert progress.counts() == Counts(made=1, reused=0, failed=0)
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is told."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("tqdm.std.time", lambda: now[0])
+
+    def advance(seconds):
+        now[0] += seconds
+
+    return advance
 
 
-def test_runs_count_by_id_however_many_cells_name_them_and_whatever_their_names(tmp_path):
-    first = {"event": "start", "runs": 2, "reused": 1, "ids": ["1", "2"], "reused_ids": ["1"]}
-    second = {"event": "start", "runs": 3, "reused": 2, "ids": ["1", "2", "3"],
-              "reused_ids": ["1", "2"]}  # fmt: skip
-    with Progress("01", tmp_path / "events") as progress:
-        write(
-            progress,
-            first,
-            {"event": "run", "id": "2", "name": "same", "status": "made"},
-            second,
-            {"event": "run", "id": "3", "name": "same", "status": "failed"},
-        )
-    assert progress.counts() == Counts(made=1, reused=1, failed=1)
-    assert progress._text() == "2 of 3 runs, 1 reused, 1 failed"
+def counted(*events) -> tuple[int, int, int]:
+    """Runs made, reused and failed, of a notebook's runs."""
+    progress = Progress("01", bar=False)
+    for event in events:
+        progress(event)
+    return tuple(progress.count(status) for status in ("made", "reused", "failed"))
+
+
+def test_a_run_counts_once_however_many_cells_name_it():
+    first, second = start_event(["a"], [ONE]), start_event(["a", ONE.id], [OTHER])
+    assert counted(first) == (0, 1, 0)
+    assert counted(first, ended(ONE), second, ended(OTHER, "failed")) == (1, 1, 1)
+    assert counted(first, waited_for(ONE), ended(ONE)) == (1, 1, 0)
+
+
+class TestLines:
+    @pytest.fixture(autouse=True)
+    def no_notebook(self, monkeypatch):
+        monkeypatch.delitem(sys.modules, "ipykernel", raising=False)
+
+    def shown(self, capsys):
+        return capsys.readouterr().err.splitlines()
+
+    def test_time_left_is_that_of_the_epochs_left(self, clock, capsys):
+        report = reporter([], [ONE, OTHER])
+        for number in (1, 2):
+            clock(60)
+            report(epoch(ONE, number))
+        first, second = self.shown(capsys)
+        assert "epoch 1 of 10" in first and "19.0 min" in first
+        assert "epoch 2 of 10" in second and "18.0 min" in second
+
+    def test_epochs_before_a_checkpoint_cost_no_time_and_are_counted_once(self, clock, capsys):
+        report = reporter([], [ONE])
+        clock(60)
+        report(epoch(ONE, 8, resumed_at=7))
+        report(epoch(ONE, 8, resumed_at=7))
+        assert ["2.0 min" in line for line in self.shown(capsys)] == [True, True]
+
+    def test_of_a_failed_run_nothing_more_is_to_come(self, clock, capsys):
+        report = reporter([], [ONE, OTHER])
+        report(ended(OTHER, "failed"))
+        clock(60)
+        report(epoch(ONE, 10, resumed_at=9))
+        report(END)
+        assert ["0.0 min" in line for line in self.shown(capsys)] == [True]
+
+    def test_a_run_that_begins_later_adds_its_epochs(self, clock, capsys):
+        report = reporter()
+        report(start_event([], [ONE]))
+        clock(60)
+        report(epoch(ONE, 1))
+        report(start_event([], [OTHER]))
+        report(epoch(ONE, 1))
+        assert ["9.0 min" in self.shown(capsys)[0]] == [True]
+
+    def test_of_a_notebook_a_line_is_a_run(self, capsys):
+        counted(start_event([], [ONE, OTHER]), *(epoch(ONE, n) for n in range(1, 11)), ended(ONE))
+        lines = [line.rsplit(",", 1)[0] for line in self.shown(capsys)]
+        assert lines == ["01: 0 of 2 runs, 0 reused", "01: 1 of 2 runs, 0 reused"]
+
+
+class TestBar:
+    @pytest.fixture
+    def screen(self, monkeypatch, capsys):
+        """As in JupyterLab; what was drawn since the last look."""
+        monkeypatch.setitem(sys.modules, "ipykernel", sys)
+        return lambda: capsys.readouterr().err
+
+    def test_it_moves_with_epochs_and_ends_full(self, screen):
+        report = reporter(["abc"], [ONE])
+        report(epoch(ONE, 5))
+        assert "5/10" in screen()
+        report(ended(ONE))
+        report(END)
+        last = screen().split("\r")[-1]
+        assert "10/10" in last and "2 of 2 runs, 1 reused" in last
+
+    def test_resumed_epochs_do_not_make_it_fast(self, screen, clock):
+        report = reporter([], [ONE])
+        clock(60)
+        report(epoch(ONE, 8, resumed_at=7))
+        last = screen().split("\r")[-1]
+        assert "8/10" in last and "01:00<02:00" in last  # a minute for one epoch: two for two
+        report(END)
+
+    def test_nothing_to_do_is_no_bar(self, screen):
+        reporter(["abc"], [])(END)
+        assert screen() == ""
+
+
+class TestFile:
+    def test_what_one_process_reports_another_counts(self, monkeypatch, tmp_path):
+        path, progress = tmp_path / "events", Progress("01", bar=False)
+        monkeypatch.setattr(runs, "KERNEL", runs.Kernel(events=str(path)))
+        with followed(path, progress):
+            report = reporter(["abc"], [ONE, OTHER])
+            for event in (epoch(ONE, 1), ended(ONE), END):
+                report(event)
+            with path.open("a") as file:
+                file.write('{"event": "ru\n{"event": "run", "id": ')
+                file.flush()
+                time.sleep(0.7)  # the follower looks meanwhile, and sees half a line
+                file.write(json.dumps(OTHER.id) + ', "status": "failed"}\n')
+        assert [progress.count(status) for status in ("made", "reused", "failed")] == [1, 1, 1]
+
+    def test_where_nothing_can_be_written_runs_go_on_and_it_is_said_once(
+        self, monkeypatch, tmp_path, capsys
+    ):
+        monkeypatch.setattr(runs, "KERNEL", runs.Kernel(events=str(tmp_path / "nowhere" / "x")))
+        report = reporter([], [ONE])
+        report(epoch(ONE, 1))
+        assert capsys.readouterr().err.count("no longer shown") == 1

@@ -1,6 +1,7 @@
 import errno
 import json
 import platform
+import re
 import subprocess
 
 import numpy as np
@@ -13,10 +14,9 @@ from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import load_digits
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
-from ipslib.runs import provenance as provenance_module
 from ipslib.runs import records
-from ipslib.runs.provenance import SCHEMA, make_failure, make_record, provenance
-from ipslib.runs.records import RecordStore
+from ipslib.runs.provenance import SCHEMA, code_version, make_record
+from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.training import Trained, TrainingState, evaluate, train
 from tests import tiny
 
@@ -46,7 +46,7 @@ def names(store):
 
 def test_a_record_comes_back_as_it_was_saved(store, record, trained):
     assert store.find(TINY) is None
-    store.save(record, trained.network)
+    store.run(TINY).save(record, trained.network)
     assert names(store) == [f"{TINY.id}.json", f"{TINY.id}.pt"]
     assert store.find(TINY) == record
     assert list(store.all()) == [record]
@@ -84,37 +84,48 @@ def test_provenance_tells_code_versions_device_and_digits(record):
     for split, digest in said["digits_sha256"].items():
         assert digest == load_digits("embedded", split).sha256
     assert said["digits_sha256"]["train"] != said["digits_sha256"]["test"]
-    assert "commit" in said
+    assert said["commit"]
     assert said["finished"].endswith("+00:00")
 
 
-def test_provenance_outside_a_checkout_names_no_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance_module, "project_root", lambda: tmp_path)
-    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
-    assert provenance(TINY, "cpu")["commit"] is None
-    monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
-    assert provenance(TINY, "cpu")["commit"] is None
-
-
-def test_what_a_study_writes_over_its_results_does_not_mark_the_commit(monkeypatch, tmp_path):
-    monkeypatch.setattr(provenance_module, "project_root", lambda: tmp_path)
-    (tmp_path / "outputs").mkdir()
-    files = {name: tmp_path / name for name in ("code.py", "outputs/table.csv")}
-    git = ["git", "-C", str(tmp_path), "-c", "user.name=A", "-c", "user.email=a@example.org"]
-    for path in files.values():
-        path.write_text("1")
+def commit_all(folder):
+    git = ["git", "-C", str(folder), "-c", "user.name=A", "-c", "user.email=a@example.org"]
     for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "All"]):
         subprocess.run([*git, *command], check=True)
-    clean = provenance_module._commit()
-    assert len(clean) == 12
+
+
+def test_the_version_of_the_code_is_its_own_commit_or_a_hash_of_it(monkeypatch, tmp_path):
+    root = tmp_path / "checkout" / "copy"
+    (root / "ipslib").mkdir(parents=True)
+    code = root / "ipslib" / "code.py"
+    code.write_text("1")
+    plain = code_version(root)
+    assert plain.startswith("code-")
+    commit_all(root.parent)  # a checkout that the copy only lies in
+    assert code_version(root) == plain
+    code.write_text("2")
+    assert code_version(root) != plain
+    commit_all(root)
+    assert re.fullmatch("[0-9a-f]{12}", code_version(root))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no git at all
+    assert code_version(root).startswith("code-")
+
+
+def test_what_a_study_writes_over_its_results_does_not_mark_the_commit(tmp_path):
+    (tmp_path / "outputs").mkdir()
+    files = {name: tmp_path / name for name in ("code.py", "outputs/table.csv")}
+    for path in files.values():
+        path.write_text("1")
+    commit_all(tmp_path)
+    clean = code_version(tmp_path)
     files["outputs/table.csv"].write_text("2")
-    assert provenance_module._commit() == clean
+    assert code_version(tmp_path) == clean
     files["code.py"].write_text("2")
-    assert provenance_module._commit() == f"{clean}-dirty"
+    assert code_version(tmp_path) == f"{clean}-dirty"
 
 
 def test_weights_come_back_and_give_the_accuracy_of_the_record(store, record, trained):
-    store.save(record, trained.network)
+    store.run(TINY).save(record, trained.network)
     network = store.load_network(store.find(TINY))
     assert not network.training
     found = evaluate(network, MegapixelMNIST(TINY.data, "test"), TINY.training.batch_size)
@@ -126,14 +137,14 @@ def test_weights_come_back_and_give_the_accuracy_of_the_record(store, record, tr
 def test_a_record_without_its_weights_is_found_and_says_so_when_they_are_wanted(
     store, record, trained
 ):
-    store.save(record, trained.network)
+    store.run(TINY).save(record, trained.network)
     store.weights_path(record).unlink()
     with pytest.raises(IpslibError, match=f"weights of run {record['name']} .* are not here"):
         store.load_network(store.find(TINY))
 
 
 def test_torn_weights_say_so(store, record, trained):
-    store.save(record, trained.network)
+    store.run(TINY).save(record, trained.network)
     path = store.weights_path(record)
     path.write_bytes(path.read_bytes()[:5000])
     with pytest.raises(IpslibError, match=f"{path.name}. could not be read .* run again") as error:
@@ -175,16 +186,8 @@ def test_what_is_no_record_is_set_aside_with_a_message(store, record, spoil, rea
     assert capsys.readouterr().err == ""
 
 
-def test_nothing_set_aside_is_lost_when_it_happens_again(store, capsys):
-    store.folder.mkdir()
-    for content in ("first", "second"):
-        (store.folder / f"{TINY.id}.json").write_text(content)
-        assert store.find(TINY) is None
-    assert sorted((store.folder / name).read_text() for name in names(store)) == ["first", "second"]
-
-
 def test_one_spoilt_record_does_not_hide_the_others(store, record, trained, capsys):
-    store.save(record, trained.network)
+    store.run(TINY).save(record, trained.network)
     (store.folder / "ffffffffffff.json").write_text("{")
     assert list(store.all()) == [record]
 
@@ -200,7 +203,7 @@ def test_a_save_that_fails_leaves_no_record_and_no_part(store, record, trained, 
     else:
         monkeypatch.setattr(records, "write_atomically", fail)
     with pytest.raises(OSError, match="no space"):
-        store.save(record, trained.network)
+        store.run(TINY).save(record, trained.network)
     assert store.find(TINY) is None
     assert [name for name in names(store) if "tmp" in name] == []
 
@@ -215,13 +218,13 @@ class TestCheckpoints:
         return TrainingState(TINY).snapshot()
 
     def test_one_comes_back_and_a_record_takes_its_place(self, store, snapshot, record, trained):
-        assert store.load_checkpoint(TINY) is None
-        store.save_checkpoint(TINY, snapshot, [0.5])
-        found = store.load_checkpoint(TINY)
+        assert store.run(TINY).checkpoint() is None
+        store.run(TINY).save_checkpoint(snapshot, [0.5])
+        found = store.run(TINY).checkpoint()
         assert found["epoch_seconds"] == [0.5]
         assert found["snapshot"].keys() == snapshot.keys()
         assert list(store.all()) == []
-        store.save(record, trained.network)
+        store.run(TINY).save(record, trained.network)
         assert names(store) == [f"{TINY.id}.json", f"{TINY.id}.pt"]
 
     def test_code_in_a_checkpoint_is_not_executed(self, store, tmp_path, capsys):
@@ -234,37 +237,38 @@ class TestCheckpoints:
 
         content = {"schema": SCHEMA, "id": TINY.id, "epoch_seconds": [], "snapshot": Trap()}
         torch.save(content, store.folder / f"{TINY.id}.checkpoint.pt")
-        assert store.load_checkpoint(TINY) is None
+        assert store.run(TINY).checkpoint() is None
         assert not trap.exists()
         assert "UnpicklingError" in capsys.readouterr().err
 
     def test_a_disk_that_cannot_be_read_says_nothing_about_the_file(
         self, store, snapshot, monkeypatch
     ):
-        store.save_checkpoint(TINY, snapshot, [])
+        store.run(TINY).save_checkpoint(snapshot, [])
 
         def fail(*_, **__):
             raise OSError(errno.EIO, "Input/output error")
 
         monkeypatch.setattr(torch, "load", fail)
         with pytest.raises(OSError, match="Input/output"):
-            store.load_checkpoint(TINY)
+            store.run(TINY).checkpoint()
         assert names(store) == [f"{TINY.id}.checkpoint.pt"]
 
 
 class TestFailures:
-    FAILURE = make_failure(TINY, "killed", "its process was killed.")
+    FAILED = ("killed", "its process was killed.")
 
     def test_one_is_known_until_the_run_succeeds(self, store, record, trained):
-        store.save_failure(self.FAILURE)
-        assert store.failures() == [self.FAILURE]
+        store.run(TINY).save_failure(*self.FAILED)
+        (failure,) = store.failures()
+        assert (failure["id"], failure["reason"], failure["message"]) == (TINY.id, *self.FAILED)
         assert list(store.all()) == []
-        store.save(record, trained.network)
+        store.run(TINY).save(record, trained.network)
         assert store.failures() == []
         assert f"{TINY.id}.failure" not in names(store)
 
     def test_one_that_is_torn_is_set_aside(self, store, capsys):
-        store.save_failure(self.FAILURE)
+        store.run(TINY).save_failure(*self.FAILED)
         (store.folder / f"{TINY.id}.failure").write_text("{")
         assert store.failures() == []
         assert names(store) == [f"{TINY.id}.1.set_aside"]
@@ -274,7 +278,7 @@ class TestFailures:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         monkeypatch.setattr(records, "write_atomically", full)
-        store.save_failure(self.FAILURE)
+        store.run(TINY).save_failure(*self.FAILED)
         assert "could not be written (No space left on device)" in capsys.readouterr().err
 
 
@@ -303,8 +307,34 @@ def test_what_cannot_be_set_aside_is_still_not_used(store, monkeypatch, capsys):
 
 
 def test_what_was_killed_before_it_cleared_its_way_is_tidied(store, record, trained):
-    store.save(record, trained.network)
+    store.run(TINY).save(record, trained.network)
     for stray in (f"{TINY.id}.checkpoint.pt", f"{TINY.id}.failure", f".{TINY.id}.pt.x.tmp"):
         (store.folder / stray).write_text("")
-    store.tidy(TINY)
+    store.run(TINY).tidy()
     assert names(store) == [f"{TINY.id}.json", f"{TINY.id}.pt"]
+
+
+class TestPrecision:
+    """A GPU makes published runs in bf16, a CPU in fp32."""
+
+    LOW = TINY.replace(precision="bf16")
+
+    def finish(self, store, config):
+        store.run(config).save({"schema": SCHEMA, "id": config.id}, TrainingState(config).network)
+
+    def test_a_new_run_is_made_as_its_device_makes_it(self, store):
+        assert in_found_precision(TINY, store) == TINY
+        assert in_found_precision(TINY, store, device="cuda") == self.LOW
+
+    @pytest.mark.parametrize("device", ["cpu", "cuda"])
+    @pytest.mark.parametrize("made", [TINY, LOW], ids=["fp32", "bf16"])
+    def test_a_run_is_found_in_the_precision_of_its_record(self, store, device, made):
+        self.finish(store, made)
+        for asked in (TINY, self.LOW):
+            assert in_found_precision(asked, store, device=device) == made
+
+    def test_a_run_goes_on_as_it_was_begun_but_a_record_counts_more(self, store):
+        store.run(TINY).save_checkpoint({}, [1.0])
+        assert in_found_precision(TINY, store, device="cuda") == TINY
+        self.finish(store, self.LOW)
+        assert in_found_precision(TINY, store) == self.LOW

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ipslib.errors import IpslibError
+from ipslib.runs.executors import WorkerDied
 from ipslib.study import efficiency
 from ipslib.study.efficiency import NOT_TRIED, at_side, measure_sides
 from ipslib.study.efficiency_step import DONE, OUT_OF_MEMORY, OUT_OF_TIME
@@ -21,18 +22,17 @@ def asked(monkeypatch):
     """What is measured, in place of measuring: whole images fail at 168 px."""
     asked = []
 
-    def fake(target, *arguments):
-        if target is efficiency.send_rate:
-            return [RATES], 0
-        [measurement] = arguments
+    def fake(work, measurement):
+        if work is efficiency.measure_rates:
+            return RATES
         side = measurement.config.data.canvas[0]
         asked.append((measurement.way, measurement.step, side))
         if measurement.way == "whole" and side >= 168:
-            return [{"outcome": OUT_OF_MEMORY, "said": "no"}], 0
+            return {"outcome": OUT_OF_MEMORY, "said": "no"}
         numbers = {"seconds": 2.0, "n_timed": 1, "operations": 40 * side, "peak_mb": 9.0}
-        return [{"outcome": DONE, "step_mb": side / 2} | numbers], 0
+        return {"outcome": DONE, "step_mb": side / 2} | numbers
 
-    monkeypatch.setattr(efficiency, "_apart", fake)
+    monkeypatch.setattr(efficiency, "do_alone", fake)
     return asked
 
 
@@ -92,16 +92,16 @@ def test_a_record_that_cannot_be_read_is_measured_again(asked, tmp_path, content
     assert all(json.loads(path.read_text())["schema"] for path in tmp_path.glob("*.json"))
 
 
-def test_a_process_that_ends_without_a_word_is_told_by_its_status(monkeypatch, tmp_path):
-    for code, outcome in (
-        (-14, OUT_OF_TIME),
-        (-11, "ended by SIGSEGV"),
-        (1, "ended with status 1"),
-    ):
-        monkeypatch.setattr(efficiency, "_apart", lambda *_, code=code: ([], code))
-        measurement = efficiency.Measurement(config=TINY)
-        assert efficiency.measure_apart(measurement) == {"outcome": outcome}
-    with pytest.raises(IpslibError, match="matrix rate could not be measured: ended with status 1"):
+@pytest.mark.parametrize(
+    ("exitcode", "outcome"), [(-14, OUT_OF_TIME), (-11, "It died."), (1, "It died.")]
+)
+def test_a_process_that_dies_is_told_by_its_status(monkeypatch, tmp_path, exitcode, outcome):
+    death = WorkerDied("It died.")
+    death.exitcode = exitcode
+    monkeypatch.setattr(efficiency, "do_alone", lambda *_: death)
+    measurement = efficiency.Measurement(config=TINY)
+    assert efficiency.measure_apart(measurement) == {"outcome": outcome}
+    with pytest.raises(IpslibError, match="matrix rate"):
         measure_sides(TINY, [84], tmp_path, **LIMITS)
 
 

@@ -1,6 +1,8 @@
+import os
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -11,7 +13,7 @@ from tests.datasets.images.test_own_images import write_images
 
 SMALL = {
     "patch_size": 10, "width": 0.25, "n_heads": 4, "memory_size": 4, "iter_size": 4,
-    "epochs": 20, "warmup_epochs": 1, "batch_size": 4, "lr": 3e-3, "dropout": 0.0,
+    "epochs": 20, "warmup_epochs": 1, "batch_size": 8, "lr": 1e-3, "dropout": 0.0,
     "attn_dropout": 0.0,
 }  # fmt: skip
 
@@ -37,7 +39,7 @@ def test_predictions_are_named_and_sure(trained, tmp_path):
     assert table["predicted"].tolist() == ["bright", "bright"]
     assert (table["bright"] + table["dim"]).tolist() == pytest.approx([1, 1])
     assert table["bright"].iloc[0] == pytest.approx(table["bright"].iloc[1], abs=1e-5)
-    with pytest.raises(IpslibError, match="wanted 1 channels as in training, got 3"):
+    with pytest.raises(IpslibError, match="wanted 1 channels, got 3"):
         trained.predict([np.zeros((40, 40, 3), np.uint8)])
 
 
@@ -76,6 +78,80 @@ def test_every_image_is_opened_once_in_a_run(tmp_path, monkeypatch):
     trained = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
     assert len(trained.skipped) == 1
     assert opened == {f"{i}.png": 1 for i in range(12)}
+
+
+class TestReuse:
+    FEW = SMALL | {"epochs": 1}
+
+    @pytest.fixture
+    def train(self, tmp_path, capsys):
+        """Trains a little, and returns the record's id and what was said."""
+        write_images(tmp_path, n=12)
+
+        def call(**fields):
+            capsys.readouterr()
+            trained = train_images(
+                tmp_path / "labels.csv", folder=tmp_path / "runs", **self.FEW | fields
+            )
+            return trained.record["id"], capsys.readouterr().err
+
+        return call
+
+    def test_other_images_under_the_same_names_are_trained_on_anew_and_named(self, train, tmp_path):
+        first, said = train()
+        assert "anew" not in said
+        image = tmp_path / "3.png"
+        times = image.stat().st_atime_ns, image.stat().st_mtime_ns
+        pixels = np.rot90(np.array(Image.open(image))).copy()
+        Image.fromarray(pixels).save(image)
+        os.utime(image, ns=times)
+        second, said = train()
+        assert second != first and "3.png" in said and "4.png" not in said
+        assert train()[0] == second
+        table = (tmp_path / "labels.csv").read_text()
+        (tmp_path / "labels.csv").write_text(table.replace("11.png,bright", "11.png,dim"))
+        third, said = train()
+        assert third not in (first, second) and "labels.csv" in said
+
+    def test_what_was_left_out_is_said_again_without_reading_images(
+        self, train, tmp_path, monkeypatch
+    ):
+        (tmp_path / "3.png").write_bytes((tmp_path / "5.png").read_bytes()[:60])
+        first, said = train()
+        assert "3.png" in said
+        with monkeypatch.context() as patch:
+            patch.setattr(own_images.OwnImagesConfig, "open_split", None)
+            again = train()
+        assert again[0] == first and "3.png" in again[1]
+
+    def test_a_group_and_tasks_may_be_named(self, train, tmp_path):
+        table = pd.read_csv(tmp_path / "labels.csv")
+        table = table.assign(tree=[f"T{i // 2}" for i in range(12)], size=["a", "b", "c"] * 4)
+        table.to_csv(tmp_path / "labels.csv", index=False)
+        trained = train_images(
+            tmp_path / "labels.csv", folder=tmp_path / "runs", group="tree", tasks="kind",
+            **self.FEW,
+        )  # fmt: skip
+        assert list(trained.accuracy) == ["kind"] and trained.config.data.group == "tree"
+
+
+def test_tasks_and_classes_of_any_name_are_trained_kept_and_predicted(tmp_path):
+    tasks = ["type", "<type>", "train", "keys", "tumor.grade", "class", "max", "a b", "\u00e4"]
+    write_images(tmp_path, n=12)
+    classes = ["image", "predicted", "task"]
+    table = pd.DataFrame({"image": pd.read_csv(tmp_path / "labels.csv")["image"]})
+    table[tasks] = np.repeat(classes * 4, len(tasks)).reshape(12, -1)
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    few = SMALL | {"epochs": 1, "semantic_weight": 1.0}
+    trained = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
+    assert list(trained.accuracy) == tasks
+    for image in (tmp_path / "0.png", str(tmp_path / "0.png"), np.zeros((40, 40), np.uint8)):
+        rows = trained.predict(image)  # one image need not be in a list
+        assert rows["task"].tolist() == tasks
+        shares = rows[[f"{name} (class)" for name in classes]].to_numpy()
+        assert shares.sum(axis=1) == pytest.approx(np.ones(len(tasks)))
+        assert rows["predicted"].tolist() == [classes[i] for i in shares.argmax(axis=1)]
+        assert rows["image"].nunique() == 1
 
 
 def test_a_mistyped_field_is_told_before_training(tmp_path):

@@ -1,10 +1,14 @@
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig, chance_level
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
-from ipslib.study.published import load_published, published_accuracy
+from ipslib.study.published import REFERENCE, load_published, published_accuracy, published_curve
+from ipslib.study.statistics import take_off_epoch
 
 LIBRARY = Path(__file__).resolve().parents[3] / "shared" / "published" / "runs.csv"
 TASKS = ("majority", "max", "top", "multi", "sign")
@@ -110,3 +114,56 @@ def test_a_loaded_table_is_the_callers_own():
     mine = load_published("O2I_datasize")
     mine.loc[:, "test_majority"] = 0.0
     assert load_published("O2I_datasize")["test_majority"].max() > 0.9
+
+
+@pytest.fixture(scope="module")
+def training_logs(library) -> pd.DataFrame:
+    """Indexed by log and task; epochs in order, each once."""
+    logs = pd.read_csv(LIBRARY.with_name("epochs.csv.gz"), dtype={"log": str})
+    logs = logs[logs["split"] == "train"].drop_duplicates(["log", "task", "epoch"])
+    return logs.sort_values("epoch").set_index(["log", "task"])
+
+
+def test_take_off_is_that_of_the_logs(training_logs):
+    runs = load_published()
+    runs = runs[runs["category"] != "Traffic_Signs"].drop_duplicates("log").set_index("log")
+    n_told = 0
+    for task in TASKS[:4]:
+        for log, run in runs[runs[f"train_{task}"].notna()].iterrows():
+            rows = training_logs.loc[(log, task)]
+            told = {"n_train": int(run["n_train"]), "share": chance_level(task)}
+            expected = take_off_epoch(rows["epoch"].tolist(), rows["metric"].tolist(), **told)
+            assert run[f"take_off_{task}"] == pytest.approx(expected, nan_ok=True), (log, task)
+            n_told += 1
+    assert n_told == 4 * 102
+    assert load_published("Traffic_Signs").filter(like="take_off_").isna().all(axis=None)
+
+
+def test_take_off_in_long_form_is_one_or_nothing_and_blank_for_signs():
+    runs = published_accuracy("Digit_Thickness")
+    assert (runs["took_off"] == runs["take_off_epoch"].notna()).all()
+    assert 0 < runs["took_off"].mean() < 1
+    assert published_accuracy("Traffic_Signs")["took_off"].isna().all()
+
+
+@pytest.mark.parametrize("n_train", [200, 1000, 5000])
+def test_no_constant_answer_takes_off_on_a_published_training_set(mnist_root, n_train):
+    """So that the share by the task's rule serves, and no run's data are needed."""
+    data = MegapixelMNISTConfig(start="published", n_train=n_train, n_noise=1)
+    training = MegapixelMNIST(data, "train")
+    labels = training.batch(range(n_train)).labels
+    for task in data.tasks:
+        _, counts = np.unique(labels[task].numpy(), axis=0, return_counts=True)
+        bound = {"n_train": n_train, "share": chance_level(task)}
+        assert np.isnan(take_off_epoch([1], [counts.max() / n_train], **bound)), task
+
+
+def test_the_published_curve_is_the_references_log(training_logs):
+    curve = published_curve()
+    (log,) = load_published("Attention_Masking").set_index("name").loc[[REFERENCE], "log"]
+    for task, rows in curve.groupby("task"):
+        theirs = training_logs.loc[(log, task)]
+        assert rows["epoch"].tolist() == theirs["epoch"].tolist() == list(range(1, 101))
+        assert rows["loss"].tolist() == theirs["loss"].tolist()
+        assert rows["accuracy"].tolist() == theirs["metric"].tolist()
+    assert set(curve["task"]) == set(TASKS[:4])

@@ -27,7 +27,7 @@ def runs(store):
         config = MASKED.replace(mask_in_eval=in_eval)
         trained = train(config)
         records[in_eval] = make_record(config, trained, TIMING, "cpu")
-        store.save(records[in_eval], trained.network)
+        store.run(config).save(records[in_eval], trained.network)
     return records
 
 

@@ -3,15 +3,19 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
+import statsmodels.formula.api as smf
+from scipy import stats
 from scipy.special import expit
 
 from ipslib.errors import IpslibError
 from ipslib.study.statistics import (
+    correlation,
     interaction_table,
     interaction_test,
     paired_difference,
     rising_trend,
     t_interval,
+    take_off_epoch,
     wilson_interval,
 )
 
@@ -170,3 +174,47 @@ def test_too_few_runs_are_refused_and_leave_the_table_empty():
             interaction_test(few)
         assert interaction_table(few).empty
     assert interaction_table(runs)["task"].tolist() == ["majority"]
+
+
+def test_a_constant_answer_rarely_takes_off_and_one_image_more_than_luck_does():
+    least = int(stats.binom.ppf(0.999, 1000, 0.1))
+    assert stats.binom.sf(least, 1000, 0.1) < 0.001 <= stats.binom.sf(least - 1, 1000, 0.1)
+    bound = {"n_train": 1000, "share": 0.1}
+    assert np.isnan(take_off_epoch([1], [least / 1000], **bound))
+    assert take_off_epoch([1], [(least + 1) / 1000], **bound) == 1
+
+
+@pytest.mark.parametrize(
+    ("epochs", "accuracy", "expected"),
+    [
+        ([1, 2, 3, 4], [0.1, 0.1, 0.5, 0.9], 3),
+        ([1, 2, 3, 4], [0.5, 0.1, 0.5, 0.9], 3),  # once, and lost again, is not yet
+        ([1, 2, 3], [0.5, 0.9, 0.1], np.nan),  # the end decides
+        ([1, 2, 30], [0.1, 0.1, 0.5], 30),  # where a log has a gap, the first epoch that it tells
+        ([], [], np.nan),
+    ],
+)
+def test_take_off_is_the_first_epoch_from_which_it_holds_to_the_end(epochs, accuracy, expected):
+    found = take_off_epoch(epochs, accuracy, n_train=200, share=0.1)
+    assert found == pytest.approx(expected, nan_ok=True)
+
+
+def test_correlation_within_settings_is_that_of_a_model_with_a_level_for_each():
+    random = np.random.default_rng(0)
+    runs = pd.DataFrame({"setting": np.repeat(list("abcd"), [6, 5, 4, 1]), "x": random.random(16)})
+    runs["y"] = random.random(16) - runs["x"] + runs["setting"].map(ord)
+    plain = stats.pearsonr(runs["x"], runs["y"])
+    found = correlation(runs, "x", "y")
+    assert found[:2] == pytest.approx((16, plain.statistic))
+    assert found[2:] == pytest.approx(plain.confidence_interval(0.95))
+    within = correlation(runs, "x", "y", within=["setting"])
+    t = smf.ols("y ~ x + C(setting)", runs).fit()
+    partial = t.tvalues["x"] / np.sqrt(t.tvalues["x"] ** 2 + t.df_resid)
+    assert within[:2] == pytest.approx((15, partial))  # a setting of one run tells nothing
+    assert within.r_low < partial < within.r_high < 0
+
+
+def test_correlation_of_too_little_is_blank():
+    runs = pd.DataFrame({"x": [1.0, 2.0, np.nan], "y": [0.1, 0.1, 0.2]})
+    assert correlation(runs, "x", "y") == pytest.approx((2, np.nan, np.nan, np.nan), nan_ok=True)
+    assert correlation(runs, "x", "y", within=["x"]).n == 0

@@ -20,7 +20,10 @@ from ipslib.study.tables import (
 )
 
 
-def make_record(accuracy: float = 0.5, *, attention: bool = True, **fields) -> dict:
+def make_record(
+    accuracy: float = 0.5, *, attention: bool = True, training: tuple[float, ...] = (), **fields
+) -> dict:
+    """A made-up record; `training` is the accuracy of every task epoch by epoch."""
     config = run_config({"n_test": 200} | fields)
     values = {task: accuracy - i / 100 for i, task in enumerate(TASKS)}
     measures = {"roi_recall": 0.8, "roi_recall_random": 0.1, "entropy": 0.7}
@@ -29,7 +32,10 @@ def make_record(accuracy: float = 0.5, *, attention: bool = True, **fields) -> d
         "name": "a run",
         "config": config.flat(),
         "provenance": {"digit_source": "embedded"},
-        "history": [],
+        "history": [
+            {"epoch": epoch, "train": {"accuracy": dict.fromkeys(TASKS, each)}, "test": None}
+            for epoch, each in enumerate(training, start=1)
+        ],
         "result": {
             "accuracy": values,
             "train_accuracy": {task: value + 0.2 for task, value in values.items()},
@@ -206,3 +212,32 @@ def test_differences_are_signed_whole_points():
         "–",
     ]
     assert points(-0.7, 0.08) == "−70 to +8 points"
+
+
+def test_take_off_is_counted_and_its_epoch_is_the_median_of_those_that_did():
+    curves = [(0.1, 0.9, 0.9, 0.9), (0.1, 0.1, 0.1, 0.9), (0.1, 0.1, 0.1, 0.2)]
+    frame = long_form([make_record(seed=s, training=each) for s, each in enumerate(curves)])
+    majority, largest = (frame[frame["task"] == task] for task in ("majority", "max"))
+    assert majority["took_off"].tolist() == [1, 1, 1]
+    assert majority["take_off_epoch"].tolist() == [2, 4, 4]
+    assert largest["took_off"].tolist() == [1, 1, 0]  # 0.2 is below what "9" always reaches
+    assert largest["take_off_epoch"].tolist() == pytest.approx([2, 4, np.nan], nan_ok=True)
+    summary = summarise(frame, by=["n_train"]).set_index("task")
+    assert summary.loc["max", ["took_off", "take_off_epoch"]].tolist() == pytest.approx([2 / 3, 3])
+    published = pd.DataFrame(
+        {"n_train": 1000, "task": ["max", "max", "top"], "accuracy": 0.5}
+        | {"took_off": [1.0, 1.0, 0.0], "take_off_epoch": [7, 10, np.nan]}
+    )
+    cells = show(beside_published(summary.reset_index(), published, on=["n_train"])).cells
+    cells = cells.set_index("task")
+    ours, theirs = (f"{whose}took off (%), median epoch" for whose in ("", "published "))
+    assert (
+        cells.at["max", ours] == "66.7, epoch 3" and cells.at["max", theirs] == "100.0, epoch 8.5"
+    )
+    assert cells.at["top", theirs] == "0.0" and cells.at["multi", theirs] == "–"
+
+
+def test_where_the_size_of_the_training_set_is_unknown_take_off_is_not_told():
+    record = make_record(training=(0.1, 0.9))
+    del record["config"]["n_train"]
+    assert "took_off" not in long_form([record])

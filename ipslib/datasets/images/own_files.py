@@ -1,14 +1,19 @@
-"""The image files that a table names: each is opened once in a process, however often it is asked
-for, as long as none of them changes."""
+"""The image files that a table names: one line each, what they hold, and which can be read whole.
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+Each is opened once in a process, however often it is asked for, as long as none of them changes.
+"""
+
+import os
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from ipslib.datasets.images.folders import FileId, file_id
-from ipslib.datasets.images.sources import PatchSource
+from ipslib.datasets.images.files import FileId, file_id
+from ipslib.datasets.images.labels import IMAGE, Labels
+from ipslib.datasets.images.sources import PatchSource, checked
 from ipslib.errors import IpslibError
+from ipslib.paths import Stamp, stamp
 
 _TABLES = 2  # whose sources are kept; a run has one
 
@@ -20,6 +25,49 @@ class Labelled(NamedTuple):
     line: int  # of the table, from 0
 
 
+def files_of(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Where the images of a table lie; one from Windows has other slashes."""
+    files = [folder / name for name in names]
+    return [
+        folder / name.replace("\\", "/") if "\\" in name and not file.exists() else file
+        for name, file in zip(names, files, strict=True)
+    ]
+
+
+def stamps(
+    folder: Path, names: Sequence[str], known: Mapping[str, Sequence] | None = None
+) -> dict[str, Stamp]:
+    """What images hold, by name; without those that are not there. `known` are earlier stamps."""
+    named = zip(names, files_of(folder, names), strict=True)
+    return {name: stamp(file, (known or {}).get(name)) for name, file in named if file.is_file()}
+
+
+def check_distinct(path: Path, table: Labels) -> None:
+    """Refuse two lines of one image, however it is spelt.
+
+    Raises:
+        IpslibError: it names both, and whether their labels contradict each other.
+    """
+    columns, lines = table.columns, table.lines
+    by_name: dict[str, int] = {}
+    by_file: dict[tuple[int, int], int] = {}
+    is_there = []
+    for row, file in enumerate(files_of(path.parent, columns[IMAGE])):
+        is_there.append(file.exists())
+        other = by_name.setdefault(os.path.realpath(file).casefold(), row)
+        if is_there[row] and is_there[other]:  # then it is the file that counts, not its name
+            status = file.stat()
+            other = by_file.setdefault((status.st_dev, status.st_ino), row)
+        if other != row:
+            differ = [task for task in table.tasks if columns[task][row] != columns[task][other]]
+            said = f", with other labels of {', '.join(differ)}" if differ else ""
+            raise IpslibError(
+                f"{path}: wanted one line an image, got {columns[IMAGE][other]} in line "
+                f"{lines[other]} and {columns[IMAGE][row]} in line {lines[row]}, which are the "
+                f"same{said}; delete the wrong one."
+            )
+
+
 def readable(
     files: Sequence[Path],
     open_file: Callable[[Path], PatchSource],
@@ -27,7 +75,7 @@ def readable(
     settings: Hashable,
     skipped: list[str] | None = None,
 ) -> Iterator[Labelled]:
-    """Open files in order, as far as they are asked for.
+    """Open files in order, as far as they are asked for, and see that each is whole.
 
     Args:
         files: a line of the table each.
@@ -39,7 +87,7 @@ def readable(
     for line, file in enumerate(files):
         if line not in opened:
             try:
-                opened[line] = open_file(file)
+                opened[line] = checked(open_file(file))
             except IpslibError as error:
                 opened[line] = str(error)
         if not isinstance(opened[line], str):

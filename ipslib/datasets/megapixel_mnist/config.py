@@ -4,7 +4,6 @@ which draws true widths (published: `bezier_pixel`)."""
 import attrs
 
 from ipslib.config import check_published_start
-from ipslib.datasets.megapixel_mnist.placement import most_apart
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import check_fits, choice, choices, integer, number, side_lengths
 from ipslib.patches import Dataset, PatchGrid
@@ -107,6 +106,11 @@ class MegapixelMNISTConfig:
         from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST  # needs this module
 
         return MegapixelMNIST(self, split)
+
+
+def most_apart(size: int, canvas: tuple[int, int]) -> int:
+    """How many boxes of one size fit: no arrangement holds more than the plain grid does."""
+    return (canvas[0] // size) * (canvas[1] // size)
 
 
 def chance_level(task: str, *, n_classes: int = N_CLASSES) -> float:

@@ -8,7 +8,6 @@ arXiv 1905.03711, introduced the task, Bergner et al., arXiv 2210.13007, its fou
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import NamedTuple
 
 import attrs
 import numpy as np
@@ -21,25 +20,21 @@ from ipslib.datasets.megapixel_mnist.config import (
     MegapixelMNISTConfig,
     chance_level,
 )
-from ipslib.datasets.megapixel_mnist.digits import DigitSet, load_digits
+from ipslib.datasets.megapixel_mnist.digits import DigitSet, load_digits, resize_area
 from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
-from ipslib.datasets.megapixel_mnist.placement import Placement, place_apart, place_freely
-from ipslib.datasets.megapixel_mnist.published_start import PublishedStart
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
-from ipslib.datasets.megapixel_mnist.resize import resize_area
+from ipslib.datasets.megapixel_mnist.placement import (
+    Placement,
+    PublishedStart,
+    place_apart,
+    place_freely,
+)
 from ipslib.datasets.megapixel_mnist.scenes import Layer, Scene, SceneBatch, Sheet
+from ipslib.datasets.synthetic import stream
 from ipslib.fields import choice
-from ipslib.patches import PatchGrid
+from ipslib.patches import SPLITS, PatchGrid
 
 _POOL_KEY, _IMAGE_KEY = 0, 1
 _REMEMBERED_OBJECTS = 1_000_000  # of all images together; a larger set is placed anew each time
-
-
-class LaidOut(NamedTuple):
-    """One image ready to be drawn whole, and its labels."""
-
-    scene: Scene
-    labels: dict[str, Tensor]
 
 
 @attrs.frozen
@@ -123,11 +118,6 @@ class MegapixelMNIST:
             "multi": multi,
         }
         return {task: all_labels[task] for task in self.config.tasks}
-
-    def image(self, index: int) -> LaidOut:
-        """Image `index`, to be drawn whole."""
-        placement = self.placement(index)
-        return LaidOut(self.scene(placement), self.labels(placement))
 
     def augmented(self, *, seed: int, epoch: int) -> "MegapixelMNIST":
         """The set itself: its images are never augmented."""

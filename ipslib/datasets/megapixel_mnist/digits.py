@@ -6,25 +6,20 @@ of their writers, so a cut in that order gives train and test sets of different 
 """
 
 import hashlib
-import os
 from functools import cached_property, lru_cache
-from http.client import HTTPException
 from pathlib import Path
-from threading import Thread
-from urllib.request import Request, urlopen
 
 import attrs
 import numpy as np
 from PIL import Image
 
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.paths import project_root
+from ipslib.patches import SPLITS
+from ipslib.paths import DATA_ROOT_VARIABLE, data_root, reachable
 
-DATA_ROOT_VARIABLE = "IPSLIB_DATA"
+BOX = 28  # px, the side of a digit as it is stored
 SOURCES = ("mnist", "embedded")
 EMBEDDED_TRAIN_SHARE = 0.75
-_NETWORK_PATIENCE_S = 6
 
 
 @attrs.frozen(eq=False)
@@ -51,17 +46,6 @@ class DigitSet:
         digest = hashlib.sha256(self.images.tobytes())
         digest.update(self.labels.astype(np.uint8).tobytes())
         return digest.hexdigest()
-
-
-def data_root() -> Path:
-    """The folder that holds `MNIST/raw`: $IPSLIB_DATA, or the project's `data`."""
-    named = os.environ.get(DATA_ROOT_VARIABLE)
-    if named and not Path(named).is_dir():
-        raise IpslibError(
-            f"{DATA_ROOT_VARIABLE} names the folder {named}, which does not exist; "
-            "correct it, or unset it to use data/ or the embedded digits."
-        )
-    return Path(named) if named else project_root() / "data"
 
 
 def find_source() -> str:
@@ -143,27 +127,36 @@ def _like_mnist(image: np.ndarray) -> np.ndarray:
 
 
 def _network_answers() -> bool:
-    """Whether a mirror of MNIST can be reached; name look-ups can hang, so a thread asks."""
     from torchvision.datasets import MNIST
 
-    answers: list[bool] = []
-
-    def ask() -> None:
-        for mirror in MNIST.mirrors:
-            try:
-                request = Request(mirror + MNIST.resources[0][0], method="HEAD")
-                with urlopen(request, timeout=_NETWORK_PATIENCE_S / 2):
-                    answers.append(True)
-                    return
-            except (OSError, HTTPException):
-                continue
-
-    thread = Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(_NETWORK_PATIENCE_S)
-    return bool(answers)
+    return reachable(*(mirror + MNIST.resources[0][0] for mirror in MNIST.mirrors))
 
 
 def _first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     return f": {lines[0]}" if lines else ""
+
+
+@lru_cache
+def _overlaps(size: int, new_size: int) -> np.ndarray:
+    """Overlap of each new pixel with each old one, in units of 1 / new_size: (new_size, size)."""
+    new, old = np.arange(new_size)[:, None], np.arange(size)
+    stop = np.minimum((new + 1) * size, (old + 1) * new_size)
+    start = np.maximum(new * size, old * new_size)
+    return np.maximum(stop - start, 0)
+
+
+def resize_area(images: np.ndarray, new_size: int) -> np.ndarray:
+    """Resize square uint8 images (..., S, S) so that each new pixel is the mean of its area, in
+    whole numbers: the same bytes on every machine. An enlargement by a whole factor replicates
+    pixels.
+    """
+    size = images.shape[-1]
+    if new_size == size:
+        return images
+    if new_size % size == 0:
+        factor = new_size // size
+        return images.repeat(factor, axis=-2).repeat(factor, axis=-1)
+    weights = _overlaps(size, new_size)
+    total = weights @ images.astype(np.int64) @ weights.T
+    return ((total + size * size // 2) // (size * size)).astype(np.uint8)

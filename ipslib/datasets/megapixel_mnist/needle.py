@@ -14,9 +14,10 @@ from ipslib.datasets.megapixel_mnist.dataset import Scene
 from ipslib.datasets.megapixel_mnist.digits import SOURCES, DigitSet, load_digits
 from ipslib.datasets.megapixel_mnist.noise import BOX
 from ipslib.datasets.megapixel_mnist.placement import place_freely
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
+from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError
 from ipslib.fields import choice, integer, side_lengths
+from ipslib.patches import SPLITS
 
 NEEDLE_CLASS = 3
 _NEEDLE_KEY = 2  # Megapixel MNIST's streams have 0 and 1 here

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 from skimage.draw import polygon, polygon_perimeter
 
-from ipslib.datasets.images.folders import file_id, unreadable
+from ipslib.datasets.images.files import file_id, unreadable
 from ipslib.datasets.slides.tiles import covered
 from ipslib.errors import IpslibError, did_you_mean
 

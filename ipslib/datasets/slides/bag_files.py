@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from ipslib.datasets.images.folders import file_id, unreadable
+from ipslib.datasets.images.files import file_id, unreadable
 from ipslib.datasets.slides.slide import Slide
 from ipslib.datasets.slides.tiles import TileGrid
 from ipslib.errors import IpslibError

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ipslib.datasets.images.folders import file_id
+from ipslib.datasets.images.files import file_id
 from ipslib.datasets.slides.slide import SUFFIXES
 from ipslib.errors import IpslibError
 

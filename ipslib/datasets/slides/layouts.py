@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipslib.datasets.images.bag import FeatureBag
-from ipslib.datasets.images.folders import FileId, file_id, opened, unreadable
+from ipslib.datasets.images.files import FileId, file_id, opened, unreadable
 from ipslib.datasets.images.image import checked_indices
+from ipslib.datasets.images.sources import FeatureBag
 from ipslib.errors import IpslibError
 
 FEATURES = ("features", "feats", "feat", "img")

@@ -27,7 +27,7 @@ from ipslib.datasets.slides.tissue import MASK_MPP, tissue_mask
 from ipslib.datasets.synthetic import is_synthetic
 from ipslib.errors import IpslibError
 from ipslib.fields import integer, number
-from ipslib.runtime import prefetched
+from ipslib.runtime import chosen_device, prefetched
 
 
 @attrs.frozen(kw_only=True)
@@ -83,9 +83,10 @@ def prepare_slides(
         progress: whether to show bars.
 
     Raises:
-        IpslibError: when the folder holds bags of other settings, or the weights are missing.
+        IpslibError: when the folder holds bags of other settings, or the weights or the device are
+            missing.
     """
-    out, annotations = Path(out), dict(annotations or {})
+    out, annotations, device = Path(out), dict(annotations or {}), chosen_device(device)
     tiles, backbone = tiles or TileConfig(), backbone or BackboneConfig()
     made, reused, skipped = [], [], {}
     missing = {}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
-from ipslib.datasets.images.folders import FileId, file_id, load_package, opened, unreadable
-from ipslib.datasets.images.tiff import tiff_source
+from ipslib.datasets.images.decoded import tiff_source
+from ipslib.datasets.images.files import FileId, file_id, load_package, opened, unreadable
 from ipslib.errors import IpslibError, did_you_mean
 
 if TYPE_CHECKING:

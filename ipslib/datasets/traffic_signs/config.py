@@ -6,8 +6,11 @@ from ipslib.datasets.traffic_signs.annotations import CLASSES
 from ipslib.fields import check_fits, choice, flag, integer, number, side_lengths
 from ipslib.patches import Dataset, PatchGrid
 
+SET_OF = {"train": "Set1", "test": "Set2"}
+# Images of Set1 and Set2 after the published filter, by class.
+PUBLISHED_COUNTS = {"train": (486, 79, 123, 59), "test": (451, 86, 83, 64)}
 _PUBLISHED_WIDTH, _PUBLISHED_SHIFT = 1600, 100
-_PUBLISHED_TRAIN, _PUBLISHED_TEST = 747, 684
+_N_TRAIN, _N_TEST = (sum(counts) for counts in PUBLISHED_COUNTS.values())
 
 
 @attrs.frozen(kw_only=True)
@@ -27,12 +30,11 @@ class TrafficSignsConfig:
     translate: int = integer(
         lambda self: round(self.canvas[1] * _PUBLISHED_SHIFT / _PUBLISHED_WIDTH), at_least=0
     )
-    standin_train: int = integer(_PUBLISHED_TRAIN, at_least=len(CLASSES))  # as the real sets have
-    standin_test: int = integer(_PUBLISHED_TEST, at_least=len(CLASSES))
+    standin_train: int = integer(_N_TRAIN, at_least=len(CLASSES))  # as the real sets have
+    standin_test: int = integer(_N_TEST, at_least=len(CLASSES))
     standin_shares: str = choice("published", ("published", "equal"))  # of the classes
 
     kind = "traffic_signs"
-    tasks = ("sign",)
     in_channels = 3
 
     def __attrs_post_init__(self) -> None:
@@ -46,7 +48,7 @@ class TrafficSignsConfig:
     @property
     def n_classes(self) -> dict[str, int]:
         """Outputs by task."""
-        return dict.fromkeys(self.tasks, len(CLASSES))
+        return {"sign": len(CLASSES)}
 
     @property
     def is_synthetic(self) -> bool:
@@ -71,7 +73,7 @@ class TrafficSignsConfig:
     @property
     def n_train(self) -> int:
         """Images that train, as far as can be told before they are read."""
-        whole = _PUBLISHED_TRAIN if self.signs == "real" else self.standin_train
+        whole = _N_TRAIN if self.signs == "real" else self.standin_train
         return int(self.fraction * whole)
 
     @property

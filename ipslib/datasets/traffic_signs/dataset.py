@@ -4,11 +4,13 @@
     batch = signs.augmented(seed=0, epoch=1).batch([0, 1, 2])
 
 Katharopoulos and Fleuret, arXiv 1905.03711, made it of Larsson and Felsberg's data (SCIA 2011).
-The files lie in the folder `traffic_signs` of the data root; those that this project draws
-lie among its own (see `ipslib.datasets.synthetic`) and are marked, and the two never mix.
+Set1 trains and Set2 tests, always (as published, the parity of a seed decided).
 """
 
+import hashlib
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -17,37 +19,37 @@ import attrs
 import numpy as np
 import torch
 
-from ipslib.datasets.megapixel_mnist.digits import DATA_ROOT_VARIABLE, data_root
-from ipslib.datasets.megapixel_mnist.randomness import SPLITS, stream
-from ipslib.datasets.synthetic import is_synthetic, synthetic_folder
-from ipslib.datasets.traffic_signs.annotations import ANNOTATIONS
-from ipslib.datasets.traffic_signs.augment import Augmentation, draw_augmentation
-from ipslib.datasets.traffic_signs.batch import SignBatch, boxes_on_canvas
-from ipslib.datasets.traffic_signs.classes import (
-    SET_OF,
-    Example,
-    SignSet,
-    class_counts,
-    read_set,
-    thinned,
+from ipslib.datasets.synthetic import is_synthetic, stream, synthetic_folder
+from ipslib.datasets.traffic_signs.annotations import (
+    ANNOTATIONS,
+    CLASSES,
+    SKIPPED,
+    Problem,
+    ReadReport,
+    judge,
+    read_annotations,
 )
-from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
-from ipslib.datasets.traffic_signs.fetch import digest
-from ipslib.datasets.traffic_signs.image import SignImage
-from ipslib.datasets.traffic_signs.report import ReadReport
+from ipslib.datasets.traffic_signs.config import SET_OF, TrafficSignsConfig
+from ipslib.datasets.traffic_signs.photographs import (
+    Augmentation,
+    Example,
+    SignBatch,
+    boxes_on_canvas,
+    draw_augmentation,
+    image_size,
+    read_photograph,
+)
 from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.fields import choice
-from ipslib.patches import PatchGrid
+from ipslib.patches import SPLITS, PatchGrid
+from ipslib.paths import DATA_ROOT_VARIABLE, data_root
 
 _AUGMENT_KEY = 2
 
 
-class _Moment(NamedTuple):
-    """When an image is augmented: never the same in two epochs, always the same in one."""
-
-    seed: int
-    epoch: int
+class SignSet(NamedTuple):
+    examples: tuple[Example, ...]  # in the order of the annotations
+    report: ReadReport
 
 
 @attrs.frozen
@@ -58,17 +60,15 @@ class TrafficSigns:
         examples: the images in use, in the order of the annotations.
         report: what reading found, in the whole set.
         folder: that holds both sets.
-        threads: that decode the images of a batch.
     """
 
     uneven = True
     config: TrafficSignsConfig
-    split: str = choice("train", tuple(SPLITS))
-    examples: tuple[Example, ...] = attrs.field(kw_only=True, repr=False)
-    report: ReadReport = attrs.field(kw_only=True, repr=False)
-    folder: Path = attrs.field(kw_only=True, repr=False)
-    threads: int = attrs.field(factory=torch.get_num_threads, kw_only=True, eq=False)
-    _moment: _Moment | None = attrs.field(default=None, kw_only=True)
+    split: str
+    examples: tuple[Example, ...] = attrs.field(repr=False)
+    report: ReadReport = attrs.field(repr=False)
+    folder: Path = attrs.field(repr=False)
+    _moment: tuple[int, int] | None = attrs.field(default=None, kw_only=True)  # seed and epoch
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -84,54 +84,43 @@ class TrafficSigns:
 
     @property
     def chance(self) -> dict[str, float]:
-        """Share of the most frequent class, by task: the accuracy of naming it always."""
-        largest = max(self.class_counts.values())
-        return {task: largest / len(self) for task in self.config.tasks}
+        """Share of the most frequent class: the accuracy of naming it always."""
+        return {"sign": max(self.class_counts.values()) / len(self)}
 
     @property
     def provenance(self) -> dict[str, object]:
         """Where the photographs are from, and what was read of this split's set."""
-        sums = {
-            name: digest(self.folder / name / ANNOTATIONS, "sha256") for name in SET_OF.values()
-        }
+        files = {name: self.folder / name / ANNOTATIONS for name in SET_OF.values()}
         return {
             "sign_source": self.config.signs,
-            "annotations_sha256": sums,
+            "annotations_sha256": {
+                name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
+            },
             "n_repaired": len(self.report.repaired),
             "n_skipped": len(self.report.skipped),
         }
 
     def augmented(self, *, seed: int, epoch: int) -> "TrafficSigns":
-        """The training set as it looks in an epoch.
-
-        Raises:
-            IpslibError: for a test set, which is never augmented.
-        """
+        """The training set as it looks in an epoch; IpslibError for a test set, never augmented."""
         if self.split != "train":
             raise IpslibError(
                 f"split: wanted train, since no other is augmented, got {self.split}."
             )
-        return attrs.evolve(self, moment=_Moment(seed, epoch))
+        return attrs.evolve(self, moment=(seed, epoch))
 
     def augmentation(self, index: int) -> Augmentation | None:
         """Of image `index`: by seed, epoch and its line, so the same in every smaller set."""
         if self._moment is None:
             return None
-        key = (self._moment.seed, SPLITS[self.split], _AUGMENT_KEY, self._moment.epoch)
-        random = stream(*key, self.examples[index].line)
+        seed, epoch = self._moment
+        random = stream(seed, SPLITS[self.split], _AUGMENT_KEY, epoch, self.examples[index].line)
         config = self.config
         return draw_augmentation(random, jitter=config.jitter, translate=config.translate)
 
-    def source(self, index: int) -> SignImage:
-        """Image `index` as a source of patches, not yet normalised."""
-        config = self.config
-        return SignImage(
-            self.examples[index].path,
-            canvas=config.canvas,
-            patch_size=config.patch_size,
-            patch_stride=config.patch_stride,
-            augmentation=self.augmentation(index),
-        )
+    def canvas(self, index: int) -> np.ndarray:
+        """Image `index` whole, (H, W, 3) uint8."""
+        path, config = self.examples[index].path, self.config
+        return read_photograph(path, config.canvas, self.augmentation(index))
 
     def boxes(self, index: int) -> np.ndarray:
         """Signs of image `index` on the canvas, (n, 4) of top, left, height, width in pixels."""
@@ -140,34 +129,17 @@ class TrafficSigns:
         return boxes_on_canvas(self.examples[index], self.config.canvas, shift)
 
     def batch(self, indices: Sequence[int]) -> SignBatch:
-        """Several images as one PatchBatch with `labels`, `boxes` and `roi`, decoded; its patches
-        are normalised.
+        """Several images as one PatchBatch with `labels` and `boxes`, decoded here, so that a
+        batch can be made ahead.
 
         Raises:
             IpslibError: when an image is damaged.
         """
         indices = [int(index) for index in indices]
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            images = list(pool.map(self.canvas, indices))
         labels = torch.tensor([self.examples[index].label for index in indices])
-        return SignBatch(
-            [self.source(index) for index in indices],
-            [self.boxes(index) for index in indices],
-            labels,
-            threads=self.threads,
-        )
-
-    def canvas(self, index: int) -> np.ndarray:
-        """One whole image (H, W, 3) uint8, for figures."""
-        return self.source(index).pixels
-
-
-def signs_folder(config: TrafficSignsConfig) -> Path:
-    """Where the photographs of a configuration lie: the real ones in $IPSLIB_DATA or the project's
-    data, drawn ones in the project's alone."""
-    if config.signs == "real":
-        return data_root() / "traffic_signs"
-    height, width = config.standin_size
-    name = f"{config.standin_train}_{config.standin_test}_{height}_{width}_{config.standin_shares}"
-    return synthetic_folder(f"traffic_signs_{name}")
+        return SignBatch(images, [self.boxes(index) for index in indices], labels, grid=self.grid)
 
 
 def load_traffic_signs(
@@ -189,26 +161,25 @@ def load_traffic_signs(
     if folder is None:
         folder = signs_folder(config)
         if config.is_synthetic:
-            write_synthetic(
-                folder,
-                config.standin_train,
-                config.standin_test,
-                size=config.standin_size,
-                shares=(1, 1, 1, 1) if config.standin_shares == "equal" else None,
-            )
+            shares = (1, 1, 1, 1) if config.standin_shares == "equal" else None
+            n_train, n_test = config.standin_train, config.standin_test
+            write_synthetic(folder, n_train, n_test, size=config.standin_size, shares=shares)
     folder = Path(folder)
     _check_folder(folder, config)
-    whole = _read_set(folder / SET_OF[split], _stamp(folder / SET_OF[split]))
-    examples = whole.examples
-    if split == "train" or config.thin_test:
-        examples = thinned(examples, config.fraction)
-    return TrafficSigns(
-        config,
-        split,
-        examples=examples,
-        report=whole.report,
-        folder=folder,
-    )
+    whole = _read_set_once(folder / SET_OF[split], _stamp(folder / SET_OF[split]))
+    is_thinned = split == "train" or config.thin_test
+    examples = thinned(whole.examples, config.fraction) if is_thinned else whole.examples
+    return TrafficSigns(config, split, examples, whole.report, folder)
+
+
+def signs_folder(config: TrafficSignsConfig) -> Path:
+    """Where the photographs lie: the real ones in $IPSLIB_DATA or the project's
+    data, drawn ones in the project's alone."""
+    if not config.is_synthetic:
+        return data_root() / "traffic_signs"
+    height, width = config.standin_size
+    name = f"{config.standin_train}_{config.standin_test}_{height}_{width}_{config.standin_shares}"
+    return synthetic_folder(f"traffic_signs_{name}")
 
 
 def _check_folder(folder: Path, config: TrafficSignsConfig) -> None:
@@ -226,8 +197,50 @@ def _check_folder(folder: Path, config: TrafficSignsConfig) -> None:
         )
 
 
+def read_set(folder: str | Path) -> SignSet:
+    """Read a set's annotations, filter them, and see that its images are sound.
+
+    An image that is missing or damaged, or whose line is broken, is skipped and listed.
+
+    Args:
+        folder: `Set1` or `Set2`, with `annotations.txt` beside the JPEGs.
+
+    Raises:
+        IpslibError: when the annotations cannot be read, or no image of the task is there.
+    """
+    folder = Path(folder)
+    annotations = read_annotations(folder / ANNOTATIONS)
+    file = f"{folder.name}/{ANNOTATIONS}"
+    examples, problems, left_out = [], list(annotations.problems), Counter()
+    for name, line, signs in annotations.images:
+        verdict, path = judge(signs), folder / name
+        if verdict.left_out:
+            left_out[verdict.left_out] += 1
+            continue
+        try:
+            examples.append(Example(path, line, verdict.label, verdict.boxes, image_size(path)))
+        except IpslibError as error:
+            kind = "damaged image" if path.is_file() else "missing image"
+            sentence = f"{file} line {line}: {error}"
+            problems.append(Problem(SKIPPED, kind, file, line, name, sentence))
+    if not examples:
+        raise IpslibError(
+            f"{folder}: wanted the JPEGs that {ANNOTATIONS} names beside it, found no sound one of "
+            f"{annotations.n_lines}; unpack {folder.name}Part0.zip into that folder."
+        )
+    problems.sort(key=lambda problem: (problem.line is None, problem.line or 0))
+    known = {problem.image for problem in problems} | {each.image for each in annotations.images}
+    extra = sorted(path.name for path in folder.glob("*.jpg") if path.name not in known)
+    if extra:  # one entry for all of them: the full drives hold thousands
+        none = f"none for {len(extra)} ({extra[0]} is the first)"
+        sentence = f"{file}: wanted a line for every image, got {none}; add lines, or leave it."
+        problems.append(Problem(SKIPPED, "no annotation", folder.name, None, None, sentence))
+    counts = annotations.n_lines, annotations.n_misc, class_counts(examples), dict(left_out)
+    return SignSet(tuple(examples), ReadReport(folder.name, *counts, tuple(problems)))
+
+
 @lru_cache(maxsize=4)
-def _read_set(folder: Path, _stamp: tuple) -> SignSet:
+def _read_set_once(folder: Path, _stamp: tuple) -> SignSet:
     return read_set(folder)
 
 
@@ -235,3 +248,32 @@ def _stamp(folder: Path) -> tuple:
     """Changes when the annotations or the files of a folder do."""
     paths = [path for path in (folder, folder / ANNOTATIONS) if path.exists()]
     return tuple(path.stat().st_mtime_ns for path in paths)
+
+
+def class_counts(examples: Sequence[Example]) -> dict[str, int]:
+    """Images of each class, by name."""
+    counts = Counter(example.label for example in examples)
+    return {name: counts[label] for label, name in enumerate(CLASSES)}
+
+
+def thinned(examples: Sequence[Example], fraction: float) -> tuple[Example, ...]:
+    """The first images of each class, rounded down as published, in their order: a smaller
+    fraction is part of a larger one.
+
+    Raises:
+        IpslibError: where a class would be left without an image that it had.
+    """
+    had = class_counts(examples)
+    room = {label: int(fraction * had[name] + 1e-9) for label, name in enumerate(CLASSES)}
+    emptied = [name for label, name in enumerate(CLASSES) if had[name] and not room[label]]
+    if emptied:
+        raise IpslibError(
+            f"fraction: wanted at least one image of each class, got none of {emptied[0]}, which "
+            f"has {had[emptied[0]]}, at {fraction:g}; use a larger fraction."
+        )
+    kept = []
+    for example in examples:
+        if room[example.label]:
+            room[example.label] -= 1
+            kept.append(example)
+    return tuple(kept)

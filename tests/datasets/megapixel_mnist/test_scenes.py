@@ -4,8 +4,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipslib.datasets.megapixel_mnist.scenes import Layer, Scene, SceneBatch, Sheet
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.megapixel_mnist.scenes import DrawnScenes, Layer, Scene, SceneBatch, Sheet
 from ipslib.patches import PatchGrid, cut_image
+from tests.datasets.megapixel_mnist.test_dataset import VARIANTS
+from tests.waits import Waits
+
+CPU = torch.device("cpu")
 
 
 @pytest.mark.parametrize(("size", "patch_size"), [(3, 5), (5, 3), (4, 4), (1, 2)])
@@ -23,23 +28,14 @@ def test_every_window_is_the_patch_that_one_object_leaves(size, patch_size):
     assert not sheet.windows[sheet.blank].any()
 
 
-def test_a_sheet_of_no_objects_has_its_blank_window():
-    sheet = Sheet(np.zeros((0, 4, 4), np.uint8), 3)
-    assert sheet.windows[sheet.blank].tolist() == [[0, 0, 0]] * 3
-
-
-def test_nothing_is_written_to_a_sheet():
-    sheet = Sheet(np.zeros((2, 4, 4), np.uint8), 3)
-    with pytest.raises(ValueError, match="read-only"):
-        sheet.windows[0, 0, 0] = 1
-
-
 @pytest.mark.parametrize(("limit", "n_kinds"), [(0, 0), (48, 0), (49, 1), (10**6, 5)])
 def test_a_sheet_holds_what_its_limit_allows(limit, n_kinds):
     sheet = Sheet(np.full((5, 4, 4), 9, np.uint8), 3, limit=limit)
     assert sheet.n_kinds == n_kinds
     assert all(sheet.windows[sheet.window(k, 0, 0)].all() for k in range(n_kinds))
     assert not sheet.windows[sheet.blank].any()
+    with pytest.raises(ValueError, match="read-only"):
+        sheet.windows[0, 0, 0] = 1
 
 
 @st.composite
@@ -85,3 +81,72 @@ def test_blank_are_the_patches_that_no_box_meets():
     layer = Layer(kinds, np.zeros((2, 2), np.int64), corners)
     batch = SceneBatch(PatchGrid((12, 10), 5, 5), [layer], sheet=Sheet(kinds, 5), labels={})
     assert (~batch.blank).nonzero().tolist() == [[0, 0], [0, 1], [0, 3], [1, 2], [1, 4]]
+
+
+def every_patch(batch) -> tuple[torch.Tensor, torch.Tensor]:
+    number = torch.randperm(batch.batch_size * batch.n_patches)
+    return number // batch.n_patches, number % batch.n_patches
+
+
+def assert_the_same_bytes(batch, drawn: DrawnScenes) -> None:
+    image, patch = every_patch(batch)
+    expected = batch.read(image, patch)
+    assert torch.equal(drawn.read(image, patch).cpu(), expected)
+    assert batch.on("cpu") is batch
+    known = drawn.blank[image, patch]
+    assert not expected[known].any()
+    assert (drawn.blank | ~batch.blank).all()  # whatever boxes tell, ink tells too
+
+
+@settings(max_examples=150, deadline=None)
+@given(crowded())
+def test_patches_are_drawn_as_on_the_host(case):
+    batch, _, _ = case
+    assert_the_same_bytes(batch, batch.drawn_on(CPU))
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_megapixel_mnist_is_drawn_as_on_the_host(small_data, variant):
+    batch = MegapixelMNIST(small_data(**variant), "train").batch([4, 1, 4])
+    drawn = batch.drawn_on(CPU)
+    assert_the_same_bytes(batch, drawn)
+    assert drawn.labels is batch.labels and drawn.boxes is batch.boxes
+
+
+def test_pasting_in_small_parts_draws_the_same(small_data, monkeypatch):
+    batch = MegapixelMNIST(small_data(n_noise=60), "train").batch([0, 1])
+    monkeypatch.setattr("ipslib.datasets.megapixel_mnist.scenes._PASTED_VALUES", 2 * 28 * 28)
+    assert_the_same_bytes(batch, batch.drawn_on(CPU))
+
+
+def test_patches_that_only_meet_the_margin_of_a_box_are_known_to_be_blank(small_data):
+    batch = MegapixelMNIST(small_data(), "train").batch(range(8))
+    assert batch.drawn_on(CPU).blank.sum() > batch.blank.sum()
+
+
+def test_patterns_go_to_a_device_once(small_data):
+    data = MegapixelMNIST(small_data(), "train")
+    sheet = data._noise_sheet
+    data.batch([0]).drawn_on(CPU)
+    first = sheet.on(CPU)
+    data.batch([1]).drawn_on(CPU)
+    assert all(one is other for one, other in zip(first, sheet.on(CPU), strict=True))
+
+
+def test_reading_asks_the_device_nothing(small_data):
+    drawn = MegapixelMNIST(small_data(n_noise=60), "train").batch([0, 1]).drawn_on(CPU)
+    image, patch = every_patch(drawn)
+    with Waits() as waits:
+        drawn.read(image, patch)
+        assert waits.seen == []
+        drawn.read(image, patch).any().item()  # and the watch sees what it is there for
+    assert waits.seen == ["_local_scalar_dense"]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("variant", VARIANTS, ids=str)
+def test_a_cuda_device_draws_the_same_bytes(small_data, variant):
+    batch = MegapixelMNIST(small_data(**variant), "train").batch([4, 1, 4])
+    drawn = batch.on("cuda")
+    assert isinstance(drawn, DrawnScenes) and drawn.device.type == "cuda"
+    assert_the_same_bytes(batch, drawn)

@@ -1,8 +1,7 @@
 import attrs
 import pytest
 
-from ipslib.datasets.traffic_signs.classes import PUBLISHED_COUNTS
-from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
+from ipslib.datasets.traffic_signs.config import PUBLISHED_COUNTS, TrafficSignsConfig
 from ipslib.errors import IpslibError
 
 CONFIG = TrafficSignsConfig(signs="standin", canvas=(90, 120), patch_size=15)
@@ -40,15 +39,17 @@ def test_the_name_tells_what_differs_and_what_was_drawn(changes, name):
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    "changes",
     [
-        ({"patch_size": 91}, "does not fit the canvas of 90 x 120 px"),
-        ({"patch_stride": 16}, "leaves gaps"),
-        ({"fraction": 1.5}, "fraction: wanted a number from 0.001 to 1"),
-        ({"signs": "standing"}, "did you mean 'standin'"),
-        ({"standin_train": 3}, "standin_train: wanted a whole number from 4"),
+        {"patch_size": 91},
+        {"patch_stride": 16},
+        {"fraction": 1.5},
+        {"signs": "standing"},
+        {"standin_train": 3},
     ],
+    ids=str,
 )
-def test_what_cannot_be_is_refused(changes, says):
-    with pytest.raises(IpslibError, match=says):
+def test_what_cannot_be_is_refused(changes):
+    [name] = changes
+    with pytest.raises(IpslibError, match=name):
         attrs.evolve(CONFIG, **changes)

@@ -1,5 +1,4 @@
 import hashlib
-import json
 import shutil
 import zipfile
 from functools import partial
@@ -10,10 +9,9 @@ import pytest
 
 from ipslib.datasets.synthetic import MARKER
 from ipslib.datasets.traffic_signs import download
-from ipslib.datasets.traffic_signs.classes import read_set
 from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
 from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
-from ipslib.datasets.traffic_signs.download import BASE_URL, MD5, RECORD, download_traffic_signs
+from ipslib.datasets.traffic_signs.download import MD5, download_traffic_signs
 from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError
 
@@ -62,84 +60,50 @@ def served(site, monkeypatch):
         server.shutdown()
 
 
-def lose_an_image(folder) -> None:
-    """One that the annotations name."""
-    read_set(folder).examples[0].path.unlink()
-
-
-def test_the_known_hashes_and_addresses():
-    assert MD5["Set1"] == "9106a905a86209c95dc9b51d12f520d6"
-    assert MD5["Set2"] == "09debbc67f6cd89c1e2a2688ad1d03ca"
-    assert BASE_URL.endswith("/swedishSignsSummer")
-
-
-def test_what_was_fetched_can_be_loaded(served, drawn, tmp_path, capsys):
+def test_what_was_fetched_can_be_loaded(served, drawn, tmp_path):
     folder = download_traffic_signs(tmp_path / "real", base_url=served.url)
     for name in MD5:
         fetched = {path.name: path.read_bytes() for path in (folder / name).iterdir()}
         assert fetched == {path.name: path.read_bytes() for path in (drawn / name).iterdir()}
     config = TrafficSignsConfig(canvas=(64, 80), patch_size=16)
-    train = load_traffic_signs(config, "train", folder=folder)
-    assert len(train) == 8
-    assert not list(folder.glob("*.zip")) and not list(tmp_path.rglob("readme.txt"))
-    printed = capsys.readouterr().out
-    assert "no hash of it was ever published" in printed and "Set1Part0.zip" in printed
-    assert "got none of" in printed  # the stand-in names one image that is not there
-
-
-def test_size_and_hash_of_the_first_download_are_written_down(served, site, tmp_path):
-    folder = download_traffic_signs(tmp_path / "real", base_url=served.url)
-    record = json.loads((folder / RECORD).read_text())
-    for name in MD5:
-        content = (site / name / f"{name}Part0.zip").read_bytes()
-        entry = record[f"{name}Part0.zip"]
-        assert entry["size"] == len(content)
-        assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    assert len(load_traffic_signs(config, "train", folder=folder)) == 8
+    assert not list(folder.rglob("*.zip")) and not list(folder.rglob("readme.txt"))
 
 
 def test_what_is_there_is_not_fetched_again(served, tmp_path):
     folder = download_traffic_signs(tmp_path / "real", base_url=served.url)
-    assert len(served.asked) == 4
+    next((folder / "Set2").glob("*.jpg")).unlink()  # reading the set will list it as missing
+    served.asked.clear()
     download_traffic_signs(folder, base_url=served.url)
-    assert len(served.asked) == 4
-    lose_an_image(folder / "Set2")
-    download_traffic_signs(folder, base_url=served.url)
-    assert served.asked[4:] == ["/Set2/Set2Part0.zip"]
-
-
-def test_another_archive_than_the_first_is_refused(served, site, tmp_path):
-    folder = download_traffic_signs(tmp_path / "real", base_url=served.url)
-    with zipfile.ZipFile(site / "Set1" / "Set1Part0.zip", "a") as archive:
-        archive.writestr("more.jpg", b"more")
-    lose_an_image(folder / "Set1")
-    with pytest.raises(IpslibError, match=r"Set1Part0\.zip: wanted \d+ bytes of SHA-256 .* got"):
-        download_traffic_signs(folder, base_url=served.url)
-    assert not (folder / "Set1" / "more.jpg").exists() and not list(folder.glob("*.zip"))
+    assert not served.asked
 
 
 def test_annotations_of_another_hash_are_refused(served, site, tmp_path):
     with (site / "Set2" / "annotations.txt").open("a") as file:
         file.write("more.jpg:\n")
-    with pytest.raises(IpslibError, match=r"Set2/annotations\.txt: wanted a file of MD5 \w+, got"):
+    with pytest.raises(IpslibError, match="Set2"):
         download_traffic_signs(tmp_path / "real", base_url=served.url)
-    assert not (tmp_path / "real" / "Set2" / "annotations.txt").exists()
-    (tmp_path / "other" / "Set1").mkdir(parents=True)
-    (tmp_path / "other" / "Set1" / "annotations.txt").write_text("own.jpg:\n")
-    with pytest.raises(IpslibError, match=r"wanted the published file of MD5 .*move it away"):
+    assert not (tmp_path / "real" / "Set2").exists()
+    own = tmp_path / "other" / "Set1" / "annotations.txt"
+    own.parent.mkdir(parents=True)
+    own.write_text("own.jpg:\n")
+    with pytest.raises(IpslibError, match=r"Set1/annotations\.txt.*MD5"):
         download_traffic_signs(tmp_path / "other", base_url=served.url)
-    assert (tmp_path / "other" / "Set1" / "annotations.txt").read_text() == "own.jpg:\n"
+    assert own.read_text() == "own.jpg:\n"
 
 
-def test_a_damaged_archive_is_refused(served, site, tmp_path):
+@pytest.mark.parametrize("damage", ["entry", "no archive", "cut short", "not there"])
+def test_an_archive_that_is_not_sound_leaves_nothing_behind(served, site, tmp_path, damage):
     path = site / "Set1" / "Set1Part0.zip"
     content = bytearray(path.read_bytes())
-    content[200:260] = bytes(60)
-    path.write_bytes(bytes(content))
-    with pytest.raises(IpslibError, match=r"wanted a sound archive, got a damaged part/.*\.jpg"):
+    if damage == "entry":
+        content[200:260] = bytes(60)
+    path.write_bytes({"no archive": b"<html>", "cut short": content[:-99]}.get(damage, content))
+    if damage == "not there":
+        path.unlink()
+    with pytest.raises(IpslibError, match=r"Set1: .*annotations\.txt"):
         download_traffic_signs(tmp_path / "real", base_url=served.url)
-    path.write_bytes(b"<html>moved</html>")
-    with pytest.raises(IpslibError, match=r"wanted a zip archive, got none"):
-        download_traffic_signs(tmp_path / "real", base_url=served.url)
+    assert not (tmp_path / "real" / "Set1").exists()
 
 
 def test_without_a_network_one_sentence_says_what_to_put_where(tmp_path):
@@ -147,19 +111,12 @@ def test_without_a_network_one_sentence_says_what_to_put_where(tmp_path):
         url = f"http://127.0.0.1:{closed.server_port}"
     with pytest.raises(IpslibError) as refusal:
         download_traffic_signs(tmp_path / "real", base_url=url)
-    message = str(refusal.value)
-    assert url in message and "signs: standin" in message and "\n" not in message
-    assert f"put annotations.txt and the JPEGs of Set1Part0.zip into {tmp_path / 'real'}" in message
+    assert url in str(refusal.value) and str(tmp_path / "real") in str(refusal.value)
+    assert "\n" not in str(refusal.value)
 
 
-def test_a_site_without_the_file_says_so(served, site, tmp_path):
-    (site / "Set1" / "Set1Part0.zip").unlink()
-    with pytest.raises(IpslibError, match=r"could not be fetched from .*404.*Set1Part0\.zip"):
-        download_traffic_signs(tmp_path / "real", base_url=served.url)
-
-
-def test_a_standins_folder_stays_one(served, drawn):
+def test_drawn_photographs_stay_apart(served, drawn):
     before = (drawn / MARKER).read_bytes()
-    with pytest.raises(IpslibError, match=r"wanted a folder for the real photographs"):
+    with pytest.raises(IpslibError, match=str(drawn)):
         download_traffic_signs(drawn, base_url=served.url)
     assert (drawn / MARKER).read_bytes() == before and not served.asked

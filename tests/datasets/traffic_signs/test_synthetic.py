@@ -2,12 +2,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ipslib.datasets.synthetic import is_synthetic
-from ipslib.datasets.traffic_signs.classes import PUBLISHED_COUNTS, read_set
-from ipslib.datasets.traffic_signs.synthetic import write_synthetic
+from ipslib.datasets.synthetic import is_synthetic, stream
+from ipslib.datasets.traffic_signs.config import PUBLISHED_COUNTS
+from ipslib.datasets.traffic_signs.dataset import read_set
+from ipslib.datasets.traffic_signs.synthetic import draw_scene, sign_tile, write_synthetic
 from ipslib.errors import IpslibError
 
 SIZE = (120, 160)
+LIMITS = ("50_SIGN", "70_SIGN", "80_SIGN")
 
 
 @pytest.fixture(scope="module")
@@ -55,15 +57,9 @@ def test_the_boxes_lie_on_the_signs(folder):
             assert red[y_min:y_max, x_min:x_max].mean() > 0.1
 
 
-def test_the_same_again_whatever_else_is_drawn(folder, tmp_path):
+def test_the_same_again_byte_for_byte(folder, tmp_path):
     again = write_synthetic(tmp_path / "again", 24, 12, size=SIZE)
     assert contents(again) == contents(folder)
-    other = write_synthetic(tmp_path / "other", 24, 12, size=SIZE, seed=1)
-    images = [
-        {data for name, data in contents(each).items() if name.endswith("jpg")}
-        for each in (folder, other)
-    ]
-    assert len(images[0]) == len(images[1]) and not images[0] & images[1]
 
 
 def test_train_and_test_show_different_scenes(folder):
@@ -73,42 +69,90 @@ def test_train_and_test_show_different_scenes(folder):
     assert not images[0] & images[1]
 
 
-def test_one_that_was_drawn_before_is_found_and_not_drawn_again(folder):
+def test_what_was_drawn_before_is_found_and_nothing_is_drawn_over_it(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert write_synthetic(folder, 24, 12, size=SIZE) == folder
+    with pytest.raises(IpslibError, match=str(folder)):
+        write_synthetic(folder, 25, 12, size=SIZE)
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    assert is_synthetic(folder / "Set1")
 
 
-def test_nothing_is_drawn_over_what_is_there(folder, tmp_path):
-    (tmp_path / "Set1").mkdir()
-    for place, n_train in [(tmp_path, 24), (folder, 25)]:
-        with pytest.raises(IpslibError, match="something else"):
-            write_synthetic(place, n_train, 12, size=SIZE)
-    assert not is_synthetic(tmp_path)
-
-
-def test_a_plain_set_has_no_problems(tmp_path):
-    folder = write_synthetic(
-        tmp_path / "plain", 8, 4, size=SIZE, shares=(1, 1, 1, 1), awkward=False
-    )
-    assert is_synthetic(folder)
+def test_classes_can_be_equally_frequent(tmp_path):
+    folder = write_synthetic(tmp_path / "equal", 8, 4, size=SIZE, shares=(1, 1, 1, 1))
     for name, n in [("Set1", 2), ("Set2", 1)]:
-        report = read_set(folder / name).report
-        assert list(report.kept.values()) == [n] * 4
-        assert not report.problems and not report.left_out
+        assert list(read_set(folder / name).report.kept.values()) == [n] * 4
 
 
 @pytest.mark.parametrize(
     ("n_train", "n_test", "options", "says"),
     [
-        (3, 12, {}, "at least 4 images a set"),
-        (12, 3, {}, "at least 4 images a set"),
-        (12, 12, {"size": (40, 96)}, "sides of at least 64 px"),
-        (12, 12, {"shares": (1, 1, 1)}, "wanted 4 shares, of EMPTY, 50_SIGN, 70_SIGN, 80_SIGN"),
-        (12, 12, {"shares": (1, 1, 1, -1)}, "wanted 4 shares"),
+        (3, 12, {}, "at least 4"),
+        (12, 3, {}, "at least 4"),
+        (12, 12, {"size": (40, 96)}, "at least 64 px"),
+        (12, 12, {"shares": (1, 1, 1)}, "shares"),
+        (12, 12, {"shares": (1, 1, 1, -1)}, "shares"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(tmp_path, n_train, n_test, options, says):
     with pytest.raises(IpslibError, match=says):
         write_synthetic(tmp_path / "new", n_train, n_test, **options)
     assert not (tmp_path / "new").exists()
+
+
+def pixels(scene) -> np.ndarray:
+    return np.asarray(scene.image).astype(int)
+
+
+def test_a_stream_draws_the_same_scene_again_and_another_one_another():
+    first, again, other = (draw_scene(stream(key, 1), SIZE, ("70_SIGN",)) for key in (1, 1, 2))
+    assert np.array_equal(pixels(first), pixels(again)) and first.signs == again.signs
+    assert not np.array_equal(pixels(first), pixels(other))
+    assert pixels(first).shape == (*SIZE, 3)
+
+
+@pytest.mark.parametrize("name", LIMITS)
+def test_a_limit_sign_is_where_its_box_says(name):
+    """Of the red ring's pixels, most lie in the box's corners' reach and touch all four sides."""
+    for key in range(8):
+        scene = draw_scene(stream(key, 2), (240, 320), (name,))
+        ((drawn, box),) = scene.signs
+        assert drawn == name
+        x_min, y_min, x_max, y_max = (round(value) for value in box)
+        assert 0 <= x_min < x_max <= 320 and 0 <= y_min < y_max <= 240
+        inside = pixels(scene)[y_min:y_max, x_min:x_max]
+        red = (inside[..., 0] > 120) & (inside[..., 1] < 80) & (inside[..., 2] < 80)
+        rows, cols = np.nonzero(red)
+        assert np.ptp(rows) >= 0.8 * (y_max - y_min) and np.ptp(cols) >= 0.8 * (x_max - x_min)
+        assert 0.2 < red.mean() < 0.7
+
+
+def test_two_signs_stand_on_either_side():
+    for key in range(8):
+        left, right = sorted(
+            box[0]
+            for _, box in draw_scene(stream(key, 4), SIZE, ("50_SIGN", "PRIORITY_ROAD")).signs
+        )
+        assert left < SIZE[1] / 2 < right
+
+
+def test_the_limits_differ_in_their_ground_and_in_their_numerals():
+    tiles = {name: np.asarray(sign_tile(name)).astype(int) for name in LIMITS}
+    grounds = {name: tile[30, 64] for name, tile in tiles.items()}
+    inks = {name: tile[..., :3].max(axis=-1) < 40 for name, tile in tiles.items()}
+    for a, b in [(0, 1), (0, 2), (1, 2)]:
+        assert np.abs(grounds[LIMITS[a]] - grounds[LIMITS[b]]).max() > 60
+        first, second = (inks[LIMITS[i]][:, 30:64] for i in (a, b))
+        opaque = [tiles[LIMITS[i]][:, 30:64, 3] == 255 for i in (a, b)]
+        first, second = first & opaque[0], second & opaque[1]
+        assert (first ^ second).sum() > 0.2 * min(first.sum(), second.sum())
+
+
+def test_a_blurred_sign_has_lost_its_numerals():
+    def contrast(blurred: bool) -> float:
+        scene = draw_scene(stream(5, 5), (240, 320), ("70_SIGN",), blurred=blurred)
+        ((_, box),) = scene.signs
+        x_min, y_min, x_max, y_max = (round(value) for value in box)
+        return np.ptp(pixels(scene)[y_min + 5 : y_max - 5, x_min + 5 : x_max - 5, 1])
+
+    assert contrast(True) < 0.6 * contrast(False)

@@ -1,0 +1,372 @@
+"""Work in processes and on a real Dask cluster: what one of them suffers, and that none is left."""
+
+import json
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+import time
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from filelock import FileLock, Timeout
+
+from ipslib import runs
+from ipslib.__main__ import main
+from ipslib.commands import sweep
+from ipslib.commands.sweep import SweepResult, read_sweep
+from ipslib.errors import IpslibError
+from ipslib.runs import executors
+from ipslib.runs.executors import WorkerDied, dask_cluster, do_alone, here, processes
+from ipslib.runs.one_run import threads_of, train_and_record
+from ipslib.runs.records import RecordStore
+from ipslib.runs.schedule import run_outcomes
+from tests.tiny import TINY
+
+ROOT = Path(__file__).resolve().parents[2]
+ENDLESS = TINY.replace(epochs=5000, eval_every=5000)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return RecordStore(tmp_path / "records")
+
+
+@pytest.fixture(autouse=True)
+def events(tmp_path, monkeypatch):
+    path = tmp_path / "events"
+    monkeypatch.setattr(runs, "KERNEL", runs.Kernel(events=str(path)))
+    return lambda: [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def give(*tasks):
+    return partial(next, iter(tasks), None)
+
+
+def what_came_out(store, config) -> tuple[str, dict]:
+    """What must be the same bit for bit."""
+    record = store.find(config)
+    lasting = {key: record[key] for key in record if key not in ("provenance", "timing")}
+    weights = torch.load(store.weights_path(record), weights_only=True)
+    return json.dumps(lasting), {name: value.tolist() for name, value in weights.items()}
+
+
+# --- any work ---------------------------------------------------------------------------------
+
+
+def echo(task, report):
+    report(f"begun {task}")
+    return os.environ["ECHO"], 2 * task
+
+
+def die(signal_number, report):
+    os.kill(os.getpid(), signal_number)
+
+
+def leave(status, report):
+    os._exit(status)
+
+
+def note_an_interruption(folder, report):
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:  # from before the word: the interrupt may come while it is being sent
+        report("begun")
+        time.sleep(60)
+    except KeyboardInterrupt:
+        (folder / "interrupted").touch()
+
+
+@pytest.mark.parametrize("executor", [here, processes(1), processes(2)])
+def test_every_task_ends_with_its_result_and_its_events_are_heard(executor, monkeypatch):
+    monkeypatch.setenv("ECHO", "said")  # a process has the environment of when it is begun
+    heard = []
+    done = dict(executor(echo, give(1, 2, 3), heard.append))
+    assert done == {task: ("said", 2 * task) for task in (1, 2, 3)}
+    assert sorted(heard) == ["begun 1", "begun 2", "begun 3"]
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.parametrize(
+    ("work", "task", "exitcode"),
+    [(die, signal.SIGKILL, -9), (die, signal.SIGTERM, -15), (leave, 3, 3)],
+)
+def test_how_a_process_died_is_told_and_the_next_task_has_another(work, task, exitcode):
+    death = do_alone(work, task)
+    assert isinstance(death, WorkerDied) and death.exitcode == exitcode
+    assert str(abs(exitcode)) in str(death)
+    assert ("memory" in str(death)) == (task == signal.SIGKILL)
+
+
+def test_a_task_can_end_by_itself_when_its_process_is_asked_to(tmp_path):
+    def interrupt(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(processes(1)(note_an_interruption, give(tmp_path), interrupt))
+    assert (tmp_path / "interrupted").exists()
+    assert multiprocessing.active_children() == []
+
+
+# --- runs in processes ------------------------------------------------------------------------
+
+
+def truncated_mnist(root):
+    raw = root / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for split in ("train", "t10k"):
+        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
+            (raw / f"{split}-{kind}").write_bytes(b"\x00\x00\x08\x03\x00\x00\xea\x60")
+    return root
+
+
+def test_a_killed_process_and_a_failing_run_cost_the_others_nothing(
+    store, tmp_path, monkeypatch, capfd
+):
+    """Two runs of which one loses its process after its first epoch, and one on torn digits."""
+    monkeypatch.setenv("IPSLIB_DATA", str(truncated_mnist(tmp_path / "data")))
+    long = TINY.replace(epochs=60, eval_every=60)
+    short = TINY.replace(seed=1)
+    torn = TINY.replace(digits="mnist", n_train=4)
+    tried, epochs, pids, submit = [], [], {}, executors._Worker.submit
+
+    def note(worker, run):
+        pids[run.id] = worker.process.pid
+        tried[-1].append(run.id)
+        submit(worker, run)
+
+    def executor(work, next_task, report):
+        tried.append([])
+
+        def hear(event):
+            epochs.append((event["id"], event["epoch"], event["resumed_at"]))
+            if epochs[-1] == (long.id, 2, 0):
+                os.kill(pids[long.id], signal.SIGKILL)
+            report(event)
+
+        return processes(2 if len(tried) == 1 else 1)(work, next_task, hear)
+
+    monkeypatch.setattr(executors._Worker, "submit", note)
+    outcomes = run_outcomes([torn, long, short], store, executor=executor)
+    outcomes = {each.config.id: each for each in outcomes}
+    assert "Traceback" not in capfd.readouterr().err
+    assert tried[0] == [long.id, short.id, torn.id]
+    assert len(tried) == 2 and set(tried[1]) == {long.id, torn.id}
+    assert outcomes[torn.id].status == "failed"
+    assert outcomes[torn.id].failure.reason == "error"
+    assert "MNIST could not be read" in str(outcomes[torn.id].failure)
+    assert isinstance(outcomes[torn.id].failure, IpslibError)
+    assert [failure["id"] for failure in store.failures()] == [torn.id]
+    resumed = [(epoch, at) for run, epoch, at in epochs if run == long.id and at]
+    assert resumed[0] == (2, 1)  # from the checkpoint after the first epoch
+    assert multiprocessing.active_children() == []
+
+    serial = RecordStore(tmp_path / "serial")
+    with threads_of(long, "cpu"):
+        for config in (long, short):
+            assert outcomes[config.id].status == "made"
+            ours, theirs = train_and_record(config, serial), store.find(config)
+            assert theirs["provenance"]["threads"] == ours["provenance"]["threads"] == 1
+            assert what_came_out(store, config) == what_came_out(serial, config)
+
+
+PARENT = """
+import multiprocessing, sys
+from pathlib import Path
+from ipslib.runs.executors import processes
+from ipslib.runs.records import RecordStore
+from ipslib.runs.schedule import run_outcomes
+from tests.runs.test_executors import ENDLESS
+
+def executor(work, next_task, report):
+    def tell(event):
+        print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+    return processes(2)(work, next_task, tell)
+
+if __name__ == "__main__":
+    list(run_outcomes([ENDLESS], RecordStore(Path(sys.argv[1])), executor=executor))
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks processes up in /proc")
+def test_processes_end_when_their_parent_is_killed(store, tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    parent = subprocess.Popen(
+        [sys.executable, script, store.folder], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    children = [int(pid) for pid in parent.stdout.readline().split()]
+    assert len(children) == 1 and alive(children[0])
+    parent.kill()
+    parent.communicate()
+    patience = time.monotonic() + 10
+    while alive(children[0]) and time.monotonic() < patience:
+        time.sleep(0.05)
+    assert not alive(children[0])
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# --- on a cluster -----------------------------------------------------------------------------
+
+distributed = pytest.importorskip("distributed")
+CONFIGS = [TINY.replace(seed=seed, epochs=25, eval_every=25) for seed in range(4)]
+SHORT = [config.replace(epochs=1, warmup_epochs=0) for config in CONFIGS]
+
+
+@pytest.fixture(scope="module")
+def two_workers():
+    """Two workers of one GPU slot and two threads each, started anew when they die."""
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=2, processes=True, host="127.0.0.1",
+        dashboard_address=":0", resources={"GPU": 1}, silence_logs=60,
+    ) as local:  # fmt: skip
+        local.wait_for_workers(2)
+        yield local
+
+
+def on_cluster(configs, store, cluster) -> list:
+    executor = dask_cluster(cluster.scheduler_address)
+    return list(run_outcomes(configs, store, executor=executor))
+
+
+def statuses(outcomes) -> list[str]:
+    return sorted(f"{each.status} {each.failure or ''}".strip() for each in outcomes)
+
+
+def kill_a_worker_at_a_run(client, store, killed: list[int]) -> None:
+    """Kill the first worker that has checkpointed a run and is still at it."""
+    pids = client.run(os.getpid)
+    while not killed:
+        time.sleep(0.02)
+        if any(store.folder.glob("*.checkpoint.pt")):
+            for address in client.call_stack():  # workers that are at something
+                killed.append(pids[address])
+                os.kill(pids[address], signal.SIGKILL)
+                return
+
+
+def test_a_sweep_survives_a_killed_worker_bit_for_bit(two_workers, store, tmp_path):
+    killed = []
+    with distributed.Client(two_workers.scheduler_address) as client:
+        killer = threading.Thread(target=kill_a_worker_at_a_run, args=(client, store, killed))
+        killer.start()
+        outcomes = on_cluster(CONFIGS, store, two_workers)
+        killer.join(10)
+        assert len(killed) == 1
+        assert killed[0] not in client.run(os.getpid).values()
+    assert statuses(outcomes) == ["made"] * 4
+
+    serial = RecordStore(tmp_path / "serial")
+    assert statuses(run_outcomes(CONFIGS, serial, jobs=1)) == ["made"] * 4
+    for config in CONFIGS:
+        assert what_came_out(store, config) == what_came_out(serial, config)
+    names = {path.name for path in store.folder.iterdir()} - {".locks"}
+    assert names == {f"{config.id}.{kind}" for config in CONFIGS for kind in ("json", "pt")}
+
+
+def test_epochs_are_reported_as_they_pass(two_workers, store, events):
+    on_cluster(CONFIGS[:1], store, two_workers)
+    reported = [event["epoch"] for event in events() if event["event"] == "epoch"]
+    assert reported[:20] == list(range(1, 21))
+
+
+def test_a_worker_with_a_gpu_slot_never_holds_two_tasks(two_workers, tmp_path, monkeypatch):
+    """Workers have two threads here, so that only the slot keeps a second one away."""
+    monkeypatch.setattr(executors, "_on_worker", _note_who_is_here)
+    executor = dask_cluster(two_workers.scheduler_address)
+    seen = dict(executor(None, give(*[tmp_path / name for name in "abcd"]), print)).values()
+    assert len(seen) == 4
+    assert {alone for alone, _ in seen} == {True}
+    assert len({worker for _, worker in seen}) == 2
+
+
+def _note_who_is_here(work, task: Path, topic: str) -> tuple[bool, int]:
+    """In place of any work: whether a second task came to this worker meanwhile."""
+    try:
+        with FileLock(task.parent / f"{os.getpid()}.lock").acquire(timeout=0):
+            time.sleep(0.3)
+            return True, os.getpid()
+    except Timeout:
+        return False, os.getpid()
+
+
+def test_threads_of_a_worker_without_slots_train_one_run_at_a_time(store, tmp_path):
+    """They share torch's random state: side by side, the runs would differ from serial ones."""
+    serial = RecordStore(tmp_path / "serial")
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0",
+    ) as local:  # fmt: skip
+        on_cluster(SHORT, store, local)
+    list(run_outcomes(SHORT, serial, jobs=1))
+    for config in SHORT:
+        assert what_came_out(store, config) == what_came_out(serial, config)
+
+
+def test_a_run_that_fails_on_a_worker_says_why(two_workers, store):
+    wild = {"lr": 10.0, "semantic_weight": 1e6, "diversity_weight": 1e6, "weight_decay": 10.0}
+    config = CONFIGS[0].replace(warmup_epochs=0, **wild)
+    [outcome] = on_cluster([config], store, two_workers)
+    assert (outcome.status, outcome.failure.reason) == ("failed", "diverged")
+    assert store.failures()[0]["id"] == config.id
+
+
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:9", "nonsense"])
+def test_no_scheduler_is_one_sentence(address, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(executors, "_PATIENCE_S", 1)
+    monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path))
+    (tmp_path / "sweep.yaml").write_text("profile: smoke\nruns: [{digits: embedded}]\n")
+    assert main(["sweep", str(tmp_path / "sweep.yaml"), "--scheduler", address]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("ipslib: ") and address in err and err.count("\n") == 1
+
+
+class SlurmCluster:
+    """In place of dask-jobqueue's cluster, which needs SLURM: what it was asked for."""
+
+    scheduler_address, asked = "tcp://127.0.0.1:1", {}
+
+    def __init__(self, **options):
+        self.asked.update(options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exception):
+        pass
+
+    def adapt(self, **options):
+        self.asked.update(options)
+
+
+@pytest.mark.parametrize("n_failed", [0, 2])
+def test_the_example_for_clusters_starts_gpu_workers_and_sweeps(monkeypatch, capsys, n_failed):
+    addresses = []
+
+    def run_sweep(path, *, scheduler):
+        read_sweep(path)
+        addresses.append(scheduler)
+        return SweepResult([{"run": "a", "state": "made"}], [], n_failed)
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=SlurmCluster))
+    monkeypatch.setattr(sweep, "run_sweep", run_sweep)
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(ROOT / "params" / "cluster_example.py"), run_name="__main__")
+    assert end.value.code == int(n_failed > 0)
+    assert addresses == ["tcp://127.0.0.1:1"]
+    assert "made" in capsys.readouterr().out
+    asked = SlurmCluster.asked
+    assert asked["worker_extra_args"] == ["--resources", f"{executors.SLOT}=1"]
+    assert (asked["processes"], asked["cores"]) == (1, 1)
+    assert asked["minimum_jobs"] == asked["maximum_jobs"] > 1
