@@ -11,13 +11,12 @@ _NAMES = {
     "run_comparisons",
     "backbones": "cost_table obtain_weights",
     "efficiency": "at_side measure_sides",
-    "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED bare chance_line "
+    "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED chance_line "
     "chance_title draw_means grouped_bars learning_curves level_colours panel_grid row_legend "
     "task_panels task_title",
     "findings": "arm_finding Finding load_findings per_doubling published_row "
     "slope_finding AGREES DISAGREES OPEN",
-    "gallery": "example_row image_row map_of_image",
-    "maps": "BOX_COLOUR",
+    "maps": "attention_figure bare BOX_COLOUR example_row image_row map_of_image",
     "published": "load_published published_accuracy published_curve REFERENCE",
     "published_configs": "CATEGORIES published_runs",
     "remeasure": "evaluate_again trained_runs",

@@ -242,13 +242,6 @@ def draw_means(
     return ax.errorbar(at, mean, yerr=ends, **style)
 
 
-def bare(ax: Axes) -> None:
-    """Take away what an image needs none of: ticks, grid and frame."""
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-
-
 def level_colours(n: int) -> list:
     """n colours that go from light to dark, for things that have an order."""
     return sns.color_palette(_LEVELS, n) if n > 1 else sns.color_palette(_LEVELS, 3)[1:2]

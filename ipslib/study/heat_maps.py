@@ -10,13 +10,13 @@ from matplotlib.patheffects import withStroke
 from scipy.stats import rankdata
 
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.study.figures import bare
 from ipslib.study.maps import (
     ATTENTION_COLOURS,
     BOX_COLOUR,
     LARGEST_SIDE,
     SCALES,
     attention_values,
+    bare,
 )
 
 _HALO = [withStroke(linewidth=2.5, foreground="#00000090")]

@@ -17,8 +17,8 @@ from ipslib.datasets.slides.metrics import FALSE_POSITIVE_RATES
 from ipslib.datasets.slides.slide import Slide
 from ipslib.datasets.slides.tissue import MASK_MPP, tissue_mask
 from ipslib.study.arm_figures import arm_colours
-from ipslib.study.figures import CHANCE_LINE, bare, row_legend
-from ipslib.study.maps import BOX_COLOUR, ROW_WIDTH
+from ipslib.study.figures import CHANCE_LINE, row_legend
+from ipslib.study.maps import BOX_COLOUR, ROW_WIDTH, bare
 from ipslib.study.slide_runs import Answered
 
 _TUMOUR = "#c8430a"
