@@ -104,8 +104,8 @@ def renew_readme(path: Path, store: RecordStore) -> bool:
 
 
 def renew_project_readme(root: Path) -> int:
-    """The README of the checkout, from its `paper` records; returns an exit status."""
+    """The checkout's outputs/README.md, from its `paper` records; returns an exit status."""
     store = RecordStore(Layout.of("paper", root=root).records)
-    changed = renew_readme(root / "README.md", store)
-    print("README.md: renewed" if changed else "README.md: up to date")
+    changed = renew_readme(root / "outputs" / "README.md", store)
+    print(f"outputs/README.md: {'renewed' if changed else 'up to date'}")
     return 0

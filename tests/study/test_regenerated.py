@@ -48,7 +48,7 @@ def test_the_readme_counts_the_records_that_are_committed(store, tmp_path):
     for name in listed.stdout.split():
         shutil.copy(ROOT / name, store.folder)
     copy = tmp_path / "README.md"
-    shutil.copy(ROOT / "README.md", copy)
+    shutil.copy(ROOT / "outputs" / "README.md", copy)
     assert not renew_readme(copy, store), "run: python -m ipslib queue --readme"
 
 
@@ -117,5 +117,5 @@ def test_the_command_says_what_it_did(monkeypatch, capsys):
         "ipslib.study.regenerated.renew_readme", lambda path, store: seen.append((path, store))
     )
     assert main(["queue", "--readme"]) == 0
-    assert seen[0][0] == ROOT / "README.md" and seen[0][1].folder.name == "records"
-    assert capsys.readouterr().out == "README.md: up to date\n"
+    assert seen[0][0] == ROOT / "outputs" / "README.md" and seen[0][1].folder.name == "records"
+    assert capsys.readouterr().out == "outputs/README.md: up to date\n"
