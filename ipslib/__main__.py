@@ -52,7 +52,7 @@ def _queue(arguments: argparse.Namespace) -> int:
 
     if arguments.readme:
         from ipslib.paths import project_root
-        from ipslib.study.regenerated import renew_project_readme
+        from ipslib.study.published_configs import renew_project_readme
 
         return renew_project_readme(project_root())
     changes = _settings(arguments)

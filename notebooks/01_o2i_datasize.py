@@ -41,6 +41,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.study import per_doubling, points, slope_finding
 from ipslib.study.arm_figures import arm_dots
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.coverage import coverage_arms, coverage_in_words
@@ -212,6 +213,22 @@ if earlier:
 else:
     shown = show(older[older["task"] == "majority"][["name", "digit_size", "n_train", "accuracy"]])
 shown
+
+# %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+ours, theirs = (
+    per_doubling(each, "digit_size", within=["canvas", "n_train"]) for each in (frame, published)
+)
+finding = slope_finding("per doubling of the digit's side", ours, theirs)
+gain = per_doubling(frame, "n_train", within=["canvas", "digit_size", "n_noise"])
+if finding and gain:
+    their_gain = per_doubling(published, "n_train", within=["digit_size"])
+    note = f"A doubling of the training set gives {points(gain.effect)}, published "
+    finding = finding._replace(note=f"{note}{points(their_gain.effect)}.")
+study.finding(finding, figure="accuracy")
 
 # %% [markdown]
 # ## Reading

@@ -41,16 +41,23 @@ from IPython.display import Markdown, display
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.metrics import measure_heads
-from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
-from ipslib.study.arms import arm_table, headline, published_arms, run_arms
-from ipslib.study.figures import grouped_bars
-from ipslib.study.gallery import example_row
-from ipslib.study.published import published_accuracy
-from ipslib.study.published_configs import published_runs
-from ipslib.study.remeasure import trained_runs
-from ipslib.study.session import Study
-from ipslib.study.tables import show
-from ipslib.study.wording import effect_in_words, points
+from ipslib.study import (
+    Study,
+    arm_dots,
+    arm_finding,
+    arm_table,
+    attention_against_accuracy,
+    example_row,
+    grouped_bars,
+    headline,
+    points,
+    published_accuracy,
+    published_beside,
+    published_row,
+    run_comparisons,
+    show,
+    trained_runs,
+)
 from ipslib.training import predict
 
 study = Study("02_semantic_diversity", profile, overrides=overrides)
@@ -88,12 +95,13 @@ for compared, weights in {"attention": attention_arms, "outputs": output_arms}.i
         arms[arm_name(semantic, diversity, compared)] = fields
 
 # %%
-runs = {}
-for setting in settings:
-    own_arms = {arm: fields | setting for arm, fields in arms.items()}
-    runs[setting["digit_size"]] = run_arms(study, own_arms, seeds)
-records = [record for each in runs.values() for record in each.records]
-frame = pd.concat([each.frame for each in runs.values()], ignore_index=True)
+comparisons = {
+    f"{setting['digit_size']} px": {arm: fields | setting for arm, fields in arms.items()}
+    for setting in settings
+}
+records, frame = run_comparisons(study, comparisons, seeds)
+by_size = frame.groupby("comparison", sort=False)
+study.save_table("runs", frame)
 Markdown(study.made_of(records))
 
 # %% [markdown]
@@ -122,30 +130,24 @@ study.save_figure("published", grouped_bars(published, bars="diversity_weight"))
 # pixels, on the published canvas; levels are compared only where the scale is the same.
 
 # %%
-published_ids = {run.config.id for run in published_runs()}
-same_scale = all(study.config(**setting).id in published_ids for setting in settings)
-counterparts = {reference: {"diversity_weight": 0}}
-for semantic, diversity in output_arms:
-    if semantic == 1 and diversity in (1, 2, 3):
-        counterparts[arm_name(semantic, diversity, "outputs")] = {"diversity_weight": diversity}
-beside, tables = {}, {}
-for size, each in runs.items():
-    of_size = published[published["digit_size"] == size]
-    beside[size] = published_arms(of_size, counterparts) if len(of_size) else None
-    tables[size] = arm_table(each.frame, published=beside[size], same_scale=same_scale)
-    display(show(headline(tables[size]), caption=f"digits of {size} px"))
-table = pd.concat(tables, names=["digit_size"]).reset_index("digit_size")
-study.save_table("runs", frame)
+plain = (frame["semantic_weight"] == 0) & (frame["diversity_weight"] == 0)
+both = (frame["semantic_weight"] == 1) & (frame["diversity_on"] == "outputs")
+as_published = frame[plain | both]
+beside = published_beside(as_published, published, on=["digit_size", "diversity_weight"])
+table = arm_table(frame, published=beside, same_scale=study.same_scale)
 study.save_table("summary", table)
+for title, rows in table.groupby("comparison", sort=False):
+    display(show(headline(rows), caption=f"digits of {title}"))
 
 # %% [markdown]
 # ## The figure
 # Every task, an arm a row.
 
 # %%
-for size, each in runs.items():
-    at_scale = {"published": beside[size], "same_scale": True} if same_scale else {}
-    study.save_figure(f"accuracy_{size}px", arm_dots(each.frame, **at_scale))
+shown = beside if study.same_scale else None
+for title, rows in by_size:
+    figure = arm_dots(rows, published=shown, same_scale=study.same_scale)
+    study.save_figure(f"accuracy_{title.replace(' ', '')}", figure)
 
 # %% [markdown]
 # ## Do heads differ?
@@ -165,7 +167,8 @@ measured = {
 }
 heads = frame[frame["task"] == "majority"].reset_index(drop=True)
 heads = heads[heads["id"].isin(measured)]
-heads = heads[["arm", "digit_size", "seed", "id", "semantic_weight", "entropy", "accuracy"]]
+losses = ["semantic_weight", "diversity_weight", "diversity_on"]
+heads = heads[["arm", "digit_size", "seed", "id", *losses, "entropy", "accuracy"]]
 found = [measured[run_id] for run_id in heads["id"]]
 heads["attention_alike"] = [each.attention_alike for each in found]
 heads["outputs_alike"] = [each.outputs_alike for each in found]
@@ -197,110 +200,80 @@ study.save_figure("heads", figure)
 # them.
 
 # %%
-for size, each in runs.items():
-    study.save_figure(f"attention_{size}px", attention_against_accuracy(each.frame))
+for title, rows in by_size:
+    figure = attention_against_accuracy(rows)
+    study.save_figure(f"attention_{title.replace(' ', '')}", figure)
+
+# %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+row = published_row(table)
+size = f"{digit_sizes[0]} px" if row is None else row["comparison"]
+finding = arm_finding(row, f"{{arm}}, against {reference} ({{comparison}})")
+study.finding(finding, figure=f"accuracy_{size.replace(' ', '')}")
 
 # %% [markdown]
 # ## Reading
-# Accuracy on majority throughout; points are those of a percentage.
+# Accuracy on majority throughout. *Above* and *below zero*: of how many arms the whole interval of
+# the effect is, or with one seed the effect; the claim needs them above. Where the accuracy without
+# extra loss is under twice chance nothing was learned, and effects say nothing.
 
 # %%
-others, lines, learned = [arm for arm in arms if arm != reference], [], {}
-for size, each in tables.items():
-    rows = each[each["task"] == "majority"].set_index("arm")
-    level, chance = 100 * rows["mean"][reference], 100 * rows["chance"][reference]
-    learned[size] = level > 2 * chance
-    has_intervals = rows["effect_low"].notna().any()
-    low, high = (rows[f"effect_{end}" if has_intervals else "effect"] for end in ("low", "high"))
-    helped, harmed = ([arm for arm in others if told[arm] > 0] for told in (low, -high))
-    lines.append(
-        f"Digits of {size} px: {level:.0f} % without extra loss (chance {chance:.0f} %)"
-        f"{'' if learned[size] else '; it has not learned, and effects say nothing'}. "
-        f"{'The whole interval of the effect' if has_intervals else 'The effect'} is above zero, "
-        f"as the claim needs, for {len(helped)} of {len(others)} arms and below zero for "
-        f"{len(harmed)}:"
-    )
-    lines[-1] += "".join(f"\n   - *{arm}* {effect_in_words(each, arm)}" for arm in others)
-    kept, times_random = 100 * rows["roi_recall"], rows["times_random"]
-    fewest = kept.idxmin()
-    lines.append(
-        f"Digits of {size} px kept: {kept[reference]:.0f} % without extra loss. Fewest with "
-        f"*{fewest}*: {kept[fewest]:.0f} %, {times_random[fewest]:.1f} times as many as random "
-        f"patches; {'it fails to find' if times_random[fewest] < 2 else 'it still finds'} them."
-    )
+majority = table[table["task"] == "majority"]
+others = majority[majority["arm"] != reference]
+low, high = (others[f"effect_{end}"].fillna(others["effect"]) for end in ("low", "high"))
+fewest = majority.loc[majority.groupby("comparison")["roi_recall"].idxmin()]
+fewest = fewest.set_index("comparison")
+reading = majority[majority["arm"] == reference].set_index("comparison")[["mean", "chance"]]
+reading["arms"] = others.groupby("comparison").size()
+reading["above zero"] = (low > 0).groupby(others["comparison"]).sum()
+reading["below zero"] = (high < 0).groupby(others["comparison"]).sum()
+reading["fewest digits kept with"] = fewest["arm"]
+reading[["roi_recall", "times_random"]] = fewest[["roi_recall", "times_random"]]
+show(reading.rename_axis("digits").reset_index(), caption="without extra loss, and the arms")
 
 # %% [markdown]
-# Alone and together; then the largest weight that was run both ways, on attention and on outputs.
+# Alone and together, where all three were run: *sum* is that of the single effects.
 
 # %%
-for size, each in tables.items():
-    effect = each[each["task"] == "majority"].set_index("arm")["effect"]
-    for semantic, diversity in attention_arms:
-        parts = [[semantic, 0], [0, diversity]]
-        if semantic and diversity and all(part in attention_arms for part in parts):
-            first, second = (arm_name(*part, "attention") for part in parts)
-            together = effect[arm_name(semantic, diversity, "attention")]
-            lines.append(
-                f"Digits of {size} px: *{first}* gives {points(effect[first])}, *{second}* "
-                f"{points(effect[second])}; together they give {points(together)}, where their sum "
-                f"would be {points(effect[first] + effect[second])}."
-            )
+effect = others.set_index(["comparison", "arm"])["effect"].unstack()
+pairs = []
+for semantic, diversity in attention_arms:
+    alone = [[semantic, 0], [0, diversity]]
+    if semantic and diversity and all(weights in attention_arms for weights in alone):
+        first, second = (arm_name(*weights, "attention") for weights in alone)
+        row = effect[[first, second, arm_name(semantic, diversity, "attention")]]
+        row = row.set_axis(["semantic", "diversity", "together"], axis=1)
+        pairs.append(row.assign(sum=row["semantic"] + row["diversity"], weight=diversity))
+together = pd.concat(pairs).reset_index() if pairs else pd.DataFrame()
+show(together.map(lambda cell: points(cell) if isinstance(cell, float) else cell))
+
+# %% [markdown]
+# What the heads do, by what the diversity loss compares; mean over weights, digit sizes and seeds.
+# If comparing outputs stood in for comparing attention, both would lower *attention alike* alike.
 
 # %%
-both_ways = [weights for weights in output_arms if weights in attention_arms and weights[1]]
-for size, each in tables.items() if both_ways else []:
-    semantic, diversity = max(both_ways, key=lambda weights: weights[1])
-    source, as_published = (arm_name(semantic, diversity, c) for c in ("attention", "outputs"))
-    level = each[each["task"] == "majority"].set_index("arm")["mean"]
-    change = points(level[as_published] - level[source])
-    lines.append(f"Digits of {size} px: *{as_published}* is {change} from *{source}*.")
-    if (size, source) in means.index:
-        without = [weights for weights in attention_arms if weights == [semantic, 0]]
-        base = arm_name(semantic, 0, "") if without else reference
-        cosine = means.loc[size]["attention_alike"][[base, source, as_published]]
-        moved = cosine[base] - cosine[[source, as_published]]
-        if moved[source] < 0.05:
-            verdict = "neither makes heads attend apart here"
-        elif moved[as_published] > moved[source] / 2:
-            verdict = "comparing outputs does most of what comparing attention does"
-        else:
-            verdict = "comparing outputs is no substitute for comparing attention"
-        outputs, entropy = means.loc[size]["outputs_alike"], 100 * means.loc[size]["entropy"]
-        lines[-1] += (
-            f" The cosine of two heads' attention is {cosine[base]:.2f} in *{base}*, "
-            f"{cosine[source]:.2f} with diversity on attention and {cosine[as_published]:.2f} with "
-            f"diversity on outputs, whose own cosine goes from {outputs[base]:.2f} to "
-            f"{outputs[as_published]:.2f}: {verdict}. Attention's entropy is "
-            f"{entropy[source]:.0f} % of uniform with diversity on attention, "
-            f"{entropy[as_published]:.0f} % on outputs."
-        )
+compared = heads["diversity_on"].where(heads["diversity_weight"] > 0, "no diversity loss")
+measures = ["attention_alike", "outputs_alike", "entropy", "accuracy"]
+show(heads.groupby(compared.rename("compared"))[measures].mean().reset_index())
 
 # %%
 with_losses = theirs.dropna(subset="effect")
-below = int((with_losses["effect"] < 0).sum())
-untrained = int((with_losses["train_accuracy"] < 0.2).sum())
-ours = table[(table["task"] == "majority") & table["arm"].isin(counterparts)]
-ours = ours[ours["digit_size"].map(learned)].dropna(subset="effect")
-ours_below = int((ours["effect"] < 0).sum())
-agrees = (below > len(with_losses) / 2) == (ours_below > len(ours) / 2)
-lines.append(
-    f"Published, at its own scale: {below} of {len(with_losses)} runs with both losses stand below "
-    f"the run with neither, {points(with_losses['effect'].min(), with_losses['effect'].max())}; "
-    f"{untrained} of them stayed under twice chance on their own training images: a failure to "
-    "learn, not to generalise."
-)
-if len(ours):
-    lines[-1] += (
-        f" With the losses as published ours stand below the reference in {ours_below} of "
-        f"{len(ours)} arms: the direction {'agrees' if agrees else 'differs'}."
-    )
-n_runs = len(seeds)
-lines.append(
-    f"{n_runs} seeds: an interval that includes zero does not show that a loss does nothing."
-    if n_runs > 1
-    else "One seed: effects have no interval, and what is luck cannot be told."
-)
-Markdown("\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)))
+untrained = with_losses["train_accuracy"] < 0.2
+learned = reading.index[reading["mean"] > 2 * reading["chance"]]
+ours = others[others["arm"].isin(as_published["arm"]) & others["comparison"].isin(learned)]
+Markdown(f"""
+1. Published, at its own scale: {(with_losses["effect"] < 0).sum()} of {len(with_losses)} runs with
+   both losses stand below the run with neither,
+   {points(with_losses["effect"].min(), with_losses["effect"].max())}. {untrained.sum()} of them
+   stayed under twice chance on their own training images: a failure to learn, not to generalise.
+2. With the losses as published ours stand below the reference in {(ours["effect"] < 0).sum()} of
+   {len(ours)} arms (counted where the reference learned).
+3. Runs an arm: {majority["n"].max()}. An interval that includes zero does not show that a loss does
+   nothing; a single run has no interval, and what is luck cannot be told.
+""")
 
 # %% [markdown]
 # ## Limits

@@ -42,30 +42,44 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown, display
+from matplotlib.lines import Line2D
 
 from ipslib.arithmetic import VERSIONS, version_of
 from ipslib.config import ModelConfig
 from ipslib.datasets.megapixel_mnist.config import TASKS, MegapixelMNISTConfig, chance_level
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
-from ipslib.study.arms import arm_table, headline, published_arms, run_arms
-from ipslib.study.figures import CHANCE_LINE, PUBLISHED, grouped_bars, level_colours
-from ipslib.study.gallery import example_row
-from ipslib.study.mask_phases import (
-    PHASES,
-    mask_phases,
-    phase_dots,
-    phase_effects,
-    phase_table,
-    survival,
+from ipslib.datasets.registry import run_config
+from ipslib.paths import project_root
+from ipslib.runs.records import RecordStore
+from ipslib.study import (
+    CHANCE_LINE,
+    DIAMOND,
+    GREY,
+    PUBLISHED,
+    REFERENCE,
+    Study,
+    arm_dots,
+    arm_finding,
+    arm_table,
+    attention_against_accuracy,
+    evaluate_again,
+    example_row,
+    grouped_bars,
+    headline,
+    level_colours,
+    load_published,
+    long_form,
+    points,
+    published_accuracy,
+    published_beside,
+    published_curve,
+    published_row,
+    published_runs,
+    row_legend,
+    run_comparisons,
+    show,
+    t_interval,
 )
-from ipslib.study.published import REFERENCE, load_published, published_accuracy, published_curve
-from ipslib.study.published_configs import published_runs
-from ipslib.study.regenerated import repeats
-from ipslib.study.session import Study
-from ipslib.study.statistics import t_interval
-from ipslib.study.tables import long_form, show
-from ipslib.study.wording import effect_in_words, points
 
 # %%
 study = Study("03_attention_masking", profile, overrides=overrides)
@@ -115,14 +129,14 @@ def masking(k, p, variant):
     return name, {"mask_k": k, "mask_p": p, "mask_variant": variant} | as_published
 
 
-reference, runs, maskings = "no masking", {}, {}
+reference, maskings, comparisons = "no masking", {}, {}
 for n_train, n_epochs, *arms in zip(train_sizes, epochs, score_arms, logit_arms, strict=True):
     named = zip(("scores", "logits"), arms, strict=True)
-    maskings[n_train] = dict(masking(k, p, variant) for variant, of in named for k, p in of)
-    size = {"n_train": n_train, "epochs": n_epochs}
-    fields = {arm: size | own for arm, own in ({reference: {}} | maskings[n_train]).items()}
-    runs[n_train] = run_arms(study, fields, seeds)
-records = [record for each in runs.values() for record in each.records]
+    title, size = f"{n_train} images", {"n_train": n_train, "epochs": n_epochs}
+    maskings[title] = dict(masking(k, p, variant) for variant, of in named for k, p in of)
+    of_title = {reference: {}} | maskings[title]
+    comparisons[title] = {arm: size | own for arm, own in of_title.items()}
+records, frame = run_comparisons(study, comparisons, seeds)
 Markdown(study.made_of(records))
 
 # %% [markdown]
@@ -131,17 +145,38 @@ Markdown(study.made_of(records))
 # *Both*: in evaluation too, as published. *Evaluation*: the reference networks, which were never
 # masked, evaluated under masks.
 
+
 # %%
-frames = {
-    n_train: mask_phases(study.store, each, maskings[n_train]) for n_train, each in runs.items()
-}
-n_wanted = sum(1 + len(PHASES) * len(each) for each in maskings.values())
-n_found = sum(each["arm"].nunique() for each in frames.values())
-Markdown(
-    "Every network was asked."
-    if n_found == n_wanted
-    else f"{n_wanted - n_found} of {n_wanted} arms are missing: their runs came without weights."
-)
+def trained(title: str, arm: str) -> list[dict]:
+    """The records of one arm of a comparison."""
+    ids = frame.loc[(frame["comparison"] == title) & (frame["arm"] == arm), "id"].unique()
+    return [record for record in records if record["id"] in ids]
+
+
+def ask(title: str, name: str) -> dict[str, list[dict]]:
+    """A masking's networks, and the reference's, measured in each phase where weights are here."""
+    fields, masked = maskings[title][name], trained(title, name)
+    unmasked = trained(title, reference)
+    return {
+        "training": evaluate_again(study.store, masked, mask_in_eval=False),
+        "evaluation": evaluate_again(study.store, unmasked, **fields | {"mask_in_eval": True}),
+        "both": evaluate_again(study.store, masked, mask_in_eval=True),
+    }
+
+
+# %%
+PHASES = ("training", "evaluation", "both")
+parts, missing = [frame[frame["arm"] == reference].assign(masking=None, phase=None)], []
+for title, name in [(title, name) for title, of in maskings.items() for name in of]:
+    for phase, answers in ask(title, name).items():
+        place = {"comparison": title, "arm": f"{name}: {phase}", "masking": name, "phase": phase}
+        if answers:
+            parts.append(long_form(answers).assign(**place))
+        else:
+            missing.append(place["arm"])
+asked = pd.concat(parts, ignore_index=True)
+study.save_table("runs", asked)
+Markdown(f"Their runs came without weights: {'; '.join(missing) or 'none'}.")
 
 # %% [markdown]
 # ## The table
@@ -150,35 +185,54 @@ Markdown(
 # by K as a share of M; where the scale is not theirs, only effects compare.
 
 # %%
-published_ids = {run.config.id for run in published_runs()}
+as_published = asked["masking"].isna() | (asked["phase"] == "both")
+like = asked[as_published & (asked["mask_variant"] == "scores")]
 per_m = published["memory_size"].iloc[0] / study.base.model.memory_size
-same_scale = {n: frame["id"].iloc[0] in published_ids for n, frame in frames.items()}
-tables = {}
-for n_train, frame in frames.items():
-    of_size = published[published["n_train"] == (n_train if same_scale[n_train] else 1000)]
-    counterparts = {reference: {"mask_k": 0}}
-    for name, fields in maskings[n_train].items():
-        wanted = {"mask_k": per_m * fields["mask_k"], "mask_p": fields["mask_p"]}
-        was_run = (of_size[list(wanted)] == list(wanted.values())).all(axis=1).any()
-        if was_run and fields["mask_variant"] == "scores":
-            counterparts[f"{name}: both"] = wanted
-    beside = published_arms(of_size, counterparts)
-    tables[n_train] = arm_table(frame, published=beside, same_scale=same_scale[n_train])
-    display(show(headline(tables[n_train]), caption=f"{n_train} training images"))
-study.save_table("runs", pd.concat(frames.values()))
-study.save_table("summary", pd.concat(tables, names=["n_train"]).reset_index("n_train"))
+like = like.assign(mask_k=per_m * like["mask_k"])
+if not study.same_scale:
+    like = like.assign(n_train=1000)
+beside = published_beside(like, published, on=["n_train", "mask_k", "mask_p"])
+table = arm_table(asked, published=beside, same_scale=study.same_scale)
+study.save_table("summary", table)
+for title, rows in table.groupby("comparison", sort=False):
+    display(show(headline(rows), caption=title))
 
 # %% [markdown]
 # ## The figure
-# What masking costs, by the phase in which it acts.
+# What masking costs, by the phase in which it acts: a dot a seed, an upright bar their mean.
 
 # %%
-effects = {n_train: phase_effects(frame) for n_train, frame in frames.items()}
-for n_train, each in effects.items():
-    rows = tables[n_train].query("task == 'majority'").set_index("arm")
-    known = rows["published_effect"].dropna().rename(lambda arm: arm.removesuffix(": both"))
-    figure = phase_dots(each, published=known.to_dict(), same_scale=same_scale[n_train])
-    study.save_figure(f"phases_{n_train}", figure)
+of_run = ["comparison", "seed", "task"]
+unmasked = asked.loc[asked["masking"].isna(), [*of_run, "accuracy"]]
+effects = asked[asked["masking"].notna()].merge(unmasked, on=of_run, suffixes=("", "_unmasked"))
+effects["points"] = 100 * (effects["accuracy"] - effects["accuracy_unmasked"])
+effects = effects[effects["task"] == "majority"]
+majority = table[table["task"] == "majority"]
+known = majority.dropna(subset="published_effect")
+known = known.assign(masking=known["arm"].str.removesuffix(": both"))
+colours = dict(zip(PHASES, sns.color_palette("colorblind", 3), strict=True))
+along = {"y": "masking", "hue": "phase", "hue_order": PHASES, "palette": colours, "legend": False}
+bar = {"marker": "|", "linestyle": "none", "markersize": 15, "markeredgewidth": 2}
+
+# %%
+for title, rows in effects.groupby("comparison", sort=False):
+    names = list(rows["masking"].unique())
+    figure, ax = plt.subplots(figsize=(8, 1.3 + 0.62 * len(names)))
+    sns.stripplot(rows, x="points", ax=ax, dodge=True, jitter=False, size=5, **along)
+    sns.pointplot(rows, x="points", ax=ax, dodge=0.8 * 2 / 3, errorbar=None, **bar, **along)
+    theirs_here = known[known["comparison"] == title]
+    places = theirs_here["masking"].map(names.index) + 0.8 / 3  # where `both` stands
+    ax.plot(100 * theirs_here["published_effect"], places, zorder=5, **DIAMOND)
+    ax.axvline(0, color=GREY, linewidth=1.1)
+    ax.grid(axis="x")
+    ax.set(xlabel="change in accuracy on majority against no masking (points)", ylabel="")
+    keys = [
+        Line2D([], [], ls="", marker="o", color=colour, label=f"masked in {phase}")
+        for phase, colour in colours.items()
+    ]
+    scale = "" if study.same_scale else ", at its own scale"
+    row_legend(figure, [*keys, Line2D([], [], label=f"published (both){scale}", **DIAMOND)])
+    study.save_figure(f"phases_{title.split()[0]}", figure)
 
 # %% [markdown]
 # ## Whose loss is it?
@@ -187,14 +241,28 @@ for n_train, each in effects.items():
 # patch which is always among the K best, and comes at a random place of the order, outlives a
 # selection that drops by score; beside it the same with the published N, M and I.
 
+
 # %%
-losses = {n_train: phase_table(each) for n_train, each in effects.items()}
-loss = pd.concat(losses, names=["n_train"]).reset_index("n_train").reset_index(drop=True)
+def survival(p: float, model: ModelConfig, n_patches: int) -> float:
+    """A patch faces a drop with probability p in every iteration from its own on."""
+    later = np.maximum(np.arange(n_patches) - model.memory_size, 0)
+    iteration = later // model.iter_size  # the first M patches face them all
+    return float(((1 - p) ** (iteration.max() + 1 - iteration)).mean())
+
+
+# %%
+masked = majority[majority["arm"] != reference]
+masked = masked.join(
+    masked["arm"].str.rsplit(": ", n=1, expand=True).set_axis(["masking", "phase"], axis=1)
+)
+loss = masked.pivot(index=["comparison", "masking"], columns="phase", values="effect")
+loss = loss.reindex(columns=list(PHASES)).rename_axis(columns=None).reset_index()
+loss["due_to_evaluation"] = loss["both"] - loss["training"]
 study.save_table("loss", loss)
-chosen = [maskings[row.n_train][row.masking] for row in loss.itertuples()]
 here = (study.base.model, data.grid.n_patches)
 there = (ModelConfig(), MegapixelMNISTConfig(canvas=1500).grid.n_patches)
-shown = loss.set_index(["n_train", "masking"])
+chosen = [maskings[row.comparison][row.masking] for row in loss.itertuples()]
+shown = loss.set_index(["comparison", "masking"])
 for heading, (model, n_patches) in {"survives": here, "survives, published": there}.items():
     shown[heading] = [
         survival(each["mask_p"], model, n_patches) if each["mask_variant"] == "scores" else np.nan
@@ -208,19 +276,20 @@ show((100 * shown).reset_index(), caption="all in percent or points")
 # left kept few digits; low on the right, they kept them and did not read them.
 
 # %%
-for n_train, frame in frames.items():
-    by_score = [(name, each) for name, each in maskings[n_train].items() if "mask_in_eval" in each]
-    strongest = max(by_score, key=lambda each: each[1]["mask_k"] * each[1]["mask_p"])[0]
-    rows = frame[frame["masking"].isna() | (frame["masking"] == strongest)]
-    study.save_figure(f"attention_{n_train}", attention_against_accuracy(rows))
+for title, rows in asked.groupby("comparison", sort=False):
+    by_score = {name: m for name, m in maskings[title].items() if "mask_in_eval" in m}
+    strength = {name: m["mask_k"] * m["mask_p"] for name, m in by_score.items()}
+    strongest = max(strength, key=strength.get)
+    rows = rows[rows["masking"].isna() | (rows["masking"] == strongest)]
+    study.save_figure(f"attention_{title.split()[0]}", attention_against_accuracy(rows))
 
 # %% [markdown]
 # All tasks, for each network as it was asked in training: by score under masks, as published, by
 # logits without.
 
 # %%
-for n_train, each in runs.items():
-    study.save_figure(f"accuracy_{n_train}", arm_dots(each.frame))
+for title, rows in frame.groupby("comparison", sort=False):
+    study.save_figure(f"accuracy_{title.split()[0]}", arm_dots(rows))
 
 # %% [markdown]
 # ## The published run, replayed
@@ -229,28 +298,41 @@ for n_train, each in runs.items():
 # run's data, initial weights, and orders of images and patches; only dropout's draws are others,
 # since those came from a GPU. A start of our *own* shares none of these.
 
+
 # %%
-replayed = next(run for run in published_runs(start="published") if run.name == REFERENCE)
-records = repeats(replayed.config)
+def setting(config: dict) -> dict:
+    """What repeats of a run have in common."""
+    return {name: value for name, value in config.items() if name not in ("start", "seed")}
+
+
+published_first = published_runs(start="published")
+replayed = next(run.config for run in published_first if run.name == REFERENCE)
+store = RecordStore(project_root() / "outputs/paper/records")
+wanted = setting(replayed.flat())
+repeats = [r for r in store.all() if setting(run_config(r["config"]).flat()) == wanted]
+start = {record["id"]: record["config"].get("start", "own") for record in repeats}
+repeats.sort(key=lambda r: (start[r["id"]] == "own", -version_of(r), r["config"]["seed"]))
+
+# %%
 log = published_curve().pivot(index="epoch", columns="task")
 first = {("published", 0): log["loss"].loc[1].to_dict()}  # losses by task in the first epoch
 log = pd.DataFrame({"loss": log["loss"].mean(axis=1), "accuracy": log["accuracy", "majority"]})
 curves = {("published", 0): log}
 ends = [published[published["name"] == REFERENCE].assign(run="published", seed=0)]
-parts = {"train.loss_parts.task": "loss", "train.accuracy.majority": "accuracy"}
-for record in records:
-    run = f"{record['config'].get('start', 'own')} start, arithmetic {version_of(record)}"
+measures = {"train.loss_parts.task": "loss", "train.accuracy.majority": "accuracy"}
+for record in repeats:
+    run = f"{start[record['id']]} start, arithmetic {version_of(record)}"
     history = pd.json_normalize(record["history"]).set_index("epoch")
     place = run, record["config"]["seed"]
-    curves[place] = history[list(parts)].rename(columns=parts)
+    curves[place] = history[list(measures)].rename(columns=measures)
     first[place] = record["history"][0]["train"].get("task_losses", {})
     ends.append(long_form([record]).assign(run=run))
 curves = pd.concat(curves, names=["run", "seed"])
 study.save_table("replay", curves.reset_index())
-said = [f"Arithmetic {version} changed: {VERSIONS[version]}." for version in list(VERSIONS)[1:]]
-if replayed.config.id not in [record["id"] for record in records]:
-    said.append("From the published start today's arithmetic has made no record yet.")
-Markdown("\n\n".join(said))
+told = [f"Arithmetic {version} changed: {VERSIONS[version]}." for version in list(VERSIONS)[1:]]
+if replayed.id not in start:
+    told.append("From the published start today's arithmetic has made no record yet.")
+Markdown("\n\n".join(told))
 
 # %%
 y_labels = {"loss": "training loss, mean of tasks", "accuracy": "training accuracy, majority (%)"}
@@ -297,88 +379,66 @@ for run, each in replay.iloc[1:].groupby("run", sort=False):
 Markdown("\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)))
 
 # %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+row, finding, size = published_row(table[table["arm"].str.endswith(": both")]), None, ""
+if row is not None:
+    name, size = row["arm"].removesuffix(": both"), row["comparison"].split()[0]
+    part = loss[(loss["masking"] == name) & (loss["comparison"] == row["comparison"])].iloc[0]
+    note = f"Masked in training alone {points(part['training'])}; due to evaluation "
+    note += f"{points(part['due_to_evaluation'])}."
+    compared = f"{name}, in training and evaluation, against no masking"
+    finding = arm_finding(row, compared, note=note)
+study.finding(finding, figure=f"phases_{size}")
+
+# %% [markdown]
 # ## Reading
-# Accuracy on majority throughout.
+# Accuracy on majority throughout. Where the reference is under twice chance nothing was learned,
+# and effects say nothing; where a network masked in training is, though evaluation masks nothing,
+# masks have kept it from learning.
 
 # %%
-lines, learned, reads = [], {}, []
-for n_train, each in tables.items():
-    rows = each[each["task"] == "majority"].set_index("arm")
-    level, chance = 100 * rows["mean"][reference], 100 * rows["chance"][reference]
-    learned[n_train] = level > 2 * chance
-    lines.append(
-        f"{n_train} images: {level:.0f} % with no masking (chance {chance:.0f} %)"
-        f"{'' if learned[n_train] else '; it has not learned, and effects say nothing'}."
-    )
-    for row in losses[n_train].dropna().itertuples():
-        said = {phase: effect_in_words(each, f"{row.masking}: {phase}") for phase in PHASES}
-        lines[-1] += (
-            f"\n   - *{row.masking}*: in training alone {said['training']}, in evaluation too "
-            f"{said['both']}; due to evaluation {points(row.due_to_evaluation)}"
-        )
-        reading = 100 * rows["mean"][f"{row.masking}: training"]
-        if learned[n_train] and reading > 2 * chance:
-            reads.append((n_train, row.masking))
+level = majority[majority["arm"] == reference].set_index("comparison")
+learned = level.index[level["mean"] > 2 * level["chance"]]
+kept = masked.groupby(["comparison", "phase"], sort=False)["roi_recall"].agg(["min", "max"])
+shown = level[["mean", "chance", "roi_recall"]].reset_index()
+display(show(shown, caption="no masking"))
+show((100 * kept).reset_index(), caption="digits kept (%), over the maskings of each phase")
 
 # %%
-asked = loss.dropna()  # networks without weights here could not be asked
-ours = asked[asked["n_train"].map(learned)].set_index(["n_train", "masking"])
-losers = ours.loc[reads].query("both < -0.02")
-share = losers["due_to_evaluation"] / losers["both"]
-if len(ours):
-    lines.append(
-        f"In {len(ours) - len(reads)} of {len(ours)} maskings the network stays under twice chance "
-        "even when evaluation masks nothing: masks in training have kept it from learning."
-    )
-if len(share):
-    parts = (f"{100 * part:.0f} % with *{name}*" for (_, name), part in share.items())
-    lines[-1] += f" Of what the others lose, evaluation's part is {', '.join(parts)}."
-
-# %%
-if len(asked):
-    lines.append(
-        "The claim needs masking in training alone to raise accuracy: it does in "
-        f"{(asked['training'] > 0).sum()} of {len(asked)} maskings "
-        f"({points(asked['training'].min(), asked['training'].max())}). Networks that were never "
-        "masked, asked under masks, change by "
-        f"{points(asked['evaluation'].min(), asked['evaluation'].max())}."
-    )
-for n_train, each in tables.items():
-    kept = 100 * each.drop_duplicates("arm").set_index("arm")["roi_recall"]
-    within = {phase: kept[kept.index.str.endswith(f": {phase}")] for phase in PHASES}
-    lines.append(
-        f"Digits kept with {n_train} images: {kept[reference]:.0f} % with no masking; "
-        + "; ".join(
-            f"{each.min():.0f} to {each.max():.0f} % masked in {phase}"
-            for phase, each in within.items()
-            if len(each)
-        )
-        + "."
-    )
-
-# %%
+read = masked[(masked["phase"] == "training") & (masked["mean"] > 2 * masked["chance"])]
+ours = loss.dropna()  # networks without weights here could not be asked
+ours = ours[ours["comparison"].isin(learned)]
+reads = ours.merge(read[["comparison", "masking"]])
+losers = reads[reads["both"] < -0.02]
+part = 100 * losers["due_to_evaluation"] / losers["both"]
+parts_lost = f"{part.min():.0f} to {part.max():.0f} %" if len(part) else "not told"
 by_p = theirs[(theirs["n_train"] == 5000) & theirs["mask_k"].isin([0, 10])].set_index("mask_p")
-falls = by_p["accuracy"].is_monotonic_decreasing
+falls = (by_p["accuracy"].diff() < 0).sum()
 at_k = theirs[(theirs["mask_p"] == 0.2) & (theirs["n_train"] == 1000)].set_index("mask_k")
-lines += [
-    f"Published, at its own scale: accuracy {'falls at every step' if falls else 'wavers'} from p "
-    f"{by_p.index[0]:g} to {by_p.index[-1]:g}, {100 * by_p['accuracy'].iloc[0]:.0f} to "
-    f"{100 * by_p['accuracy'].iloc[-1]:.0f} %, and so does what it reads of its own training "
-    f"images, {100 * by_p['train_accuracy'].iloc[0]:.0f} to "
-    f"{100 * by_p['train_accuracy'].iloc[-1]:.0f} % (under masks too). At p = 0.2, K from "
-    f"{at_k.index.min()} to {at_k.index.max()} changes it by "
-    f"{points(at_k['accuracy'].max() - at_k['accuracy'].min()).lstrip('+')}.",
-    f"{len(seeds)} seeds: an interval that includes zero does not show that masking does nothing."
-    if len(seeds) > 1
-    else "One seed: effects have no interval, and what is luck cannot be told.",
-]
-if len(ours):
-    lines[-2] += (
-        f" Masked in both phases, as published, ours lose in {(ours['both'] < 0).sum()} of "
-        f"{len(ours)} maskings: the direction "
-        f"{'agrees' if (ours['both'] < 0).mean() > 0.5 else 'differs'}."
-    )
-Markdown("\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)))
+ends = 100 * by_p[["accuracy", "train_accuracy"]].iloc[[0, -1]]
+
+# %%
+Markdown(f"""
+1. The claim needs masking in training alone to raise accuracy: it does in
+   {(ours["training"] > 0).sum()} of {len(ours)} maskings
+   ({points(ours["training"].min(), ours["training"].max())}). Networks that were never masked,
+   asked under masks, change by {points(ours["evaluation"].min(), ours["evaluation"].max())}.
+2. Masks in training have kept the network from learning in {len(ours) - len(reads)} of {len(ours)}.
+   Of what the others lose (where they lose more than 2 points: {len(losers)}) evaluation's part is
+   {parts_lost}.
+3. Published, at its own scale: accuracy falls at {falls} of {len(by_p) - 1} steps from p
+   {by_p.index[0]:g} to {by_p.index[-1]:g}, {ends["accuracy"].iloc[0]:.0f} to
+   {ends["accuracy"].iloc[1]:.0f} %; on its own training images, under masks too, it goes from
+   {ends["train_accuracy"].iloc[0]:.0f} to {ends["train_accuracy"].iloc[1]:.0f} %. At p = 0.2, K
+   from {at_k.index.min()} to {at_k.index.max()} changes it by
+   {100 * np.ptp(at_k["accuracy"]):.0f} points. Masked in both phases ours lose in
+   {(ours["both"] < 0).sum()} of {len(ours)} maskings.
+4. Seeds an arm: {len(seeds)}. An interval that includes zero does not show that masking does
+   nothing; a single seed has no interval, and what is luck cannot be told.
+""")
 
 # %% [markdown]
 # ## Limits

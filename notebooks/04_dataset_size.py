@@ -34,6 +34,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.study import per_doubling, slope_finding
 from ipslib.study.arm_figures import attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.contrast import found_in_words
@@ -135,6 +136,16 @@ show(gaps)
 
 # %%
 study.save_figure("attention", attention_against_accuracy(runs.frame))
+
+# %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+within = ["canvas", "digit_size", "n_noise"]
+ours, theirs = (per_doubling(each, "n_train", within=within) for each in (runs.frame, published))
+finding = slope_finding("per doubling of the training set", ours, theirs)
+study.finding(finding, figure="threshold")
 
 # %% [markdown]
 # ## Reading

@@ -33,6 +33,7 @@ import pandas as pd
 from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.study import per_doubling, slope_finding
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.contrast import found_in_words
@@ -123,9 +124,21 @@ trends = pd.DataFrame(
     {"runs": name} | rising_trend(each["n_noise"], 1 - each["accuracy"])._asdict()
     for name, each in rows.items()
     if len(each) > 2 and each["n_noise"].nunique() > 1
-)
+).rename(columns={"per_doubling": "lost_per_doubling"})
 study.save_table("trends", trends)
-show(trends.rename(columns={"per_doubling": "lost_per_doubling"}))
+show(trends)
+
+# %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+within = ["canvas", "digit_size", "n_train"]
+ours, theirs = (per_doubling(each, "n_noise", within=within) for each in (runs.frame, published))
+finding = slope_finding("per doubling of the noise objects", ours, theirs, direction=0)
+levels = 100 * published_majority["accuracy"]
+note = f"All published runs reach {levels.min():.1f} to {levels.max():.1f} %, few or many."
+study.finding(finding and finding._replace(note=note), figure="accuracy")
 
 # %% [markdown]
 # ## Reading

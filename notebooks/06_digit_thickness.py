@@ -38,6 +38,7 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.digits import load_digits
+from ipslib.study import arm_finding, published_row
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.contrast import found_in_words, table_against
@@ -160,6 +161,14 @@ if also:
     study.save_table("off_grid", off_grid)
     table_off_grid = show(summarise(off_grid, by=["canvas", "n_train", "stroke_width"]))
 table_off_grid if also else Markdown("None in this profile.")
+
+# %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+compared = f"{{arm}}, against {steps['arm'].iloc[0]}"
+study.finding(arm_finding(published_row(steps), compared), figure="accuracy")
 
 # %% [markdown]
 # ## Reading

@@ -52,49 +52,93 @@ arm_seeds = {}  # other seeds for some arms, such as {"one stage": [0]}
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
+import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
+from matplotlib.ticker import LogLocator, NullLocator
 
-from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
-from ipslib.study.arms import headline
-from ipslib.study.backbone_figures import accuracy_against_cost
-from ipslib.study.backbones import cost_table, obtainable, published_backbones
-from ipslib.study.comparisons import (
-    comparison_tables,
-    effects_in_words,
-    published_counterparts,
+from ipslib.model.encoder import weights_file
+from ipslib.study import (
+    CHANCE_LINE,
+    Study,
+    arm_colours,
+    arm_dots,
+    arm_finding,
+    arm_table,
+    attention_against_accuracy,
+    cost_table,
+    found_digits,
+    headline,
+    obtain_weights,
+    points,
+    published_accuracy,
+    published_beside,
     run_comparisons,
+    show,
 )
-from ipslib.study.contrast import found_in_words
-from ipslib.study.session import Study
-from ipslib.study.tables import show
-from ipslib.study.wording import points
 
 study = Study("07_backbones", profile, overrides=overrides)
-wanted = {"seeds": seeds, "arm_seeds": arm_seeds}
-comparisons, left_out = obtainable(study, comparisons, **wanted, pretrained=pretrained)
 study
 
 # %% [markdown]
 # ## The published runs
 # At their own scale (majority; canvas 3000 x 3000 px). *Effect* is the difference to the ResNet-18
-# with a random start at the same digit size and number of images. Epochs and noise counts differ
-# between the rows, and some runs stopped early.
+# with a random start at the same digit size and number of images, which every other category used.
+# Epochs and noise counts differ between the rows, and some runs stopped early.
 
 # %%
-published = published_backbones()
-columns = ["digit_size", "n_train", "n_noise", "backbone", "epochs_run", "complete"]
-table = published[published["task"] == "majority"]
+category = published_accuracy("Backbones", incomplete=True)
+cells = {name: category[name].unique().tolist() for name in ("canvas", "digit_size", "n_train")}
+usual = published_accuracy("O2I_datasize", **cells)
+on = ["digit_size", "n_train", "task"]
+reference = usual.groupby(on, as_index=False)["accuracy"].mean()
+published = pd.concat([usual, category], ignore_index=True)
+published = published.merge(reference.rename(columns={"accuracy": "reference"}), on=on)
+effect = published["accuracy"] - published.pop("reference")
+published["effect"] = effect.mask(published["weights"] == "none")
+published = published.sort_values(on[:2], kind="stable", ignore_index=True)
 study.save_table("published", published)
+table = published[published["task"] == "majority"]
+columns = [*on[:2], "n_noise", "encoder", "weights", "epochs_run", "complete"]
 show(table[[*columns, "accuracy", "train_accuracy", "effect"]])
+
+# %% [markdown]
+# ## What can be run here
+# An arm with ImageNet weights needs them here, or a network to download them; one whose runs have
+# all been recorded needs neither.
+
+
+# %%
+def can_be_run(arm: str, fields: dict) -> bool:
+    runs = [study.config(**fields, seed=seed) for seed in arm_seeds.get(arm, seeds)]
+    if runs[0].model.weights == "none" or all(study.store.find(run) for run in runs):
+        return True
+    return pretrained and obtain_weights(runs[0].model)
+
+
+wanted = {arm: fields for arms in comparisons.values() for arm, fields in arms.items()}
+left_out = [arm for arm, fields in wanted.items() if not can_be_run(arm, fields)]
+comparisons = {
+    title: {arm: fields for arm, fields in arms.items() if arm not in left_out}
+    for title, arms in comparisons.items()
+}
+comparisons = {title: arms for title, arms in comparisons.items() if arms}
+files = [weights_file(wanted[arm]["encoder"], wanted[arm]["weights"]) for arm in left_out]
+Markdown(f"""
+Left out for want of ImageNet weights: {"; ".join(left_out) or "nothing"}. `pretrained = True`
+downloads them where there is a network; without one, first bring
+{" and ".join(sorted({file.url for file in files})) or "none"} to PyTorch's folder hub/checkpoints.
+""")
 
 # %% [markdown]
 # ## The runs
 
 # %%
-records, frame = run_comparisons(study, comparisons, **wanted)
+records, frame = run_comparisons(study, comparisons, seeds, arm_seeds=arm_seeds)
+by_comparison = frame.groupby("comparison", sort=False)
 study.save_table("runs", frame)
-Markdown(f"{study.made_of(records)} {left_out}")
+Markdown(study.made_of(records))
 
 # %% [markdown]
 # ## The table
@@ -105,12 +149,11 @@ Markdown(f"{study.made_of(records)} {left_out}")
 # known than test images, an arm has not overfitted: it learned little in the epochs it had.
 
 # %%
-same_scale = profile == "paper" and not overrides
 on = ["canvas", "digit_size", "n_noise", "n_train", "encoder", "weights"]
 complete = published[published["complete"]]
-theirs = published_counterparts(study, comparisons, complete, on=on) if same_scale else None
-effects = comparison_tables(frame, published=theirs, same_scale=same_scale)
-known = frame.groupby(["comparison", "arm", "task"], sort=False)["train_accuracy"].mean()
+beside = published_beside(frame, complete, on=on) if study.same_scale else None
+effects = arm_table(frame, published=beside, same_scale=study.same_scale)
+known = frame.groupby(["comparison", "arm", "task"])["train_accuracy"].mean()
 effects = effects.merge(known.reset_index(), on=["comparison", "arm", "task"])
 study.save_table("effects", effects)
 for title, rows in effects.groupby("comparison", sort=False):
@@ -121,10 +164,8 @@ for title, rows in effects.groupby("comparison", sort=False):
 # ## The figure
 
 # %%
-by_comparison = {"by": "comparison", "sort": False}
-for i, (title, rows) in enumerate(frame.groupby(**by_comparison)):
-    theirs_here = theirs[theirs["comparison"] == title] if same_scale else None
-    figure = arm_dots(rows, published=theirs_here, same_scale=same_scale)
+for i, (_, rows) in enumerate(by_comparison):
+    figure = arm_dots(rows, published=beside, same_scale=study.same_scale)
     study.save_figure(f"arms_{i}", figure)
 
 # %% [markdown]
@@ -134,11 +175,38 @@ for i, (title, rows) in enumerate(frame.groupby(**by_comparison)):
 # they were measured on. On a CPU memory is that of the whole process, libraries included.
 
 # %%
-costs = {title: cost_table(rows, records) for title, rows in frame.groupby(**by_comparison)}
-study.save_table("costs", pd.concat(costs, names=["comparison"]).reset_index("comparison"))
-for i, (title, rows) in enumerate(effects.groupby(**by_comparison)):
-    display(show(costs[title], caption=title))
-    study.save_figure(f"cost_{i}", accuracy_against_cost(rows, costs[title]))
+costs = pd.concat(
+    {title: cost_table(rows, records) for title, rows in by_comparison}, names=["comparison"]
+)
+costs = costs.reset_index("comparison").reset_index(drop=True)
+study.save_table("costs", costs)
+show(costs)
+
+# %%
+COSTS = {
+    "mflop_per_patch": "operations of the encoder per patch (millions)",
+    "trained": "trained parameters of the encoder",
+}
+majority = effects[effects["task"] == "majority"].merge(costs, on=["comparison", "arm"])
+
+# %%
+for i, (_, rows) in enumerate(majority.groupby("comparison", sort=False)):
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
+    for ax, (cost, label) in zip(panels, COSTS.items(), strict=True):
+        for row, colour in zip(rows.itertuples(), arm_colours(len(rows)), strict=True):
+            mean, ends = 100 * row.mean, [[row.mean - row.low], [row.high - row.mean]]
+            style = {"fmt": "o", "ms": 7, "capsize": 2.5, "elinewidth": 1.2}
+            ax.errorbar(
+                getattr(row, cost), mean, 100 * np.array(ends), color=colour, label=row.arm, **style
+            )
+        ax.axhline(100 * row.chance, **CHANCE_LINE)
+        ax.set(xscale="log", xlabel=label, ylim=(0, 102))
+        ax.set_xlim(rows[cost].min() / 3, rows[cost].max() * 3)
+        ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
+    panels[0].set(ylabel="test accuracy (%)", title="majority")
+    figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    study.save_figure(f"cost_{i}", figure)
 
 # %% [markdown]
 # ## Does attention find the digits?
@@ -146,50 +214,55 @@ for i, (title, rows) in enumerate(effects.groupby(**by_comparison)):
 # found them and failed to read.
 
 # %%
-for i, (_, rows) in enumerate(frame.groupby(**by_comparison)):
+for i, (_, rows) in enumerate(by_comparison):
     study.save_figure(f"attention_{i}", attention_against_accuracy(rows))
 
 # %% [markdown]
-# ## Reading
+# ## The finding
+# What the summary (notebook 99) says of this question.
 
 # %%
 flags = frame.drop_duplicates(["comparison", "arm"])[["comparison", "arm", "frozen", "weights"]]
-majority = effects[effects["task"] == "majority"].merge(flags, on=["comparison", "arm"])
-frozen = majority[majority["frozen"]]
-told = "; ".join(
-    f"**{row['arm']}** touches {100 * row['roi_recall']:.0f} % of the digits with the patches that "
-    f"it keeps, {row['times_random']:.1f} times what random ones would, and is right about the "
-    f"majority in {100 * row['mean']:.0f} %"
-    for _, row in frozen.iterrows()
+frozen = majority.merge(flags, on=["comparison", "arm"]).query("frozen")
+fixed = table[table["complete"] & (table["encoder"] == "resnet50")]
+rows = frozen.dropna(subset="effect").sort_values(
+    "weights", key=lambda w: w == "none", kind="stable"
 )
+row = next((each for _, each in rows.iterrows()), None)  # with ImageNet weights where that was run
+note = "The published encoder was frozen with ImageNet weights"
+if row is not None and row["weights"] == "none":
+    note += ", ours with random ones: only direction compares"
+more = {"published": fixed["effect"].mean(), "note": f"{note}."}
+study.finding(arm_finding(row, "{arm}, against the trained encoder", **more), figure="arms_0")
+
+# %% [markdown]
+# ## Reading
+# The frozen arms, on majority. An arm that reads even its own training images no better than three
+# times chance has not overfitted but hardly learned.
+
+# %%
+shown = ["comparison", "arm", "effect", "effect_low", "effect_high", "roi_recall", "times_random"]
+show(frozen[[*shown, "mean", "train_accuracy", "chance"]])
 
 # %%
 finished = table[table["complete"]]
-fixed = finished[finished["encoder"] == "resnet50"]
 begun = finished[(finished["encoder"] == "resnet18") & (finished["weights"] != "none")]
 begun = begun.groupby("n_train")["effect"].mean()
-slow = "; ".join(majority.loc[majority["train_accuracy"] < 3 * majority["chance"], "arm"]) or "none"
-n_below, n_sure = int((frozen["effect"] < 0).sum()), int((frozen["effect_high"] < 0).sum())
+slow = majority.loc[majority["train_accuracy"] < 3 * majority["chance"], "arm"]
+found = found_digits(frame[frame["task"] == "majority"])
 imagenet = frozen[frozen["weights"] != "none"]
-verdict = (
-    "No encoder with frozen ImageNet weights was run, so the published comparison itself is "
-    "not tested; what a random one shows is how much there is to gain by training."
-)
-if len(imagenet):
-    agrees = (imagenet["effect"] < 0).all()
-    verdict = f"Frozen ImageNet weights are {'behind' if agrees else 'not always behind'} here too."
 Markdown(f"""
-1. Majority (chance 10 %; runs an arm: {majority["n"].max()}). {effects_in_words(effects)}.
-2. Frozen arms below the trained reference: {n_below} of {len(frozen)}, {n_sure} of them with an
-   interval that leaves out zero. {told or "None was run"}. Arms that read even their own training
-   images no better than three times chance, and so have not overfitted but hardly learned: {slow}.
-   Of all runs, {found_in_words(frame[frame["task"] == "majority"])}.
+1. Frozen arms below the trained reference: {(frozen["effect"] < 0).sum()} of {len(frozen)},
+   {(frozen["effect_high"] < 0).sum()} of them with an interval that leaves out zero. With ImageNet
+   weights: {(imagenet["effect"] < 0).sum()} of {len(imagenet)}. A frozen random encoder only shows
+   how much there is to gain by training; the published comparison needs the weights.
+2. {found.sum()} of {len(found)} runs found the digits (half or more of those that random patches
+   would miss). Hardly learned: {"; ".join(slow) or "none"}.
 3. Published: the {len(fixed)} complete runs of frozen ResNet-50s stand
-   {points(fixed["effect"].min())} to {points(fixed["effect"].max())} from the ResNet-18 that began
-   at random, after {fixed["epochs_run"].max()} epochs against
-   {finished["epochs_run"].max()}. To begin with ImageNet weights and train on stands at
+   {points(fixed["effect"].min(), fixed["effect"].max())} from the ResNet-18 that began at random,
+   after {fixed["epochs_run"].max()} epochs against {finished["epochs_run"].max()}. To
+   begin with ImageNet weights and train on stands at
    {" and ".join(f"{points(e)} with {n} images" for n, e in begun.items())} on average.
-4. {verdict}
 """)
 
 # %% [markdown]

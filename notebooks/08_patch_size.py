@@ -47,6 +47,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.study import arm_finding
 from ipslib.study.arm_figures import attention_against_accuracy
 from ipslib.study.arms import headline
 from ipslib.study.backbones import cost_table
@@ -168,6 +169,18 @@ study.save_table("trends", trends)
 show(trends)
 
 # %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+is_theirs = trends["comparison"].str.startswith("published")
+best = trends[is_theirs].nlargest(1, "runs")["effect"]  # the noise count of most runs
+ours = next((row for _, row in trends[~is_theirs].iterrows()), None)
+compared = "per halving of the patch's side, {comparison}"
+finding = arm_finding(ours, compared, published=best.max(), direction=1)
+study.finding(finding, figure="ratio")
+
+# %% [markdown]
 # ## Reading
 
 # %%
@@ -175,7 +188,6 @@ majority = once[once["task"] == "majority"].groupby("arm", sort=False)
 means, spread = 100 * majority["accuracy"].mean(), 100 * majority["accuracy"].agg(np.ptp).max()
 found = 100 * majority["roi_recall"].mean()
 times = found / (100 * majority["roi_recall_random"].mean())
-is_theirs = trends["comparison"].str.startswith("published")
 theirs = published[published["task"] == "majority"].groupby(["patch_size", "n_noise"])["accuracy"]
 levels = ", ".join(f"{m:.0f} % at {p} px with {n}" for (p, n), m in (100 * theirs.mean()).items())
 dearest = "; ".join(

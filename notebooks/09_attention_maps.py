@@ -36,11 +36,13 @@ n_images = 100  # test images that a checkpoint is measured on
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
+import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.model.original import load_original
+from ipslib.study import Finding, t_interval
 from ipslib.study.gallery import map_of_image
 from ipslib.study.maps import attention_figure
 from ipslib.study.session import Study, find_checkpoint
@@ -100,11 +102,23 @@ study.save_table("attention", table)
 show(table)
 
 # %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+above = table["roi_recall"] - table["roi_recall_random"]
+low, high = t_interval(above) if len(above) > 1 else (np.nan, np.nan)
+mass = table["attention_on_digits"] / table["attention_on_digits_random"]
+note = f"Attention on digits is {mass.min():.1f} to {mass.max():.1f} times their share."
+compared = "digits kept, against random patches"
+finding = Finding(compared, above.mean(), low, high, direction=1, note=note)
+study.finding(finding, figure="maps")
+
+# %% [markdown]
 # ## Reading
 
 # %%
 recall = table["roi_recall"] / table["roi_recall_random"]
-mass = table["attention_on_digits"] / table["attention_on_digits_random"]
 worst = table.loc[recall.idxmin()]
 Markdown(f"""
 1. Kept patches touch {100 * table["roi_recall"].min():.0f} to

@@ -40,6 +40,7 @@ from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import load_digits
+from ipslib.study import arm_finding, published_row
 from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
 from ipslib.study.arms import arm_table, headline, published_arms, run_arms
 from ipslib.study.contrast import found_in_words, table_against
@@ -173,6 +174,14 @@ study.save_table("transfer", crossed)
 if len(crossed):
     study.save_figure("transfer", transfer_map(crossed))
 None if len(crossed) else Markdown("These runs came without their weights.")
+
+# %% [markdown]
+# ## The finding
+# What the summary (notebook 99) says of this question.
+
+# %%
+compared = f"{{arm}}, against {contrast['arm'].iloc[0]}"
+study.finding(arm_finding(published_row(contrast), compared), figure="accuracy")
 
 # %% [markdown]
 # ## Reading

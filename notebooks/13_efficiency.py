@@ -37,10 +37,13 @@ n_steps = 3  # timed ones, after one that is not; fewer where they are long
 overrides = {}  # any other field of RunConfig, for every run, such as {"memory_size": 20}
 
 # %%
+import numpy as np
 import pandas as pd
+import statsmodels.formula.api as smf
 from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.study import Finding
 from ipslib.study.efficiency import at_side, measure_sides
 from ipslib.study.efficiency_figures import side_curves
 from ipslib.study.efficiency_tables import WAY_NAMES, reach, reach_in_words, shown_sides
@@ -119,11 +122,37 @@ limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
 study.save_figure("sides", side_curves(frame, **limits))
 
 # %% [markdown]
-# ## Reading
+# ## The finding
+# Memory of a training step as a power of the image's area: the exponent of IPS less that of the
+# whole image, by a straight line each in logarithms. Memory that does not depend on the image has
+# exponent 0.
 
 # %%
 reached = reach(frame)
 study.save_table("reach", reached)
+grown = frame[(frame["step"] == "train") & frame["step_mb"].gt(0)]
+grown = grown[grown["way"].isin(["ips", "whole"])].assign(area=grown["side"] ** 2)
+finding = None
+if grown.groupby("way")["side"].nunique().gt(1).sum() == 2:
+    model = "np.log(step_mb) ~ C(way, Treatment('whole')) * np.log(area)"
+    fit = smf.ols(model, grown).fit()
+    whole, less = fit.params.iloc[-2:]
+    low, high = fit.conf_int().iloc[-1] if fit.df_resid > 0 else (np.nan, np.nan)
+    ends = reached[reached["step"] == "train"].set_index("way").loc["ips"]
+    note = f"A training step of IPS takes {ends['step_mb_first']:.0f} MB at {ends['first']} px and "
+    note += (
+        f"{ends['step_mb_last']:.0f} MB at {ends['last']} px; its exponent is {whole + less:.2f}."
+    )
+    more = {"direction": -1, "unit": "exponent", "note": note}
+    finding = Finding(
+        "exponent of memory in the area, IPS less whole image", less, low, high, **more
+    )
+study.finding(finding, figure="sides")
+
+# %% [markdown]
+# ## Reading
+
+# %%
 ends = reached.set_index(["way", "step"])
 ips, train = ends.loc[("ips", "train")], ends.xs("train", level="step")
 area = (ips["last"] / ips["first"]) ** 2

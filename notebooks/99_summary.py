@@ -14,8 +14,8 @@
 # # 99 - What did the study find?
 #
 # One effect a notebook, with its 95 % interval and what was published of it. Nothing is trained
-# here: every number is made of tables that the other notebooks of this profile have saved, and
-# take-off of the profile's records.
+# here: every number is as a notebook of this profile has stated it, and take-off is that of the
+# profile's records.
 #
 # **Claim and published**: stated in each notebook; here only the direction is compared, because
 # levels of accuracy belong to one canvas and one network.
@@ -28,29 +28,30 @@ profile = "quick"  # whose tables and figures are read
 overrides = {}  # any field of RunConfig, as in the other notebooks; no run is made here
 
 # %%
+import matplotlib.pyplot as plt
 import pandas as pd
-from IPython.display import Markdown, display
+from IPython.display import Image, Markdown, display
+from matplotlib.lines import Line2D
 
 from ipslib.arithmetic import CURRENT, version_of
 from ipslib.commands.notebooks import read_source, title_of
 from ipslib.datasets.registry import run_config
 from ipslib.runs.profiles import list_notebooks
-from ipslib.study.finding_figures import effects_figure, small_picture
-from ipslib.study.finding_sources import SOURCES, find_figure, read_effect
-from ipslib.study.findings import (
+from ipslib.study import (
     AGREES,
+    CATEGORIES,
+    DIAMOND,
     DISAGREES,
+    GREY,
+    INK,
     OPEN,
-    Finding,
-    findings_in_view,
-    findings_table,
-    in_words,
+    Study,
+    correlation,
+    load_findings,
+    long_form,
+    published_accuracy,
+    show,
 )
-from ipslib.study.published import published_accuracy
-from ipslib.study.published_configs import CATEGORIES
-from ipslib.study.session import Study
-from ipslib.study.statistics import correlation
-from ipslib.study.tables import long_form, show
 
 study = Study("99_summary", profile, overrides=overrides)
 study
@@ -62,19 +63,42 @@ study
 
 # %%
 questions = {path.stem: title_of(read_source(path))[5:] for path in list_notebooks()}
-findings, not_run = [], []
-for notebook in sorted(SOURCES.keys() & questions.keys()):
-    effect = read_effect(notebook, study.layout.tables)
-    if effect is None:
-        not_run.append(notebook)
-    else:
-        findings.append(Finding(notebook, questions[notebook], effect))
-study.save_table("findings", findings_table(findings))
-show(findings_in_view(findings)) if findings else Markdown("No notebook has been run yet.")
+findings = load_findings(study.layout.tables)
+columns = ["notebook", "compared", "unit", "effect", "low", "high", "published", "verdict"]
+rows = [each._asdict() | {"verdict": each.verdict} for each in findings]
+table = pd.DataFrame(rows, columns=columns)
+table.insert(1, "question", table["notebook"].map(questions))
+names = {"low": "effect_low", "high": "effect_high", "published": "published_effect"}
+study.save_table("findings", table.rename(columns=names))
 
 # %%
-if findings:
-    study.save_figure("effects", effects_figure(findings))
+shown = table[["question", "compared"]].assign(
+    ours=[each.in_unit(each.effect) for each in findings],
+    interval=[each.in_unit(each.low, each.high) for each in findings],
+    published=[each.in_unit(each.published) for each in findings],
+    verdict=table["verdict"],
+)
+show(shown.rename(columns={"interval": "95 % interval", "published": "published effect"}))
+
+# %% [markdown]
+# Those in points, with their 95 % interval; diamonds are the published effects.
+
+# %%
+COLOURS = {AGREES: "#2c8fa6", DISAGREES: "#b5387c", OPEN: "#8c8c8c"}
+rows = [each for each in findings if each.unit == "points"]
+figure, ax = plt.subplots(figsize=(10, 1.2 + 0.42 * len(rows)))
+for y, each in enumerate(rows):
+    style = {"color": COLOURS[each.verdict], "lw": 2, "solid_capstyle": "butt"}
+    ax.plot([100 * each.low, 100 * each.high], [y, y], **style)
+    ax.plot(100 * each.effect, y, "o", ms=6, color=style["color"])
+    ax.plot(100 * each.published, y + 0.25, **DIAMOND)
+ax.axvline(0, color=GREY, lw=1)
+ax.set_yticks(range(len(rows)), [f"{each.notebook[:2]}  {each.compared}" for each in rows])
+ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="effect (points)")
+keys = [Line2D([], [], color=c, marker="o", lw=2, label=name) for name, c in COLOURS.items()]
+keys.append(Line2D([], [], label="published, own scale", **DIAMOND))
+figure.legend(handles=keys, loc="outside upper right", ncols=4, labelcolor=INK)
+study.save_figure("effects", figure)
 
 # %% [markdown]
 # ## One by one
@@ -86,21 +110,24 @@ def links(notebook: str) -> str:
     return f"{notebook}: [page]({notebook}.html), [notebook]({notebook}.ipynb)"
 
 
-for finding in findings:
-    lines = [f"### {finding.question}", in_words(finding.effect), finding.effect.note]
-    display(Markdown("\n\n".join(filter(None, [*lines, links(finding.notebook)]))))
-    figure = find_figure(finding.notebook, study.layout.figures)
-    if figure:
-        display(small_picture(figure))
+for each in findings:
+    lines = [f"### {questions[each.notebook]}", each.in_words(), links(each.notebook)]
+    display(Markdown("\n\n".join(lines)))
+    figure = study.layout.figures / each.figure
+    if figure.is_file():
+        display(Image(figure.read_bytes(), width=700, alt=figure.stem))
 
 # %% [markdown]
 # ## Not answered here
+# Notebooks that were not run in this profile, had too few runs, or show and do not measure.
 
 # %%
-others = sorted(questions.keys() - SOURCES.keys() - {study.notebook})
-has_page = [each for each in others if (study.layout.notebooks / f"{each}.html").is_file()]
-lines = [f"- {questions[each]} Not run in this profile, or with too few runs." for each in not_run]
-lines += [f"- {questions[each]} Shown, not measured: {links(each)}." for each in has_page]
+others = sorted(questions.keys() - {study.notebook} - {each.notebook for each in findings})
+was_run = {each for each in others if (study.layout.notebooks / f"{each}.ipynb").is_file()}
+lines = [
+    f"- {questions[each]} {links(each) if each in was_run else 'Not run in this profile.'}"
+    for each in others
+]
 Markdown("\n".join(lines) or "Every notebook has its finding.")
 
 # %% [markdown]
@@ -141,9 +168,9 @@ Markdown("\n".join(lines) or "Too few runs took off.")
 # ## Reading
 
 # %%
-verdicts = [finding.effect.verdict for finding in findings]
+verdicts = [each.verdict for each in findings]
 named = {
-    kind: ", ".join(f.notebook for f in findings if f.effect.verdict == kind) or "none"
+    kind: ", ".join(each.notebook for each in findings if each.verdict == kind) or "none"
     for kind in (AGREES, DISAGREES, OPEN)
 }
 Markdown(f"""

@@ -7,7 +7,7 @@ On a machine with a GPU, in a checkout, with MNIST/raw in the folder `mnist`:
 and again, until nothing is missing; a later call with `--skip-checks` goes straight to the runs.
 It needs torch and the packages that `ipslib run` needs, neither papermill nor jupytext. Records
 come to outputs/paper/records: commit the .json, and carry the .checkpoint.pt to where the next
-call is made. `python -m ipslib queue --readme` then counts them in the README.
+call is made. `python -m ipslib queue --readme` then counts them in outputs/README.md.
 """
 
 import itertools
@@ -29,7 +29,7 @@ from ipslib.runs.provenance import peak_memory_mb, reset_peak_memory
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import is_accelerator, keep_freed_memory, prefetched, prepare
 from ipslib.selection import Selection
-from ipslib.study.regenerated import as_markdown, regenerated
+from ipslib.study.published_configs import as_markdown, regenerated
 from ipslib.training import TrainingState, batch_maker, build_network, forward_step
 
 # What is compared and timed, and of how many images on the CPU, whose part is to take seconds.

@@ -1,1 +1,32 @@
-"""What is said of runs: tables, statistics, figures, findings."""
+"""What is said of runs: tables, statistics, figures, findings.
+
+Notebooks import from here; a name's module is imported when the name is first asked for.
+"""
+
+from importlib import import_module
+
+_NAMES = {
+    "arm_figures": "arm_colours arm_dots attention_against_accuracy",
+    "arms": "arm_table effect_in_words found_digits headline published_beside run_arms "
+    "run_comparisons",
+    "backbones": "cost_table obtain_weights",
+    "figures": "CHANCE_LINE DIAMOND GREY INK PUBLISHED grouped_bars learning_curves level_colours "
+    "row_legend",
+    "findings": "arm_finding Finding load_findings per_doubling published_row "
+    "slope_finding AGREES DISAGREES OPEN",
+    "gallery": "example_row image_row map_of_image",
+    "published": "load_published published_accuracy published_curve REFERENCE",
+    "published_configs": "CATEGORIES published_runs",
+    "remeasure": "evaluate_again trained_runs",
+    "session": "Study",
+    "statistics": "correlation interaction_table rising_trend t_interval",
+    "tables": "long_form points show summarise",
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_MODULE_OF)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)

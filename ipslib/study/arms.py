@@ -12,7 +12,9 @@ from scipy import stats
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.session import Study
 from ipslib.study.statistics import CONFIDENCE, SEEDS_WITH_OWN_SPREAD, paired_difference
-from ipslib.study.tables import TAKE_OFF, long_form, summarise, with_published_means
+from ipslib.study.tables import TAKE_OFF, long_form, points, summarise, with_published_means
+
+Arms = Mapping[str, Mapping[str, object]]  # {label: fields of RunConfig that differ from the base}
 
 _NO_EFFECT = {"effect_low": np.nan, "effect_high": np.nan, "effect_interval": "", "p": np.nan}
 _BALANCED = "balanced_accuracy"
@@ -25,56 +27,85 @@ _HEADLINE = (
 
 
 class ArmRuns(NamedTuple):
-    """The records, each once, and their long form with a first column `arm`."""
+    """The records, each once, and their long form with the arm's name in front."""
 
     records: list[dict]
     frame: pd.DataFrame
 
 
-def run_arms(
-    study: Study,
-    arms: Mapping[str, Mapping[str, object]],
-    seeds: Sequence[int] | Mapping[str, Sequence[int]],
-) -> ArmRuns:
-    """Train, or look up, the runs of every arm.
+def run_arms(study: Study, arms: Arms, seeds: Sequence[int]) -> ArmRuns:
+    """Train, or look up, the runs of every arm; the first is the reference.
 
     Args:
         study: whose base run the arms change.
-        arms: `{label: {field of RunConfig: value}}`; the first is the reference.
-        seeds: of training, for every arm, or `{label: seeds}`.
+        arms: `{label: {field of RunConfig: value}}`.
+        seeds: of training.
 
     Returns:
-        The runs. One that two arms share is trained once and has its rows under both.
+        The runs; their frame has a column `arm` in front. One that two arms share is trained once
+        and has its rows under both.
+    """
+    runs = run_comparisons(study, {"": arms}, seeds)
+    return runs._replace(frame=runs.frame.drop(columns="comparison"))
+
+
+def run_comparisons(
+    study: Study,
+    comparisons: Mapping[str, Arms],
+    seeds: Sequence[int],
+    *,
+    arm_seeds: Mapping[str, Sequence[int]] | None = None,
+) -> ArmRuns:
+    """The same of several comparisons, each with its own reference, all trained in one go.
+
+    Args:
+        study: whose base run the arms change.
+        comparisons: `{title: arms}`; an arm may stand in several.
+        seeds: of training.
+        arm_seeds: other seeds for some arms, `{label: seeds}`.
+
+    Returns:
+        The runs; their frame has the columns `comparison` and `arm` in front.
 
     Raises:
-        IpslibError: no arm, or seeds for other arms than there are.
+        IpslibError: no arm, or seeds for one that is in no comparison.
     """
-    by_arm = dict(seeds) if isinstance(seeds, Mapping) else dict.fromkeys(arms, seeds)
-    if not arms or by_arm.keys() != arms.keys():
-        raise IpslibError(
-            f"seeds: wanted a list for each of the arms {list(arms)}, got {list(by_arm)}."
-        )
-    runs = [
-        (arm, study.config(**fields, seed=seed))
-        for arm, fields in arms.items()
-        for seed in by_arm[arm]
+    arm_seeds = dict(arm_seeds or {})
+    known = {arm for arms in comparisons.values() for arm in arms}
+    if not known:
+        raise IpslibError("arms: wanted a reference at least, got none.")
+    for arm in arm_seeds:
+        if arm not in known:
+            raise IpslibError(f"arm_seeds: there is no arm {arm!r}{did_you_mean(arm, known)}.")
+    places = [
+        (title, arm, seed)
+        for title, arms in comparisons.items()
+        for arm in arms
+        for seed in arm_seeds.get(arm, seeds)
     ]
-    records = study.run([config for _, config in runs])
+    records = study.run(
+        [study.config(**comparisons[title][arm], seed=seed) for title, arm, seed in places]
+    )
     made = {record["id"]: record for record in records}
-    tables = {arm: [r for (a, _), r in zip(runs, records, strict=True) if a == arm] for arm in arms}
-    frames = [long_form(of_arm) for of_arm in tables.values()]
-    frame = pd.concat(frames, keys=tables, names=["arm"]).reset_index("arm")
-    return ArmRuns(list(made.values()), frame.reset_index(drop=True))
+    runs = pd.DataFrame(places, columns=["comparison", "arm", "id"])
+    runs["id"] = [record["id"] for record in records]
+    frame = runs.merge(long_form(made.values()), on="id")
+    return ArmRuns(list(made.values()), frame)
 
 
 def arm_table(
-    frame: pd.DataFrame, *, published: pd.DataFrame | None = None, same_scale: bool = False
+    frame: pd.DataFrame,
+    *,
+    reference: str | None = None,
+    published: pd.DataFrame | None = None,
+    same_scale: bool = False,
 ) -> pd.DataFrame:
-    """One row per arm and task, the reference (the first arm) on top.
+    """One row per arm and task, the reference on top; comparisons one below the other.
 
     Args:
-        frame: of `run_arms`.
-        published: of `published_arms`; adds their mean and its difference to their reference.
+        frame: of `run_arms`, or of `run_comparisons`.
+        reference: what all others are compared with; the first arm if None.
+        published: of `published_beside`; adds their mean and its difference to their reference.
         same_scale: the published runs have our settings, so that levels can be compared too.
 
     Returns:
@@ -90,7 +121,23 @@ def arm_table(
           `balanced_accuracy` where the runs have it;
         - the columns of `with_published_means`, `published_effect`, and `difference` (ours -
           theirs).
+
+    Raises:
+        IpslibError: the reference is none of the arms.
     """
+    if "comparison" in frame:
+        tables = {}
+        for title, rows in frame.groupby("comparison", sort=False):
+            theirs = None if published is None else published[published["comparison"] == title]
+            more = {"reference": reference, "published": theirs, "same_scale": same_scale}
+            tables[title] = arm_table(rows.drop(columns="comparison"), **more)
+        table = pd.concat(tables, names=["comparison"]).reset_index("comparison")
+        return table.reset_index(drop=True)
+    if reference is not None:
+        known = frame["arm"].unique()
+        if reference not in known:
+            raise IpslibError(f"there is no arm {reference!r}{did_you_mean(reference, known)}.")
+        frame = frame.sort_values("arm", key=lambda arms: arms != reference, kind="stable")
     runs_of = frame["id"].groupby(frame["arm"], sort=False).agg(frozenset)
     twin_of = {arm: runs_of.index[runs_of == ids][0] for arm, ids in runs_of.items()}
     alone = frame[frame["arm"].isin(twin_of.values())]  # the same runs twice would feign spread
@@ -117,55 +164,79 @@ def headline(table: pd.DataFrame, task: str = "majority") -> pd.DataFrame:
     return rows[[name for name in _HEADLINE if name in rows]].reset_index(drop=True)
 
 
-def published_arms(
-    published: pd.DataFrame, arms: Mapping[str, Mapping[str, object]]
+def published_beside(
+    frame: pd.DataFrame, published: pd.DataFrame, *, on: Sequence[str]
 ) -> pd.DataFrame:
-    """The rows of a published frame that belong to each arm, with a first column `arm`.
+    """The published runs that agree with an arm's own in some columns; arms without any are left
+    out.
 
     Args:
-        published: of `published_accuracy`.
-        arms: `{label: {column: value, or list of values, or None where it is blank}}`; arms that
-            were not published are left out of it.
+        frame: of `run_arms`, or of `run_comparisons`.
+        published: of `published_accuracy`, whose columns are named as those of `frame`.
+        on: the columns that must agree.
+
+    Returns:
+        The published rows with the columns `arm`, and `comparison` where the frame has it, in
+        front.
 
     Raises:
-        IpslibError: unknown column, or an arm without rows.
+        IpslibError: a column that one of the two lacks.
     """
-    chosen = {}
-    for arm, columns in arms.items():
-        rows = published
-        for name, value in columns.items():
-            if name not in rows:
-                raise IpslibError(f"no published column {name!r}{did_you_mean(name, rows)}.")
-            wanted = value if isinstance(value, list | tuple) else [value]
-            is_blank = rows[name].isna() & (None in wanted)
-            rows = rows[rows[name].isin(wanted) | is_blank]
-        if rows.empty:
-            raise IpslibError(f"arm {arm!r}: no published run has {dict(columns)}; leave it out.")
-        chosen[arm] = rows
-    frame = pd.concat(chosen, names=["arm"]).reset_index("arm")
-    return frame.reset_index(drop=True)
+    for name in on:
+        for table, whose in ((frame, "runs"), (published, "published runs")):
+            if name not in table:
+                raise IpslibError(f"no column {name!r} in the {whose}{did_you_mean(name, table)}.")
+    places = [name for name in ("comparison", "arm") if name in frame]
+    return frame[[*places, *on]].drop_duplicates().merge(published, on=list(on))
+
+
+def found_digits(frame: pd.DataFrame) -> pd.Series:
+    """Whether each run keeps at least half of the digits that random patches would miss.
+
+    A run that does not has failed before any digit could be read: its accuracy says nothing of
+    how well digits are read.
+    """
+    random = frame["roi_recall_random"]
+    return frame["roi_recall"] - random >= (1 - random) / 2
+
+
+def effect_in_words(table: pd.DataFrame, arm: str, task: str = "majority") -> str:
+    """An arm's effect with its interval, such as "−12 points (95 % interval −20 to −4)".
+
+    Args:
+        table: of `arm_table`.
+        arm: not the reference, which has no effect on itself.
+        task: whose accuracy.
+    """
+    rows = table[(table["arm"] == arm) & (table["task"] == task)]
+    if rows.empty:
+        hint = did_you_mean(arm, table["arm"].unique())
+        raise IpslibError(f"no arm {arm!r} with task {task!r} in the table{hint}.")
+    row = rows.iloc[0]
+    if pd.isna(row["effect_low"]):
+        return points(row["effect"])
+    bounds = points(row["effect_low"], row["effect_high"]).removesuffix(" points")
+    return f"{points(row['effect'])} (95 % interval {bounds})"
 
 
 def _effects(frame: pd.DataFrame) -> pd.DataFrame:
     """The effect columns of every arm and task; blank for the reference."""
-    reference = frame["arm"].iloc[0]
-    tables = []
-    for task, rows in frame.groupby("task", sort=False):
-        accuracy = rows.pivot(index="seed", columns="arm", values="accuracy")
-        accuracy = accuracy[rows["arm"].unique()]
-        differences = accuracy.drop(columns=reference).sub(accuracy[reference], axis=0)
-        n_shared = differences.count()
-        own = (n_shared >= SEEDS_WITH_OWN_SPREAD).any()
-        pooled = _residual_spread(accuracy) if (n_shared > 1).any() and not own else None
-        effects = {reference: {"effect": np.nan} | _NO_EFFECT}
-        for arm, n in n_shared.items():
+    reference, rows = frame["arm"].iloc[0], []
+    for task, runs in frame.groupby("task", sort=False):
+        accuracy = runs.pivot(index="seed", columns="arm", values="accuracy")
+        others = accuracy[runs["arm"].unique()].drop(columns=reference)
+        differences = others.sub(accuracy[reference], axis=0)
+        most = differences.count().max()
+        own = most >= SEEDS_WITH_OWN_SPREAD
+        pooled = _residual_spread(accuracy) if most > 1 and not own else None
+        rows.append({"arm": reference, "task": task, "effect": np.nan} | _NO_EFFECT)
+        for arm, difference in differences.items():
+            pair = accuracy.loc[difference.notna(), [arm, reference]]
             bounds = _NO_EFFECT
-            if n > 1:
-                pair = accuracy[[arm, reference]].dropna()
+            if len(pair) > 1:
                 bounds = _own_bounds(pair) if own else _pooled_bounds(pair, *pooled)
-            effects[arm] = {"effect": differences[arm].mean()} | bounds
-        tables.append(pd.DataFrame(effects.values()).assign(arm=list(effects), task=task))
-    return pd.concat(tables)
+            rows.append({"arm": arm, "task": task, "effect": difference.mean()} | bounds)
+    return pd.DataFrame(rows)
 
 
 def _own_bounds(pair: pd.DataFrame) -> dict[str, object]:
@@ -214,3 +285,32 @@ def _add_published(
     if same_scale:
         table["difference"] = table["mean"] - table["published"]
     return table
+
+
+def published_arms(
+    published: pd.DataFrame, arms: Mapping[str, Mapping[str, object]]
+) -> pd.DataFrame:
+    """The rows of a published frame that belong to each arm, with a first column `arm`.
+
+    Args:
+        published: of `published_accuracy`.
+        arms: `{label: {column: value, or list of values, or None where it is blank}}`; arms that
+            were not published are left out of it.
+
+    Raises:
+        IpslibError: unknown column, or an arm without rows.
+    """
+    chosen = {}
+    for arm, columns in arms.items():
+        rows = published
+        for name, value in columns.items():
+            if name not in rows:
+                raise IpslibError(f"no published column {name!r}{did_you_mean(name, rows)}.")
+            wanted = value if isinstance(value, list | tuple) else [value]
+            is_blank = rows[name].isna() & (None in wanted)
+            rows = rows[rows[name].isin(wanted) | is_blank]
+        if rows.empty:
+            raise IpslibError(f"arm {arm!r}: no published run has {dict(columns)}; leave it out.")
+        chosen[arm] = rows
+    frame = pd.concat(chosen, names=["arm"]).reset_index("arm")
+    return frame.reset_index(drop=True)

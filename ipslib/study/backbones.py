@@ -1,7 +1,6 @@
-"""Backbones: which can be built here, what each of them costs, and how the published ones did."""
+"""What an encoder needs, and what it costs."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import attrs
@@ -12,18 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ipslib.config import ModelConfig, RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
-from ipslib.model.encoder import WeightsFile, build_encoder, weights_file
+from ipslib.model.encoder import build_encoder, weights_file
 from ipslib.paths import reachable
-from ipslib.study.comparisons import Arms
-from ipslib.study.published import published_accuracy
-from ipslib.study.session import Study
-
-
-class Obtainable(NamedTuple):
-    """The comparisons that can be made here, and one sentence on what was left out, or ''."""
-
-    comparisons: dict[str, Arms]
-    left_out: str
 
 
 class EncoderCost(NamedTuple):
@@ -34,66 +23,19 @@ class EncoderCost(NamedTuple):
     mflop: float
 
 
-def obtainable(
-    study: Study,
-    comparisons: Mapping[str, Arms],
-    seeds: Sequence[int],
-    *,
-    pretrained: bool,
-    arm_seeds: Mapping[str, Sequence[int]] | None = None,
-) -> Obtainable:
-    """Leave out the arms whose pretrained weights are not wanted or cannot be had.
-
-    Args:
-        study, comparisons, seeds, arm_seeds: as `run_comparisons` takes them. An arm whose runs
-            have all been recorded needs no weights; a comparison that has no arm left is dropped.
-        pretrained: whether weights are wanted; what is not here is downloaded, and where the
-            network does not answer at once the arm is left out.
-    """
-    had: dict[WeightsFile, bool] = {}
-    kept, missing, files = {}, [], []
-    for title, arms in comparisons.items():
-        there = {}
-        for label, fields in arms.items():
-            file = weights_file(fields.get("encoder", "resnet18"), fields.get("weights", "none"))
-            runs = [study.config(**fields, seed=s) for s in (arm_seeds or {}).get(label, seeds)]
-            if file is None or all(study.store.find(run) for run in runs):
-                there[label] = fields
-                continue
-            if file not in had:
-                had[file] = pretrained and _obtain(file, fields)
-            if had[file]:
-                there[label] = fields
-            else:
-                missing.append(label)
-                files.append(file)
-        if there:
-            kept[title] = there
-    return Obtainable(kept, _told(missing, files) if missing else "")
-
-
-def _obtain(file: WeightsFile, fields: Mapping) -> bool:
-    if file.path.is_file():
+def obtain_weights(model: ModelConfig) -> bool:
+    """Whether an encoder's pretrained weights are here; what is not is downloaded, unless the
+    network does not answer at once."""
+    file = weights_file(model.encoder, model.weights)
+    if file is None or file.path.is_file():
         return True
     if not reachable(file.url):
         return False
     try:
-        build_encoder(ModelConfig(encoder=fields["encoder"], weights=fields["weights"]), 1)
+        build_encoder(model, 1)
     except (OSError, IpslibError):
         return False
     return True
-
-
-def _told(labels: Iterable[str], files: Iterable[WeightsFile]) -> str:
-    labels, files = list(dict.fromkeys(labels)), list(dict.fromkeys(files))
-    folder, source = files[0].path.parent, files[0].url.rsplit("/", 1)[0]
-    if folder.is_relative_to(Path.home()):
-        folder = Path("~", folder.relative_to(Path.home()))
-    return (
-        f"Left out for want of ImageNet weights: {'; '.join(labels)} (to have them, set "
-        f"`pretrained = True`, which downloads {' and '.join(f.path.name for f in files)} where "
-        f"there is a network; without one, first bring that from {source} to {folder})."
-    )
 
 
 def encoder_cost(config: RunConfig) -> EncoderCost:
@@ -143,27 +85,3 @@ def cost_table(frame: pd.DataFrame, records: Iterable[Mapping]) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def published_backbones() -> pd.DataFrame:
-    """The published runs of the category, and of the ResNet-18 that every other category used.
-
-    Returns:
-        Long form, sorted by `digit_size` and `n_train`, incomplete runs too, with `backbone` in
-        words and `effect`: the difference to that ResNet-18, which began with random weights, at
-        the same digit size and number of images. Epochs and noise count need not be the same.
-    """
-    category = published_accuracy("Backbones", incomplete=True)
-    cells = {name: category[name].unique().tolist() for name in ("canvas", "digit_size", "n_train")}
-    usual = published_accuracy("O2I_datasize", **cells)
-    runs = pd.concat([usual, category], ignore_index=True)
-    weights = (
-        runs["weights"].str.replace("imagenet_v", "ImageNet V").replace("none", "random start")
-    )
-    frozen = runs["encoder"].map({"resnet18": "", "resnet50": ", frozen"})
-    runs["backbone"] = runs["encoder"].str.replace("resnet", "ResNet-") + ", " + weights + frozen
-    on = ["digit_size", "n_train", "task"]
-    reference = usual.groupby(on, as_index=False)["accuracy"].mean()
-    runs = runs.merge(reference.rename(columns={"accuracy": "reference"}), on=on)
-    runs["effect"] = (runs["accuracy"] - runs.pop("reference")).mask(runs["weights"] == "none")
-    return runs.sort_values(on[:2], kind="stable", ignore_index=True)

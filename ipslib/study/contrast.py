@@ -1,39 +1,13 @@
-"""An arm table read from another arm than the reference, and runs that never found the digits."""
+"""Names that notebooks still take from here."""
 
 import pandas as pd
 
-from ipslib.errors import IpslibError, did_you_mean
-from ipslib.study.arms import arm_table
+from ipslib.study.arms import arm_table, found_digits
 
 
-def table_against(
-    frame: pd.DataFrame,
-    arm: str,
-    *,
-    published: pd.DataFrame | None = None,
-    same_scale: bool = False,
-) -> pd.DataFrame:
-    """The `arm_table` whose effects are differences to `arm`, which is moved to the top.
-
-    Args:
-        frame: of `run_arms`.
-        arm: what all others are compared with.
-        published, same_scale: as `arm_table` takes them.
-    """
-    if arm not in set(frame["arm"]):
-        raise IpslibError(f"there is no arm {arm!r}{did_you_mean(arm, frame['arm'].unique())}.")
-    ordered = frame.sort_values("arm", key=lambda arms: arms != arm, kind="stable")
-    return arm_table(ordered, published=published, same_scale=same_scale)
-
-
-def found_digits(frame: pd.DataFrame) -> pd.Series:
-    """Whether each run keeps at least half of the digits that random patches would miss.
-
-    A run that does not has failed before any digit could be read: its accuracy says nothing of
-    how well digits are read.
-    """
-    random = frame["roi_recall_random"]
-    return frame["roi_recall"] - random >= (1 - random) / 2
+def table_against(frame: pd.DataFrame, arm: str, **more) -> pd.DataFrame:
+    """The `arm_table` with this reference."""
+    return arm_table(frame, reference=arm, **more)
 
 
 def found_in_words(frame: pd.DataFrame) -> str:

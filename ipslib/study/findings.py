@@ -1,17 +1,25 @@
-"""What the study found: one effect a notebook, with its interval and its published counterpart."""
+"""What the study found: each notebook states one effect, with its interval and its published
+counterpart; the summary reads what they stated."""
 
-from collections.abc import Iterable
+import json
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import statsmodels.api as sm
 
-from ipslib.study.wording import points
+from ipslib.paths import write_atomically
+from ipslib.study.statistics import CONFIDENCE
+from ipslib.study.tables import points
 
 AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot be told"
+_TASK = "majority"
+_CLAIMS = {-1: "; below zero is claimed", 0: "; no effect is claimed", 1: "; above zero is claimed"}
 
 
-class Effect(NamedTuple):
+class Finding(NamedTuple):
     """One difference, or slope, and what was published of it.
 
     Args:
@@ -23,6 +31,7 @@ class Effect(NamedTuple):
             is on the claim; if None it is on the published effect.
         note: a further sentence.
         unit: `points`, or `exponent` of a power law.
+        notebook: that states it, and the name of the `figure` that shows it: of `Study.finding`.
     """
 
     compared: str
@@ -33,93 +42,117 @@ class Effect(NamedTuple):
     direction: int | None = None
     note: str = ""
     unit: str = "points"
+    notebook: str = ""
+    figure: str = ""
 
     @property
     def verdict(self) -> str:
+        """`agrees` where the interval lies wholly on the published, or claimed, side of zero,
+        `disagrees` where on the other side, or off zero where no effect was claimed; else
+        `cannot be told`.
+        """
         expected = self.published if self.direction is None else self.direction
-        return verdict(self.low, self.high, expected)
+        if not np.isfinite([self.low, self.high, expected]).all() or self.low <= 0 <= self.high:
+            return OPEN
+        return AGREES if np.sign(self.low) == np.sign(expected) else DISAGREES
+
+    def in_unit(self, *values: float) -> str:
+        """Values as the effect's unit is written; a dash for what is blank."""
+        if self.unit == "points" or any(map(pd.isna, values)):
+            return points(*values)
+        return " to ".join(f"{value:+.2f}" for value in values).replace("-", "−")
+
+    def in_words(self) -> str:
+        """The effect with its interval, its published counterpart, the verdict, and the note."""
+        ours = f"**{self.compared}**: {self.in_unit(self.effect)}"
+        if pd.notna(self.low):
+            ours += f" (95 % interval {self.in_unit(self.low, self.high).removesuffix(' points')})"
+        theirs = "no number" if pd.isna(self.published) else self.in_unit(self.published)
+        theirs += _CLAIMS.get(self.direction, "")
+        other = "published effect" if self.direction is None else "claim"
+        verdicts = {
+            AGREES: f"**Agrees** with the {other} in direction.",
+            DISAGREES: f"**Disagrees** with the {other} in direction.",
+            OPEN: "**Cannot be told**: "
+            + ("there is no interval." if pd.isna(self.low) else "the interval holds zero."),
+        }
+        told = f"{ours}. Published: {theirs}. {verdicts[self.verdict]}"
+        return "\n\n".join(filter(None, [told, self.note]))
+
+    def save(self, path: Path) -> None:
+        """Write it as JSON, without what is blank."""
+        known = {name: value for name, value in self._asdict().items() if not pd.isna(value)}
+        write_atomically(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
 
 
-class Finding(NamedTuple):
-    """A notebook's question, and the effect that answers it."""
-
-    notebook: str
-    question: str
-    effect: Effect
+def load_findings(folder: Path) -> list[Finding]:
+    """What notebooks have stated among a profile's tables, in their order."""
+    paths = sorted(folder.glob("[0-9][0-9]_finding.json"))
+    return [Finding(**json.loads(path.read_text())) for path in paths]
 
 
-def verdict(low: float, high: float, expected: float) -> str:
-    """Whether an effect goes the published way.
+class Slope(NamedTuple):
+    effect: float
+    low: float
+    high: float
+
+
+def per_doubling(frame: pd.DataFrame, x: str, *, within: Sequence[str] = ()) -> Slope | None:
+    """Accuracy (majority) gained per doubling of `x`, by one straight line for all settings.
 
     Args:
-        low, high: 95 % interval of the effect.
-        expected: any number of the published effect's sign; 0 where none was claimed.
+        frame: long form, of own or of published runs.
+        x: column of positive numbers.
+        within: columns whose settings have levels of their own.
 
     Returns:
-        `agrees` where the interval lies wholly on the published side of zero, `disagrees` where
-        on the other side, or off zero where no effect was claimed; else `cannot be told`.
+        The slope with its t interval, blank where no run is left to tell the spread; None where
+        `x` does not vary within a setting.
     """
-    if not np.isfinite([low, high, expected]).all() or low <= 0 <= high:
-        return OPEN
-    return AGREES if np.sign(low) == np.sign(expected) else DISAGREES
+    runs = frame[frame["task"] == _TASK]
+    runs = runs.drop_duplicates("id") if "id" in runs else runs
+    settings = runs[list(within)].astype(str).agg(" ".join, axis=1)
+    levels = pd.get_dummies(settings if len(settings) else pd.Series(dtype=str), dtype=float)
+    design = levels.assign(doubling=np.log2(runs[x]))
+    if len(runs) < 2 or np.linalg.matrix_rank(design) < design.shape[1]:
+        return None
+    fit = sm.OLS(runs["accuracy"], design).fit()
+    low, high = np.nan, np.nan
+    if fit.df_resid > 0:
+        low, high = fit.conf_int(1 - CONFIDENCE).loc["doubling"]
+    return Slope(*map(float, (fit.params["doubling"], low, high)))
 
 
-def in_unit(effect: Effect, *values: float) -> str:
-    """Values as the effect's unit is written; a dash for what is blank."""
-    if any(map(pd.isna, values)):
-        return "–"
-    if effect.unit == "points":
-        return points(*values)
-    return " to ".join(f"{value:+.2f}" for value in values).replace("-", "−")
+def slope_finding(
+    compared: str, ours: Slope | None, theirs: Slope, direction: int | None = None
+) -> Finding | None:
+    """A finding of `per_doubling`; None where our runs have no slope."""
+    return ours and Finding(compared, *ours, theirs.effect, direction)
 
 
-def in_words(effect: Effect) -> str:
-    """An effect with its interval, its published counterpart and the verdict."""
-    said = f"**{effect.compared}**: {in_unit(effect, effect.effect)}"
-    if pd.notna(effect.low):
-        bounds = in_unit(effect, effect.low, effect.high).removesuffix(" points")
-        said += f" (95 % interval {bounds})"
-    ways = {
-        -1: "; below zero is claimed",
-        0: "; no effect is claimed",
-        1: "; above zero is claimed",
-    }
-    theirs = "no number" if pd.isna(effect.published) else in_unit(effect, effect.published)
-    theirs += ways.get(effect.direction, "")
-    other = "published effect" if effect.direction is None else "claim"
-    reasons = {
-        AGREES: f"**Agrees** with the {other} in direction.",
-        DISAGREES: f"**Disagrees** with the {other} in direction.",
-        OPEN: "**Cannot be told**: "
-        + ("there is no interval." if pd.isna(effect.low) else "the interval holds zero."),
-    }
-    return " ".join(filter(None, [f"{said}. Published: {theirs}.", reasons[effect.verdict]]))
+def published_row(table: pd.DataFrame) -> pd.Series | None:
+    """Of an arm table the arm (majority) with the largest published effect, whatever ours is.
+
+    Where no arm was published it is the last one; None where no arm has an effect.
+    """
+    rows = table[(table["task"] == _TASK) & table["effect"].notna()]
+    if rows.empty:
+        return None
+    theirs = rows["published_effect"] if "published_effect" in rows else pd.Series(dtype=float)
+    theirs = theirs.dropna()
+    return rows.loc[theirs.abs().idxmax() if len(theirs) else rows.index[-1]]
 
 
-def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """One row a finding, in numbers: what is kept as CSV."""
-    rows = [
-        {"notebook": f.notebook, "question": f.question}
-        | {"compared": f.effect.compared, "unit": f.effect.unit}
-        | {"effect": f.effect.effect, "effect_low": f.effect.low, "effect_high": f.effect.high}
-        | {"published_effect": f.effect.published, "verdict": f.effect.verdict}
-        for f in findings
-    ]
-    return pd.DataFrame(rows)
+def arm_finding(row: pd.Series | None, compared: str, **more: object) -> Finding | None:
+    """A finding of one row of an arm table, or of another table with an effect and its bounds.
 
-
-def findings_in_view(findings: Iterable[Finding]) -> pd.DataFrame:
-    """The same for a page: a column for the effect with its interval, each in its unit."""
-    rows = [
-        {
-            "": f.notebook.split("_")[0],
-            "question": f.question,
-            "compared": f.effect.compared,
-            "ours": in_unit(f.effect, f.effect.effect),
-            "95 % interval": in_unit(f.effect, f.effect.low, f.effect.high),
-            "published effect": in_unit(f.effect, f.effect.published),
-            "verdict": f.effect.verdict,
-        }
-        for f in findings
-    ]
-    return pd.DataFrame(rows)
+    Args:
+        row: such as `published_row` gives; None is no finding.
+        compared: what with what; a column's name in braces stands for what the row has there.
+        **more: further fields; `published` goes before the row's own.
+    """
+    if row is None:
+        return None
+    bounds = row[["effect", "effect_low", "effect_high"]].astype(float)
+    more = {"published": row.get("published_effect", np.nan)} | more
+    return Finding(compared.format_map(row), *bounds, **more)

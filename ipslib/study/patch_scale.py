@@ -18,8 +18,7 @@ from ipslib.study.comparisons import comparison_tables
 from ipslib.study.figures import CHANCE_LINE, GREY, INK, PUBLISHED
 from ipslib.study.maps import BOX_COLOUR
 from ipslib.study.statistics import rising_trend
-from ipslib.study.tables import chance_level
-from ipslib.study.wording import points
+from ipslib.study.tables import chance_level, points
 
 _TOUCHING = "#f0b429"
 _TASK = "majority"

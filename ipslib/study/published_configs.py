@@ -1,17 +1,21 @@
 """The published Megapixel MNIST runs as configurations of ours, in the order of their value:
 the 16 runs of the O2I figure, then one run of every other published setting category by category,
-then the further seeds.
+then the further seeds. And how many of them have a record, category by category.
 """
 
 import re
+from collections import Counter
 from collections.abc import Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
-from ipslib.runs.profiles import base_config
+from ipslib.paths import write_atomically
+from ipslib.runs.profiles import Layout, base_config
+from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.study.published import load_published
 
 CATEGORIES = (
@@ -25,6 +29,9 @@ CATEGORIES = (
     "Patch_Size",
     "Noise_Generator",
 )
+_FIGURE, _OTHERS = "O2I_datasize: its figure", {"O2I_datasize": "O2I_datasize: others"}
+_BEGIN = "<!-- made by: python -m ipslib queue --readme -->\n"
+_END = "<!-- end of what was made -->\n"
 _NOISE_UNSTATED = 50  # objects, where a name does not say: the oldest runs, of 1500 px
 
 
@@ -141,3 +148,72 @@ def _epochs(row: pd.Series) -> int:
     if row["complete"]:
         return int(row["epochs_run"])
     return int(re.search(r"of (\d+) epochs", row["note"])[1])
+
+
+class Regenerated(NamedTuple):
+    """Published runs of a category: those that today's arithmetic made, those that only an earlier
+    version made, and all."""
+
+    done: int
+    earlier: int
+    planned: int
+
+
+def regenerated(store: RecordStore) -> dict[str, Regenerated]:
+    """By category, each run counted once; the runs of the O2I figure stand for themselves."""
+    done, earlier, planned = Counter(), Counter(), Counter()
+    for run in published_runs("paper"):
+        part = _FIGURE if in_o2i_figure(run) else run.category
+        planned[part] += 1
+        config = in_found_precision(run.config, store)
+        is_done = store.find(config) is not None
+        done[part] += is_done
+        earlier[part] += not is_done and store.find_earlier(config) is not None
+    parts = (_FIGURE, *CATEGORIES)
+    return {
+        _OTHERS.get(part, part): Regenerated(done[part], earlier[part], planned[part])
+        for part in parts
+    }
+
+
+def as_markdown(counts: dict[str, Regenerated]) -> str:
+    """The table, its last row the sum."""
+    total = Regenerated(*(sum(each) for each in zip(*counts.values(), strict=True)))
+    lines = [
+        f"| {part} | {each.done} of {each.planned} | {each.earlier} |"
+        for part, each in [*counts.items(), ("**all**", total)]
+    ]
+    head = [
+        "| published runs | regenerated | by an earlier arithmetic only |",
+        "| --- | --- | --- |",
+    ]
+    return "\n".join([*head, *lines, ""])
+
+
+def renew_readme(path: Path, store: RecordStore) -> bool:
+    """Write the table into a README between its two marks; return whether it changed.
+
+    Raises:
+        IpslibError: where the marks are missing.
+    """
+    text = path.read_text(encoding="utf-8")
+    before, begin, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise IpslibError(
+            f"{path.name}: wanted a line {_BEGIN.strip()!r} and below it {_END.strip()!r}, where "
+            "the table goes; put them back."
+        )
+    renewed = before + _BEGIN + as_markdown(regenerated(store)) + _END + after
+    if renewed == text:
+        return False
+    write_atomically(path, renewed)
+    return True
+
+
+def renew_project_readme(root: Path) -> int:
+    """outputs/README.md of the checkout, from its `paper` records; returns an exit status."""
+    store = RecordStore(Layout.of("paper", root=root).records)
+    changed = renew_readme(root / "outputs" / "README.md", store)
+    print(f"outputs/README.md: {'renewed' if changed else 'up to date'}")
+    return 0

@@ -53,7 +53,9 @@ def trained_runs(store: RecordStore, records: Iterable[Mapping]) -> Iterator[Tra
             yield TrainedRun(record, store.load_network(record).to(device), test_set)
 
 
-def remeasure(store: RecordStore, records: Iterable[Mapping], **selection: object) -> list[dict]:
+def evaluate_again(
+    store: RecordStore, records: Iterable[Mapping], **selection: object
+) -> list[dict]:
     """Evaluate trained networks with another selection of patches.
 
     Args:

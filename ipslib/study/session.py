@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from ipslib.arithmetic import version_of
@@ -17,6 +18,7 @@ from ipslib.runs.profiles import Layout, base_config, resolve_notebook
 from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.runs.schedule import run_all
 from ipslib.study.figures import save_figure, use_style
+from ipslib.study.findings import Finding
 from ipslib.study.tables import write_table
 
 
@@ -75,6 +77,11 @@ class Study:
         return self.base.data.source
 
     @property
+    def same_scale(self) -> bool:
+        """Whether runs have the published study's scale, so that levels can be compared too."""
+        return self.profile == "paper" and not self._overrides
+
+    @property
     def _of(self) -> str:
         return "digits" if isinstance(self.base.data, MegapixelMNISTConfig) else "data"
 
@@ -131,6 +138,24 @@ class Study:
     def save_figure(self, name: str, figure: Figure) -> None:
         """Write `NN_name.png` among this profile's figures; a notebook shows it as well."""
         save_figure(figure, self.layout.figures / f"{self._number}_{name}.png")
+
+    def finding(self, finding: Finding | None, *, figure: str) -> Markdown:
+        """State what this notebook found, for the summary: `NN_finding.json` among its tables.
+
+        Args:
+            finding: None where there are too few runs for one; an earlier statement is removed.
+            figure: the name under which the figure that shows it was saved.
+
+        Returns:
+            The finding in words.
+        """
+        path = self.layout.tables / f"{self._number}_finding.json"
+        if finding is None:
+            path.unlink(missing_ok=True)
+            return Markdown("There are too few runs for a finding.")
+        finding = finding._replace(notebook=self.notebook, figure=f"{self._number}_{figure}.png")
+        finding.save(path)
+        return Markdown(finding.in_words())
 
     @property
     def _number(self) -> str:

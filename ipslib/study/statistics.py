@@ -4,19 +4,23 @@ Accuracies are shares in 0..1. A sample is one value per training seed, so an in
 says what another seed would give; a Wilson interval says what other test images would give.
 """
 
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
+import statsmodels.formula.api as smf
 from scipy import special, stats
+from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from ipslib.errors import IpslibError
 
 CONFIDENCE = 0.95
 SEEDS_WITH_OWN_SPREAD = 5  # with fewer, settings share their spread
 _RESAMPLES = 9999
+_N_TERMS = 4  # of the interaction model
 _LEAST_SPREAD = 1e-12  # where no spread was seen, scipy's bounds would be nan
 _BY_LUCK = 0.999  # quantile of what a constant answer scores
 
@@ -56,6 +60,19 @@ class Trend(NamedTuple):
     per_doubling: float
     low: float
     high: float
+
+
+class Interaction(NamedTuple):
+    """Log odds per doubling of n, of O2I, and of both; the bounds and `p` are those of both."""
+
+    per_n: float
+    per_o2i: float
+    per_both: float
+    both_low: float
+    both_high: float
+    p: float
+    n_runs: int
+    errors: str
 
 
 class Correlation(NamedTuple):
@@ -115,19 +132,19 @@ def correlation(frame: pd.DataFrame, x: str, y: str, *, within: Sequence[str] = 
     return Correlation(n, r, low, high)
 
 
-def t_interval(values: Sequence[float], *, confidence: float = CONFIDENCE) -> Interval:
+def t_interval(values: Sequence[float]) -> Interval:
     """Student's t interval of the mean over seeds; needs two values or more."""
     values = _sample(values, at_least=2)
     if np.ptp(values) == 0:  # no spread seen: scipy's would be nan
         return Interval(float(values[0]), float(values[0]))
-    low, high = stats.ttest_1samp(values, 0).confidence_interval(confidence)
+    low, high = stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
     return Interval(float(low), float(high))
 
 
-def wilson_interval(accuracy: float, n: int, *, confidence: float = CONFIDENCE) -> Interval:
+def wilson_interval(accuracy: float, n: int) -> Interval:
     """Wilson's score interval of one run's accuracy on n test images."""
     n_right = round(accuracy * n)
-    proportion = stats.binomtest(n_right, n).proportion_ci(confidence, method="wilson")
+    proportion = stats.binomtest(n_right, n).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(float(proportion.low), float(proportion.high))
 
 
@@ -161,28 +178,7 @@ def pooled_intervals(n: pd.Series, mean: pd.Series, sd: pd.Series) -> pd.DataFra
     return pd.DataFrame({"low": low, "high": high}, index=n.index)
 
 
-def bootstrap_interval(
-    values: Sequence[float], *, statistic=np.mean, confidence: float = CONFIDENCE, seed: int = 0
-) -> Interval:
-    """Bias-corrected and accelerated (BCa) bootstrap interval of a statistic over seeds."""
-    values = _sample(values, at_least=2)
-    if np.ptp(values) == 0:
-        return Interval(float(values[0]), float(values[0]))
-    result = stats.bootstrap(
-        (values,),
-        statistic,
-        n_resamples=_RESAMPLES,
-        confidence_level=confidence,
-        method="BCa",
-        rng=np.random.default_rng(seed),
-    )
-    low, high = result.confidence_interval
-    return Interval(float(low), float(high))
-
-
-def paired_difference(
-    a: pd.Series, b: pd.Series, *, confidence: float = CONFIDENCE
-) -> PairedDifference:
+def paired_difference(a: pd.Series, b: pd.Series) -> PairedDifference:
     """Compare two arms seed by seed.
 
     The p value is two-sided, from flipping the signs of the differences: all 2^n ways up to 13
@@ -212,13 +208,11 @@ def paired_difference(
         n_resamples=_RESAMPLES,
         rng=np.random.default_rng(0),
     )
-    interval = t_interval(difference, confidence=confidence)
+    interval = t_interval(difference)
     return PairedDifference(len(shared), float(difference.mean()), *interval, float(flips.pvalue))
 
 
-def rising_trend(
-    n: Sequence[float], accuracy: Sequence[float], *, confidence: float = CONFIDENCE
-) -> Trend:
+def rising_trend(n: Sequence[float], accuracy: Sequence[float]) -> Trend:
     """Test whether accuracy rises with n, such as the number of training images.
 
     Args:
@@ -243,10 +237,71 @@ def rising_trend(
         rng=np.random.default_rng(0),
     )
     line = sm.OLS(accuracy, sm.add_constant(np.log2(n))).fit()
-    low, high = line.conf_int(1 - confidence)[1]
+    low, high = line.conf_int(1 - CONFIDENCE)[1]
     rho = stats.spearmanr(n, accuracy).statistic if np.ptp(accuracy) else np.nan
     smallest = np.prod(special.factorial(n_runs)) / special.factorial(len(n))
     return Trend(*map(float, (rho, test.pvalue, smallest, line.params[1], low, high)))
+
+
+def interaction_test(runs: pd.DataFrame) -> Interaction:
+    """Do more training images help small objects more, or large ones, in one task's runs?
+
+    A binomial model of each run's count of right answers on its test images:
+
+        logit p(right) = a + b log2(n_train) + c log2(O2I) + d log2(n_train) log2(O2I)
+
+    Both logarithms are centred, so that b and c hold in the middle of the grid. d < 0: doubling
+    the training set helps small objects more, so that they catch up; d > 0: it helps large ones.
+
+    Answers of one run are right or wrong together, so that a binomial's own errors are too small.
+    With five seeds or more, errors are clustered by seed (t with one degree of freedom fewer than
+    seeds). With fewer, they are widened by the runs' own over-dispersion (Pearson's, at least 1),
+    which knows nothing of what runs of one seed share. Half a right and half a wrong answer are
+    added to each run, so that a run without either has odds. The logit has no floor at chance:
+    near chance it sees less than there is.
+
+    Args:
+        runs: one row per run, columns n_train, o2i_ratio, accuracy, n_test, and seed where known.
+
+    Raises:
+        IpslibError: fewer than two sizes or ratios, or no more runs than terms.
+    """
+    runs = runs.dropna(subset=["accuracy"])
+    n_sizes, n_ratios = runs["n_train"].nunique(), runs["o2i_ratio"].nunique()
+    if min(n_sizes, n_ratios) < 2 or len(runs) <= _N_TERMS:
+        raise IpslibError(
+            "wanted runs of two training-set sizes and two object-to-image ratios or more, "
+            f"{_N_TERMS + 1} in all, got {len(runs)} of {n_sizes} and {n_ratios}."
+        )
+    n, o2i = (np.log2(runs[name].astype(float)) for name in ("n_train", "o2i_ratio"))
+    right = runs["accuracy"] * runs["n_test"]
+    data = pd.DataFrame({"n": n - n.mean(), "o2i": o2i - o2i.mean()})
+    data = data.assign(right=right + 0.5, wrong=runs["n_test"] - right + 0.5)
+    model = smf.glm("right + wrong ~ n * o2i", data, family=sm.families.Binomial())
+    by_seed = "seed" in runs and runs["seed"].nunique() >= SEEDS_WITH_OWN_SPREAD
+    with warnings.catch_warnings():  # runs that agree exactly are no cause for alarm
+        warnings.simplefilter("ignore", PerfectSeparationWarning)
+        if by_seed:
+            groups = {"groups": pd.factorize(runs["seed"])[0]}
+            fit = model.fit(cov_type="cluster", cov_kwds=groups, use_t=True)
+        else:
+            fit = model.fit()
+            fit = model.fit(scale=max(1.0, fit.pearson_chi2 / fit.df_resid), use_t=True)
+    low, high = fit.conf_int(1 - CONFIDENCE).loc["n:o2i"]
+    numbers = map(float, (*fit.params.iloc[1:], low, high, fit.pvalues["n:o2i"]))
+    errors = "clustered by seed" if by_seed else "over-dispersed runs"
+    return Interaction(*numbers, len(runs), errors)
+
+
+def interaction_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a task: its `interaction_test`; no rows where the runs are too few for it."""
+    rows = []
+    for task, runs in frame.groupby("task", sort=False):
+        try:
+            rows.append({"task": task} | interaction_test(runs)._asdict())
+        except IpslibError:
+            continue
+    return pd.DataFrame(rows, columns=["task", *Interaction._fields])
 
 
 def _sample(values: Sequence[float], *, at_least: int) -> np.ndarray:

@@ -177,6 +177,15 @@ def beside_published(
     return table
 
 
+def points(*shares: float) -> str:
+    """Differences of shares as signed points: "−12 points" for −0.123, "−12 to +3 points"; a dash
+    for what is blank."""
+    if any(map(pd.isna, shares)):
+        return _BLANK
+    rounded = [round(100 * share) for share in shares]  # whole numbers have no "-0"
+    return " to ".join(f"{n:+d}" if n else "0" for n in rounded).replace("-", "−") + " points"
+
+
 def with_published_means(
     table: pd.DataFrame, published: pd.DataFrame, keys: Sequence[str]
 ) -> pd.DataFrame:

@@ -9,7 +9,15 @@ from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.config import TASKS
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
-from ipslib.study.arms import arm_table, headline, published_arms, run_arms
+from ipslib.study.arms import (
+    arm_table,
+    effect_in_words,
+    found_digits,
+    headline,
+    published_beside,
+    run_arms,
+    run_comparisons,
+)
 from ipslib.study.statistics import paired_difference, t_interval
 from ipslib.study.tables import show
 
@@ -61,15 +69,35 @@ def test_arms_are_run_on_their_seeds_and_shared_runs_stand_under_both():
     assert (frame.groupby("arm")["id"].nunique() == 2).all()
     shared = frame.groupby("arm")["id"].agg(set)
     assert shared["same as reference"] == shared["reference"]
-    own_seeds = {"reference": [0, 1, 2], "less noise": [2], "least noise": [5]}
-    frame = run_arms(make_study(scattered), ARMS, own_seeds).frame
-    assert frame.groupby("arm")["seed"].agg(lambda s: sorted(set(s))).to_dict() == own_seeds
 
 
-@pytest.mark.parametrize("arms, seeds", [({}, [0]), (ARMS, {"reference": [0]})])
-def test_no_arms_and_seeds_of_other_arms_are_refused(arms, seeds):
-    with pytest.raises(IpslibError, match="wanted a list for each of the arms"):
-        run_arms(make_study(scattered), arms, seeds)
+def test_a_comparison_has_its_own_reference_and_an_arm_may_have_its_own_seeds():
+    more, most = {"n_noise": 400}, {"n_noise": 100}
+    comparisons = {"one": {"base": {}, "more": more}, "two": {"more": more, "most": most}}
+    seeds = {"most": [1, 5]}
+    records, frame = run_comparisons(make_study(scattered), comparisons, [0, 1], arm_seeds=seeds)
+    assert list(frame.columns[:3]) == ["comparison", "arm", "id"] and len(records) == 6
+    runs = frame.query("task == 'majority'").set_index(["comparison", "arm"])
+    assert runs.loc[("two", "most"), "seed"].tolist() == [1, 5]
+    assert runs["n_noise"].groupby("arm").first().to_dict() == {
+        "base": 800,
+        "more": 400,
+        "most": 100,
+    }
+    theirs = published_beside(frame, published(), on=["n_noise"])
+    table = arm_table(frame, published=theirs)
+    rows = table.query("task == 'majority'").set_index(["comparison", "arm"])
+    assert rows["effect"].isna().tolist() == [True, False, True, False]
+    alone = arm_table(frame.query("comparison == 'two'").drop(columns="comparison"))
+    assert rows.loc[("two", "most"), "effect"] == rows_of(alone).loc["most", "effect"]
+    assert rows.loc[("one", "more"), "published_effect"] == pytest.approx(-0.15)
+
+
+def test_no_arm_and_seeds_of_an_arm_that_is_not_there_are_refused():
+    with pytest.raises(IpslibError, match="arms"):
+        run_arms(make_study(scattered), {}, [0])
+    with pytest.raises(IpslibError, match="arm_seeds.*'reference'"):
+        run_comparisons(make_study(scattered), {"one": ARMS}, [0], arm_seeds={"referense": [1]})
 
 
 def test_effects_of_many_seeds_are_the_arms_own_paired_differences():
@@ -120,8 +148,9 @@ def test_one_seed_has_an_effect_and_no_interval():
 
 
 def test_pairs_are_the_seeds_that_both_arms_have():
-    seeds = {"reference": [0, 1], "less noise": [1, 2, 3], "least noise": [7]}
-    frame = run_arms(make_study(scattered), ARMS, seeds).frame
+    seeds = {"less noise": [1, 2, 3], "least noise": [7]}
+    runs = run_comparisons(make_study(scattered), {"": ARMS}, [0, 1], arm_seeds=seeds)
+    frame = runs.frame.drop(columns="comparison")
     rows = rows_of(arm_table(frame))
     runs = frame[frame["task"] == "majority"].set_index(["arm", "seed"])["accuracy"]
     assert rows.at["less noise", "effect"] == pytest.approx(
@@ -161,10 +190,8 @@ def published() -> pd.DataFrame:
 
 
 def test_published_effects_are_to_the_published_reference():
-    theirs = published_arms(
-        published(), {"reference": {"n_noise": 800}, "less noise": {"n_noise": 400}}
-    )
     frame = run_arms(make_study(scattered), ARMS, [0, 1]).frame
+    theirs = published_beside(frame, published(), on=["n_noise"])
     rows = rows_of(arm_table(frame, published=theirs))
     assert rows["published"].tolist()[:2] == pytest.approx([0.9, 0.75])
     assert rows["n_published"].tolist() == [1, 2, 0]
@@ -175,22 +202,44 @@ def test_published_effects_are_to_the_published_reference():
     assert same.at["reference", "difference"] == pytest.approx(same.at["reference", "mean"] - 0.9)
 
 
-def test_published_rows_are_picked_by_value_list_and_blank():
-    picked = published_arms(
-        published(),
-        {"a": {"n_noise": [300, 400], "stroke_width": None}, "b": {"stroke_width": [1.4, 1.6]}},
-    )
-    assert picked.columns[0] == "arm"
-    assert picked.groupby("arm")["accuracy"].agg(list).to_dict() == {"a": [0.1], "b": [0.7, 0.8]}
-    with pytest.raises(IpslibError, match="arm 'a': no published run has {'n_noise': 5}"):
-        published_arms(published(), {"a": {"n_noise": 5}})
+def test_published_runs_stand_beside_the_arms_that_agree_in_the_named_columns():
+    frame = run_arms(make_study(scattered), ARMS, [0, 1]).frame
+    theirs = published_beside(frame, published(), on=["n_noise"])
+    assert theirs.columns[0] == "arm"
+    found = theirs.groupby("arm")["accuracy"].agg(list).to_dict()
+    assert found == {"reference": [0.9], "less noise": [0.7, 0.8]}
     with pytest.raises(IpslibError, match="did you mean 'n_noise'"):
-        published_arms(published(), {"a": {"n_nose": 5}})
+        published_beside(frame, published(), on=["n_nose"])
+
+
+def test_effects_are_differences_to_the_reference_that_was_named():
+    frame = run_arms(make_study(scattered), ARMS, [0, 1]).frame
+    there, back = arm_table(frame), arm_table(frame, reference="less noise")
+    assert back["arm"].unique().tolist() == ["less noise", "reference", "least noise"]
+    effect = rows_of(there).loc["less noise", "effect"]
+    assert rows_of(back).loc["reference", "effect"] == pytest.approx(-effect)
+    with pytest.raises(IpslibError, match="did you mean 'reference'"):
+        arm_table(frame, reference="referense")
+
+
+def test_an_effect_in_words_has_its_interval_where_there_is_one():
+    rows = [("masked", "majority", -0.123, -0.2, 0.041), ("masked", "top", 0.05, np.nan, np.nan)]
+    table = pd.DataFrame(rows, columns=["arm", "task", "effect", "effect_low", "effect_high"])
+    assert effect_in_words(table, "masked") == "−12 points (95 % interval −20 to +4)"
+    assert effect_in_words(table, "masked", "top") == "+5 points"
+    with pytest.raises(IpslibError, match="maskd"):
+        effect_in_words(table, "maskd")
+
+
+def test_a_run_that_keeps_few_more_digits_than_random_patches_has_not_found_them():
+    frame = pd.DataFrame({"roi_recall": [0.9, 0.61, 0.59], "roi_recall_random": 0.2})
+    assert found_digits(frame).tolist() == [True, True, False]
 
 
 def test_the_headline_shows_one_task_with_effects_in_signed_points():
-    theirs = published_arms(published(), {"reference": {"n_noise": 800}})
-    table = arm_table(run_arms(make_study(scattered), ARMS, [0, 1]).frame, published=theirs)
+    frame = run_arms(make_study(scattered), ARMS, [0, 1]).frame
+    theirs = published_beside(frame, published(), on=["n_noise"])
+    table = arm_table(frame, published=theirs)
     cells = show(headline(table)).cells
     assert cells["arm"].tolist() == list(ARMS)
     assert cells["effect (points)"].str.match(r"^(–|[+−]\d+\.\d)$").all()

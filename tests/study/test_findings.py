@@ -6,62 +6,91 @@ from ipslib.study.findings import (
     AGREES,
     DISAGREES,
     OPEN,
-    Effect,
     Finding,
-    findings_in_view,
-    findings_table,
-    in_words,
-    verdict,
+    arm_finding,
+    load_findings,
+    per_doubling,
+    published_row,
 )
-from ipslib.study.tables import show
+from ipslib.study.session import Study
+
+
+def runs(gain: float) -> pd.DataFrame:
+    """Two seeds of two digit sizes, which differ by 0.16, and `gain` per doubling of n_train."""
+    rows = [
+        {"id": f"{digit}-{n}-{seed}", "task": task, "digit_size": digit, "n_train": n}
+        | {"seed": seed, "accuracy": digit / 100 + gain * step + 0.01 * (seed - 0.5)}
+        for digit in (12, 28)
+        for step, n in enumerate((100, 200, 400))
+        for seed in (0, 1)
+        for task in ("majority", "top")
+    ]
+    return pd.DataFrame(rows)
+
+
+def arms(effects: dict[str, tuple]) -> pd.DataFrame:
+    names = ["effect", "effect_low", "effect_high", "published_effect"]
+    rows = [
+        {"arm": arm, "task": task, **dict(zip(names, values, strict=True))}
+        for arm, values in ({"reference": (np.nan,) * 4} | effects).items()
+        for task in ("majority", "top")
+    ]
+    return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected", "said"),
+    ("low", "high", "published", "direction", "verdict"),
     [
-        (0.1, 0.3, 0.5, AGREES),
-        (-0.3, -0.1, -0.5, AGREES),
-        (0.1, 0.3, -0.5, DISAGREES),
-        (-0.3, -0.1, 0.5, DISAGREES),
-        (-0.1, 0.3, 0.5, OPEN),
-        (0.0, 0.3, 0.5, OPEN),
-        (0.1, 0.3, 0, DISAGREES),
-        (-0.1, 0.1, 0, OPEN),
-        (np.nan, np.nan, 0.5, OPEN),
-        (0.1, 0.3, np.nan, OPEN),
+        (0.1, 0.3, 0.5, None, AGREES),
+        (-0.3, -0.1, -0.5, None, AGREES),
+        (0.1, 0.3, -0.5, None, DISAGREES),
+        (-0.1, 0.3, 0.5, None, OPEN),
+        (0.0, 0.3, 0.5, None, OPEN),
+        (np.nan, np.nan, 0.5, None, OPEN),
+        (0.1, 0.3, np.nan, None, OPEN),
+        (0.1, 0.3, 0.4, 0, DISAGREES),  # the claim goes before the published number
+        (-0.1, 0.1, 0.4, 0, OPEN),
+        (0.1, 0.3, np.nan, 1, AGREES),
     ],
 )
-def test_only_an_interval_off_zero_takes_a_side(low, high, expected, said):
-    assert verdict(low, high, expected) == said
+def test_only_an_interval_off_zero_takes_a_side(low, high, published, direction, verdict):
+    assert Finding("a", 0.2, low, high, published, direction).verdict == verdict
 
 
-def test_a_claimed_direction_goes_before_the_published_number():
-    assert Effect("a", 0.2, 0.1, 0.3, published=0.4, direction=0).verdict == DISAGREES
-    assert Effect("a", 0.2, 0.1, 0.3, direction=1).verdict == AGREES
-    assert Effect("a", 0.2, 0.1, 0.3).verdict == OPEN
+def test_a_finding_is_kept_as_it_was_stated_and_removed_when_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path))
+    study = Study("13_efficiency", "smoke")
+    stated = Finding("memory", -0.5, -0.75, -0.25, direction=-1, unit="exponent", note="So.")
+    told = study.finding(stated, figure="sides").data
+    (found,) = load_findings(study.layout.tables)
+    assert np.isnan(found.published) and found.verdict == AGREES
+    assert found[:4] == stated[:4] and (found.unit, found.note) == ("exponent", "So.")
+    assert (found.notebook, found.figure) == ("13_efficiency", "13_sides.png")
+    assert "−0.50" in told and "−0.75 to −0.25" in told
+    study.finding(None, figure="sides")
+    assert load_findings(study.layout.tables) == []
 
 
-def test_words_state_effect_interval_counterpart_and_verdict():
-    told = in_words(Effect("lines", -0.2, -0.31, -0.1, published=0.05))
-    assert told == (
-        "**lines**: −20 points (95 % interval −31 to −10). Published: +5 points. "
-        "**Disagrees** with the published effect in direction."
-    )
-    assert in_words(Effect("lines", -0.2, direction=1)) == (
-        "**lines**: −20 points. Published: no number; above zero is claimed. "
-        "**Cannot be told**: there is no interval."
-    )
-    holds_zero = in_words(Effect("lines", 0.1, -0.1, 0.3, published=0.05))
-    assert holds_zero.endswith("the interval holds zero.")
+def test_a_slope_is_per_doubling_with_a_level_for_every_setting():
+    slope = per_doubling(runs(0.1), "n_train", within=["digit_size"])
+    assert slope.effect == pytest.approx(0.1)
+    assert slope.low < 0.1 < slope.high < 0.12
+    alone = per_doubling(runs(0.1), "n_train")
+    assert alone.high - alone.low > 2 * (slope.high - slope.low)  # levels count as spread
 
 
-def test_the_table_keeps_numbers_and_the_view_their_units():
-    memory = Effect("memory", -0.5, -0.75, -0.25, direction=-1, unit="exponent")
-    findings = [Finding("01_a", "A?", Effect("a", 0.1)), Finding("13_b", "B?", memory)]
-    table = findings_table(findings).set_index("notebook")
-    assert table.loc["13_b", ["effect", "effect_low", "verdict"]].tolist() == [-0.5, -0.75, AGREES]
-    assert pd.isna(table.loc["01_a", "effect_low"])
-    view = findings_in_view(findings)
-    assert view["ours"].tolist() == ["+10 points", "−0.50"]
-    assert view["95 % interval"].tolist() == ["–", "−0.75 to −0.25"]
-    assert "−0.75 to −0.25" in show(view)._repr_html_()
+def test_a_slope_needs_two_values_within_a_setting_and_a_spare_run_for_its_interval():
+    frame = runs(0.1)
+    assert per_doubling(frame[frame["n_train"] == 100], "n_train") is None
+    assert per_doubling(frame, "digit_size", within=["digit_size"]) is None
+    few = frame.query("n_train < 400 and digit_size == 12 and seed == 0")
+    slope = per_doubling(few, "n_train")
+    assert slope.effect == pytest.approx(0.1) and np.isnan([slope.low, slope.high]).all()
+
+
+def test_the_arm_is_chosen_by_the_published_effect_not_by_ours():
+    table = arms({"a": (-0.5, -0.6, -0.4, 0.1), "b": (0.01, -0.1, 0.1, -0.3)})
+    finding = arm_finding(published_row(table), "{arm} in {task}")
+    assert finding[:5] == ("b in majority", 0.01, -0.1, 0.1, -0.3)
+    assert published_row(table.drop(columns="published_effect"))["arm"] == "b"
+    assert published_row(table[table["arm"] == "reference"]) is None

@@ -4,7 +4,7 @@ import torch
 from ipslib.errors import IpslibError
 from ipslib.runs.provenance import make_record
 from ipslib.runs.records import RecordStore
-from ipslib.study.remeasure import remeasure, trained_runs
+from ipslib.study.remeasure import evaluate_again, trained_runs
 from ipslib.study.tables import long_form
 from ipslib.training import train
 from tests.tiny import TINY
@@ -41,7 +41,7 @@ def test_masking_in_evaluation_is_no_part_of_training(store, runs):
 def test_a_switched_run_measures_what_its_twin_was_recorded_with(store, runs, trained_with):
     own, twin = runs[trained_with], runs[not trained_with]
     assert own["result"]["attention"] != twin["result"]["attention"]
-    (switched,) = remeasure(store, [own], mask_in_eval=not trained_with)
+    (switched,) = evaluate_again(store, [own], mask_in_eval=not trained_with)
     for name in ("accuracy", "attention", "train_accuracy"):
         assert switched["result"][name] == twin["result"][name]
     assert switched["config"] == twin["config"]
@@ -51,18 +51,18 @@ def test_a_switched_run_measures_what_its_twin_was_recorded_with(store, runs, tr
 
 def test_what_is_wanted_already_is_the_record_itself(store, runs, monkeypatch):
     monkeypatch.setattr(RecordStore, "load_network", lambda *_: 1 / 0)
-    assert remeasure(store, [runs[False]], mask_in_eval=False) == [runs[False]]
+    assert evaluate_again(store, [runs[False]], mask_in_eval=False) == [runs[False]]
 
 
 def test_the_order_is_kept_and_a_record_without_weights_is_left_out(store, runs):
     absent = runs[False] | {"id": "0" * 12}
-    both = remeasure(store, [runs[False], absent, runs[True]], mask_in_eval=True)
+    both = evaluate_again(store, [runs[False], absent, runs[True]], mask_in_eval=True)
     assert [record["id"].split()[0] for record in both] == [runs[False]["id"], runs[True]["id"]]
     assert [run.record["id"] for run in trained_runs(store, [absent])] == []
 
 
 def test_a_table_reads_it(store, runs):
-    (switched,) = remeasure(store, [runs[False]], memory_size=5)
+    (switched,) = evaluate_again(store, [runs[False]], memory_size=5)
     frame = long_form([switched])
     assert set(frame["memory_size"]) == {5}
     assert frame["best_accuracy"].isna().all() and frame["accuracy"].notna().all()
@@ -85,4 +85,4 @@ def test_the_trained_network_comes_with_its_test_images(store, runs):
 )
 def test_what_weights_depend_on_is_refused(store, runs, change, hint):
     with pytest.raises(IpslibError, match=hint):
-        remeasure(store, [runs[True]], **change)
+        evaluate_again(store, [runs[True]], **change)

@@ -1,13 +1,17 @@
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
+from scipy.special import expit
 
 from ipslib.errors import IpslibError
 from ipslib.study.statistics import (
-    bootstrap_interval,
     correlation,
+    interaction_table,
+    interaction_test,
     paired_difference,
     rising_trend,
     t_interval,
@@ -41,16 +45,6 @@ def test_intervals_cover_the_mean_about_as_often_as_they_say():
     samples = random.normal(0.5, 0.1, (300, 8))
     covered = [low <= 0.5 <= high for low, high in map(t_interval, samples)]
     assert 0.90 <= np.mean(covered) <= 0.99
-    low, high = bootstrap_interval(random.normal(0.5, 0.1, 400))
-    assert low < 0.5 < high
-    assert high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.2)
-
-
-def test_bootstrap_interval_is_repeatable_and_stays_within_the_sample():
-    values = [0.1, 0.2, 0.25, 0.9]
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-    assert 0.1 <= bootstrap_interval(values).low <= bootstrap_interval(values).high <= 0.9
-    assert bootstrap_interval([0.3, 0.3, 0.3]) == (0.3, 0.3)
 
 
 def test_paired_difference_pairs_by_seed_and_counts_sign_flips():
@@ -69,9 +63,9 @@ def test_paired_difference_pairs_by_seed_and_counts_sign_flips():
 
 def test_paired_difference_refuses_what_cannot_be_paired():
     a = pd.Series([0.1, 0.2], index=[0, 1])
-    with pytest.raises(IpslibError, match="occurs twice"):
+    with pytest.raises(IpslibError, match="seed 0"):
         paired_difference(pd.Series([0.1, 0.2], index=[0, 0]), a)
-    with pytest.raises(IpslibError, match="two seeds or more in both arms, got 1"):
+    with pytest.raises(IpslibError, match="got 1"):
         paired_difference(a, pd.Series([0.1, 0.2], index=[1, 2]))
 
 
@@ -95,9 +89,8 @@ def test_rising_trend_sees_none_where_there_is_none():
 
 @pytest.mark.parametrize("values", [[0.5], [], [0.5, np.nan]])
 def test_samples_that_tell_nothing_are_refused(values):
-    for interval in (t_interval, bootstrap_interval):
-        with pytest.raises(IpslibError, match="wanted 2 finite values"):
-            interval(values)
+    with pytest.raises(IpslibError, match="finite values"):
+        t_interval(values)
 
 
 def test_a_trend_says_how_small_its_p_can_be():
@@ -105,7 +98,7 @@ def test_a_trend_says_how_small_its_p_can_be():
     assert perfect.smallest_p == pytest.approx(1 / 6)  # of 24 pairings 4 are as good
     assert perfect.p == pytest.approx(perfect.smallest_p)
     assert rising_trend([1, 2, 3, 4], [1, 2, 3, 4]).smallest_p == pytest.approx(1 / 24)
-    with pytest.raises(IpslibError, match="two sizes"):
+    with pytest.raises(IpslibError, match="got only 5"):
         rising_trend([5, 5, 5], [0.1, 0.2, 0.3])
 
 
@@ -113,6 +106,74 @@ def test_no_trend_is_seen_in_a_constant_and_nothing_warns(recwarn):
     flat = rising_trend([1, 1, 2, 2], [0.1, 0.1, 0.1, 0.1])
     assert np.isnan(flat.rho) and flat.p == 1 and flat.per_doubling == pytest.approx(0)
     assert not recwarn
+
+
+SIZES, RATIOS = (500, 1000, 2000, 4000), (0.001, 0.002, 0.004, 0.008)
+
+
+def make_runs(interaction, *, seeds=1, luck=0.0, n_test=1000):
+    random = np.random.default_rng(0)
+    grid = pd.DataFrame(
+        list(product(SIZES, RATIOS, range(seeds))), columns=["n_train", "o2i_ratio", "seed"]
+    )
+    n, o2i = np.log2(grid["n_train"] / 1414), np.log2(grid["o2i_ratio"] / 0.002828)
+    odds = 0.2 + 0.8 * n + 0.4 * o2i + interaction * n * o2i + random.normal(0, luck, len(grid))
+    grid["accuracy"] = random.binomial(n_test, expit(odds)) / n_test
+    return grid.assign(n_test=n_test, task="majority")
+
+
+@pytest.mark.parametrize("interaction", [-0.2, 0.2])
+def test_an_interaction_in_the_runs_is_found_with_its_sign(interaction):
+    found = interaction_test(make_runs(interaction))
+    assert found.per_both == pytest.approx(interaction, abs=0.05)
+    assert (found.per_n, found.per_o2i) == pytest.approx((0.8, 0.4), abs=0.1)
+    assert found.both_low < interaction < found.both_high and found.p < 0.01
+
+
+def test_the_luck_of_training_widens_the_interval():
+    """Runs are lucky or unlucky as a whole, so test images alone make the interval too narrow."""
+
+    def width(luck):
+        found = interaction_test(make_runs(0.0, luck=luck))
+        return found.both_high - found.both_low
+
+    assert width(0.5) > 4 * width(0.0)
+
+
+@pytest.mark.parametrize("luck, seeds", [(0.0, 1), (0.4, 1), (0.4, 5)])
+def test_no_interaction_is_rarely_called_one(luck, seeds):
+    random = np.random.default_rng(1)
+    runs, called = make_runs(0.0, seeds=seeds), []
+    odds = 0.8 * np.log2(runs["n_train"] / 1414) + 0.4 * np.log2(runs["o2i_ratio"] / 0.0028)
+    for _ in range(100):
+        lucky = expit(odds + random.normal(0, luck, len(runs)))
+        again = runs.assign(accuracy=random.binomial(1000, lucky) / 1000)
+        called.append(interaction_test(again).p < 0.05)
+    assert np.mean(called) <= 0.1
+
+
+def test_errors_are_clustered_by_seed_where_there_are_enough():
+    assert interaction_test(make_runs(0.1, seeds=4)).errors == "over-dispersed runs"
+    assert interaction_test(make_runs(0.1, seeds=5)).errors == "clustered by seed"
+    published = make_runs(0.1).drop(columns="seed")
+    assert interaction_test(published).errors == "over-dispersed runs"
+
+
+def test_runs_without_a_right_answer_keep_finite_odds(recwarn):
+    runs = make_runs(0.1)
+    runs["accuracy"] = np.where(runs["n_train"] == 500, 0.0, 1.0)
+    assert np.isfinite(interaction_test(runs)[:4]).all()
+    assert interaction_test(runs.assign(accuracy=0.0)).per_both == pytest.approx(0, abs=1e-6)
+    assert not recwarn.list
+
+
+def test_too_few_runs_are_refused_and_leave_the_table_empty():
+    runs = make_runs(0.1)
+    for few in (runs[runs["n_train"] == 500], runs[runs["o2i_ratio"] == 0.001], runs.iloc[:4]):
+        with pytest.raises(IpslibError, match="training-set sizes"):
+            interaction_test(few)
+        assert interaction_table(few).empty
+    assert interaction_table(runs)["task"].tolist() == ["majority"]
 
 
 def test_a_constant_answer_rarely_takes_off_and_one_image_more_than_luck_does():

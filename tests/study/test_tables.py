@@ -13,6 +13,7 @@ from ipslib.study.tables import (
     beside_published,
     chance_level,
     long_form,
+    points,
     show,
     summarise,
     write_table,
@@ -201,6 +202,16 @@ def test_headings_name_what_attention_is_to_find():
     signs = repr(show(table, objects="signs"))
     assert "signs kept (%)" in signs and "digits" not in signs
     assert "balanced accuracy (%)" in signs and "25.0" in signs
+
+
+def test_differences_are_signed_whole_points():
+    assert [points(share) for share in (-0.123, -0.0035, 0.996, np.nan)] == [
+        "−12 points",
+        "0 points",
+        "+100 points",
+        "–",
+    ]
+    assert points(-0.7, 0.08) == "−70 to +8 points"
 
 
 def test_take_off_is_counted_and_its_epoch_is_the_median_of_those_that_did():
