@@ -12,6 +12,7 @@ from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.traffic_signs.dataset import TrafficSigns
 from ipslib.metrics import has_object
 from ipslib.model.ips import IPSNet
+from ipslib.study.figures import bare
 from ipslib.study.maps import (
     BOX_COLOUR,
     LARGEST_SIDE,
@@ -83,5 +84,4 @@ def _draw_image(ax: Axes, image: np.ndarray, boxes: Sequence[np.ndarray]) -> Non
     for top, left, box_height, box_width in boxes:
         outline = Rectangle((left, top), box_width, box_height, fill=False, ec=BOX_COLOUR, lw=1.2)
         ax.add_patch(outline)
-    ax.set(xticks=[], yticks=[])
-    ax.grid(visible=False)
+    bare(ax)

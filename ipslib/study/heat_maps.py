@@ -10,6 +10,7 @@ from matplotlib.patheffects import withStroke
 from scipy.stats import rankdata
 
 from ipslib.errors import IpslibError, did_you_mean
+from ipslib.study.figures import bare
 from ipslib.study.maps import (
     ATTENTION_COLOURS,
     BOX_COLOUR,
@@ -98,9 +99,7 @@ def draw_heat_map(
             outline = Polygon(points, fill=False, edgecolor=BOX_COLOUR, linewidth=1.2)
             outline.set(path_effects=_HALO, zorder=3)
             ax.add_patch(outline)
-        ax.set(xticks=[], yticks=[])
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
+        bare(ax)
     limits = {"vmin": 0, "vmax": 1} if scale in ("rank", "score") else {}
     norm = "log" if scale == "log" else None
     shown = axes[1].imshow(

@@ -19,6 +19,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from scipy.ndimage import maximum_filter
 
 from ipslib.errors import IpslibError, did_you_mean
+from ipslib.study.figures import bare
 
 SCALES = {
     "rank": "attention, rank",
@@ -117,9 +118,8 @@ def draw_attention_map(
         outline = Rectangle((left, top), box_width, box_height, fill=False, zorder=3)
         outline.set(edgecolor=BOX_COLOUR, linewidth=1, path_effects=_HALO)
         ax.add_patch(outline)
-    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    bare(ax)
     return ScalarMappable(norm, ATTENTION_COLOURS)
 
 
