@@ -10,6 +10,7 @@ _NAMES = {
     "arms": "arm_table effect_in_words found_digits headline published_beside run_arms "
     "run_comparisons",
     "backbones": "cost_table obtain_weights",
+    "efficiency": "at_side measure_sides",
     "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED bare chance_line "
     "chance_title draw_means grouped_bars learning_curves level_colours panel_grid row_legend "
     "task_panels task_title",
