@@ -119,12 +119,14 @@ def describe_images(
         raise IpslibError(
             f"{wrong!r} is no field of images{did_you_mean(wrong, known_fields)}."
         ) from error
-    channels = next(_readable(config, table), None)
+    skipped: list[str] = []
+    channels = next(_readable(config, table, skipped), None)
     if channels is None:
-        images = table.columns[IMAGE]
+        has_suffix = any(Path(name).suffix for name in table.columns[IMAGE])
+        hint = "" if has_suffix else ", whose names have no suffix"
         raise IpslibError(
-            f"{path}: wanted images beside it, could read none of the {len(images)} it names (the "
-            f"first is {images[0]}); correct the column {IMAGE}."
+            f"{path}: wanted images beside it, could read none of the {len(skipped)} that it "
+            f"names; correct the column {IMAGE}{hint}. The first is left out: {skipped[0]}"
         )
     return attrs.evolve(config, in_channels=channels.source.patch_shape[0])
 
