@@ -292,9 +292,9 @@ class OwnImages:
         return parts
 
     def _divided(self, images: list[Labelled]) -> dict[str, list[Labelled]]:
-        """Parts where the table names none. The largest groups first, and else at random, each is
-        for testing if that brings the classes of the first task nearer to their shares; a class
-        that none of these has is tested on the smallest group that has it."""
+        """Parts where the table names none. In random order, each group is for testing if that
+        brings the classes of the first task nearer to their shares; a class that none of these has
+        is tested on the smallest group that has it."""
         config, task = self.config, next(iter(self.config.classes))
         classes, of_line = config.classes[task], self._column(task)
         groups = self._column(config.group) if config.group else range(len(of_line))
@@ -304,7 +304,7 @@ class OwnImages:
         missing = config.test_share * sum(counts.values())
         names, chosen = sorted(counts), set()
         order = [names[i] for i in stream(config.split_seed, 0).permutation(len(names))]
-        for group in sorted(order, key=lambda group: -counts[group].sum()):
+        for group in order:
             if abs(missing - counts[group]).sum() < abs(missing).sum():
                 chosen.add(group)
                 missing = missing - counts[group]
