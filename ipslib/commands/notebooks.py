@@ -4,6 +4,7 @@ A notebook's source is percent-format text. It becomes an .ipynb in a temporary 
 runs it in a kernel process of its own, and the executed copy and its HTML go to the outputs.
 """
 
+import ast
 import base64
 import logging
 import os
@@ -79,14 +80,19 @@ def title_of(notebook: NotebookNode) -> str:
 
 def check_parameters(path: Path, parameters: Iterable[str]) -> None:
     """Refuse names that the notebook's parameters cell lacks; papermill would only warn."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, f"{path.stem}.ipynb")
-        nbformat.write(read_source(path), source)
-        known = papermill.inspect_notebook(str(source))
+    cells = [
+        cell for cell in read_source(path).cells if "parameters" in cell.metadata.get("tags", ())
+    ]
+    known = {
+        node.id
+        for cell in cells
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     parameters = set(parameters)
-    for name in sorted(parameters - known.keys()):
+    for name in sorted(parameters - known):
         raise IpslibError(f"{path.stem} has no parameter {name!r}{did_you_mean(name, known)}")
-    if missing := sorted(known.keys() - parameters):
+    if missing := sorted(known - parameters):
         raise IpslibError(
             f"{path.stem}: the profile's file gives no value for {', '.join(missing)}; "
             "it must hold every name of the parameters cell"

@@ -95,7 +95,7 @@ def test_wrong_parameters_are_refused_before_anything_is_written(project, values
 
 def test_parameters_of_every_plain_literal_are_seen(project):
     path = project.add("01_good", "1")
-    literals = 'names = [\n    "a",\n    "b",\n]\nrun: str = "x"  # help\nnothing = None'
+    literals = 'names = [\n    "a",\n    "b",\n]\nrun: str = "x = y"  # a = b\nnothing = None'
     path.write_text(path.read_text().replace("rate = 0.1", literals))
     check_parameters(path, {"size", "names", "run", "nothing"})
 
