@@ -136,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     queue.add_argument("--profile", default="paper", help="whose base settings (paper)")
     queue.add_argument("--minutes", type=float, default=25, help="time there is (25)")
     queue.add_argument("--list", action="store_true", help="only list the queue, in order")
-    queue.add_argument("--readme", action="store_true", help="only count the runs in README.md")
+    queue.add_argument(
+        "--readme", action="store_true", help="only count the runs in outputs/README.md"
+    )
     _add_settings(queue, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")
     queue.set_defaults(handler=_queue)
 

@@ -46,9 +46,7 @@ from IPython.display import Markdown
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.needle import NeedleMNIST
 from ipslib.datasets.megapixel_mnist.noise import noise_pool
-from ipslib.study.gallery import example_row, image_row
-from ipslib.study.session import Study
-from ipslib.study.tables import show
+from ipslib.study import Study, example_row, image_row, show
 
 study = Study("00_tasks_and_noise", profile, overrides=overrides)
 Markdown(f"Digits: {study.source}.")
@@ -59,30 +57,24 @@ Markdown(f"Digits: {study.source}.")
 # Megapixel MNIST are outlined among Bezier strokes.
 
 # %%
-needles = NeedleMNIST(
-    digits=study.base.data.digits, split="test", canvas=needle_canvas, n_clutter=needle_clutter
-)
+fields = {"canvas": needle_canvas, "n_clutter": needle_clutter}
+needles = NeedleMNIST(digits=study.base.data.digits, split="test", **fields)
 with_needle = next(i for i in range(image, image + 1000) if needles.placement(i).label)
 needle = needles.scene(needles.placement(with_needle))
 
+fields = {"n_patterns": n_patterns, "canvas": megapixel_canvas}
 settings = study.digit_settings(digit_sizes, noise_counts)
-configs = [
-    study.config(**each, n_patterns=n_patterns, canvas=megapixel_canvas) for each in settings
-]
-data_sets = [MegapixelMNIST(config.data, "test") for config in configs]
+data_sets = [MegapixelMNIST(study.config(**each, **fields).data, "test") for each in settings]
 megapixel = data_sets[0].scene(data_sets[0].placement(image))
 
-study.save_figure(
-    "tasks",
-    image_row(
-        [needle.draw((needle_canvas, needle_canvas)), megapixel.draw(data_sets[0].config.canvas)],
-        [
-            f"Needle MNIST, {needle_canvas} px: is there a 3?",
-            f"Megapixel MNIST, {megapixel_canvas} px: which digits?",
-        ],
-        boxes=[needle.boxes[-1:], megapixel.boxes[-5:]],
-    ),
-)
+# %%
+titles = [
+    f"Needle MNIST, {needle_canvas} px: is there a 3?",
+    f"Megapixel MNIST, {megapixel_canvas} px: which digits?",
+]
+images = [needle.draw((needle_canvas, needle_canvas)), megapixel.draw((megapixel_canvas,) * 2)]
+boxes = [needle.boxes[-1:], megapixel.boxes[-5:]]
+study.save_figure("tasks", image_row(images, titles, boxes=boxes))
 
 # %% [markdown]
 # ## Object-to-image ratio

@@ -38,22 +38,36 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 # %%
 import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+import seaborn as sns
+from IPython.display import Markdown, display
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.study import per_doubling, points, slope_finding
-from ipslib.study.arm_figures import arm_dots
-from ipslib.study.arms import arm_table, headline, published_arms, run_arms
-from ipslib.study.coverage import coverage_arms, coverage_in_words
-from ipslib.study.figures import grouped_bars, learning_curves
-from ipslib.study.gallery import example_row
-from ipslib.study.interactions import interaction_in_words, interaction_table
-from ipslib.study.published import published_accuracy
-from ipslib.study.session import Study
-from ipslib.study.size_figures import size_map
-from ipslib.study.statistics import rising_trend
-from ipslib.study.tables import beside_published, long_form, show, summarise
-from ipslib.study.wording import effect_in_words
+from ipslib.errors import IpslibError
+from ipslib.study import (
+    Study,
+    arm_dots,
+    arm_table,
+    beside_published,
+    chance_level,
+    chance_title,
+    example_row,
+    grouped_bars,
+    headline,
+    interaction_table,
+    learning_curves,
+    long_form,
+    panel_grid,
+    per_doubling,
+    points,
+    published_accuracy,
+    published_beside,
+    rising_trend,
+    run_arms,
+    show,
+    slope_finding,
+    summarise,
+    task_title,
+)
 
 study = Study("01_o2i_datasize", profile, overrides=overrides)
 study
@@ -71,11 +85,22 @@ study.save_figure("data", example_row(examples, titles, 0))
 
 # %% [markdown]
 # ## The runs
+# A digit size by training-set size grid, and further below the same sizes with the coverage of
+# noise held fixed: n objects of side s cover n s² pixels of a canvas, where they do not overlap.
 
 # %%
 counts = dict(zip(digit_sizes, noise_counts, strict=True))
-arms = coverage_arms(counts, coverage_sizes, like=coverage_like) if coverage_sizes else {}
-arms = {arm: fields | {"n_train": coverage_train} for arm, fields in arms.items()}
+if coverage_sizes and (unknown := {coverage_like, *coverage_sizes} - {*counts}):
+    wanted = f"wanted sizes among digit_sizes, {digit_sizes}"
+    raise IpslibError(f"coverage_sizes: {wanted}, got {unknown}; or leave the list empty.")
+arms = {}
+for size in [coverage_like, *coverage_sizes] if coverage_sizes else []:
+    equal = max(1, round(counts[coverage_like] * coverage_like**2 / size**2))
+    for n_noise, design in {counts[size]: "as designed", equal: "same coverage"}.items():
+        fields = {"digit_size": size, "n_noise": n_noise, "n_train": coverage_train}
+        arms[f"{size} px among {n_noise}, {design}"] = fields
+
+# %%
 cells = [setting | {"n_train": n_train} for setting in settings for n_train in train_sizes]
 beside = [*arms.values(), *earlier.values()]  # looked at further below, trained with the others
 
@@ -97,11 +122,11 @@ Markdown(study.made_of(records))
 
 # %%
 published = published_accuracy("O2I_datasize", canvas=3000)
-summary = summarise(frame, by=["canvas", "digit_size", "o2i_ratio", "n_noise", "n_train"])
-same_scale = published if profile == "paper" and not overrides else None
-if same_scale is not None:
-    on = ["canvas", "digit_size", "n_noise", "n_train"]
-    summary = beside_published(summary, same_scale, on=on)
+on = ["canvas", "digit_size", "n_noise", "n_train"]
+summary = summarise(frame, by=[*on, "o2i_ratio"])
+same_scale = published if study.same_scale else None
+if study.same_scale:
+    summary = beside_published(summary, published, on=on)
 study.save_table("runs", frame)
 study.save_table("summary", summary)
 show(summary[summary["task"] == "majority"].drop(columns="task")[::-1])
@@ -154,6 +179,7 @@ trends = pd.DataFrame(
     for size, rows in majority.groupby("digit_size")
     if len(rows) > 2 and rows["n_train"].nunique() > 1
 )
+trends = trends.rename(columns={"low": "effect_low", "high": "effect_high"})
 study.save_table("trends", trends)
 show(trends) if len(trends) else Markdown("A test needs two training sizes and three runs.")
 
@@ -161,6 +187,26 @@ show(trends) if len(trends) else Markdown("A test needs two training sizes and t
 # ## Do more images make up for small digits?
 # Mean accuracy as a map, ours and the published one. If small digits catch up, the colours of a
 # row grow more alike to the right.
+
+
+# %%
+COLOURS = sns.color_palette("blend:#f1f6f4,#9ad5c2,#2c8fa6,#2a3f86", as_cmap=True)
+
+
+def size_map(runs):
+    tasks, ratios = list(runs["task"].unique()), runs.groupby("digit_size")["o2i_ratio"].first()
+    names = {size: f"{size} px\n{100 * ratio:.2g} %" for size, ratio in ratios.items()}
+    figure, panels, _ = panel_grid(tasks, each=(4.6, 1.1 + 0.5 * len(names)), around=(0.8, 0))
+    limits = {"vmin": 0, "vmax": 100, "cmap": COLOURS, "cbar": False}
+    for task, rows in runs.groupby("task", sort=False):
+        cells = rows.pivot_table("accuracy", "digit_size", "n_train")[::-1].rename(index=names)
+        sns.heatmap(100 * cells, ax=panels[task], annot=True, fmt=".0f", linewidths=1.5, **limits)
+        panels[task].set(title=task_title(task), xlabel="training images", ylabel="digit and O2I")
+        panels[task].tick_params(length=0, rotation=0)
+        chance_title(panels[task], chance_level(task))
+        panels[task].label_outer()
+    return figure
+
 
 # %%
 study.save_figure("map", size_map(frame))
@@ -187,15 +233,15 @@ show(interactions)
 
 # %%
 if arms:
-    coverage = run_arms(study, arms, seeds)
-    effects = arm_table(coverage.frame)
-    study.save_table("coverage_runs", coverage.frame)
+    _, coverage = run_arms(study, arms, seeds)
+    effects = arm_table(coverage)
+    study.save_table("coverage_runs", coverage)
     study.save_table("coverage", effects)
 show(headline(effects)) if arms else Markdown("No digit size was chosen for this.")
 
 # %%
 if arms:
-    study.save_figure("coverage", arm_dots(coverage.frame, tasks=["majority"]))
+    study.save_figure("coverage", arm_dots(coverage, tasks=["majority"]))
 
 # %% [markdown]
 # ## The earlier published runs
@@ -204,15 +250,14 @@ if arms:
 
 # %%
 older = published_accuracy("O2I_datasize", canvas=1500)
+shown = older[older["task"] == "majority"][["name", "digit_size", "n_train", "accuracy"]]
 if earlier:
-    theirs = published_arms(older, {a: {"digit_size": earlier[a]["digit_size"]} for a in earlier})
-    runs_1500 = run_arms(study, earlier, seeds)
-    table = arm_table(runs_1500.frame, published=theirs, same_scale=not overrides)
+    _, frame_1500 = run_arms(study, earlier, seeds)
+    theirs = published_beside(frame_1500, older, on=["digit_size"])
+    table = arm_table(frame_1500, published=theirs, same_scale=study.same_scale)
     study.save_table("earlier", table)
-    shown = show(headline(table))
-else:
-    shown = show(older[older["task"] == "majority"][["name", "digit_size", "n_train", "accuracy"]])
-shown
+    shown = headline(table)
+show(shown)
 
 # %% [markdown]
 # ## The finding
@@ -232,43 +277,52 @@ study.finding(finding, figure="accuracy")
 
 # %% [markdown]
 # ## Reading
+# Accuracy on majority throughout. The claim needs a gap between large and small digits that closes
+# with more images: *gained* (from the smallest to the largest training set) that is more for small
+# digits, and an interaction below zero.
 
 # %%
-by_cell = majority.groupby(["digit_size", "n_train"])["accuracy"]
-means = 100 * by_cell.mean().unstack()
-spread = 100 * by_cell.agg(np.ptp).max()
 few, many = min(train_sizes), max(train_sizes)
-small, large = min(digit_sizes), max(digit_sizes)
-gain = means[many] - means[few]
-gap = means.loc[large] - means.loc[small]
-luck = (
-    f"Seeds of one cell differ by up to {spread:.0f} points: a cell of one run, as published, "
-    "tells little by itself."
-    if len(seeds) > 1
-    else "One seed a cell: how much of this is luck cannot be told."
-)
-best_size, best_n = means.stack().idxmax()
-tested = interactions[interactions["task"] == "majority"].set_index("runs")
-whose = ", ".join(f"{runs}: {interaction_in_words(row)}" for runs, row in tested.iterrows())
-held = "; ".join(f"*{arm}* {effect_in_words(effects, arm)}" for arm in list(arms)[1:])
-told = coverage_in_words(effects, arms) if arms else ""
+cells = majority.groupby(["digit_size", "n_train"])["accuracy"]
+means, spread = cells.mean().unstack(), cells.agg(np.ptp).max()
+gained = means[many] - means[few]
+by_size = found.groupby("digit_size")[["roi_recall", "times_random"]].mean()
+reading = means[[few, many]].mul(100).add_suffix(" images (%)").join(by_size)
+display(show(reading.assign(gained=gained.map(points)).reset_index(), caption="by digit size"))
+tested = interactions[interactions["task"] == "majority"]
+show(tested[["runs", "per_both", "both_low", "both_high", "p", "errors"]])
+
+# %% [markdown]
+# Size and noise told apart: the difference to the first row, with the noise that was designed and
+# with the same coverage. Where the second is the smaller, part of what looks like size is noise.
 
 # %%
+designs = ["as designed", "same coverage"]
+gaps = pd.DataFrame(columns=designs, dtype=float)
+if arms:
+    rows = coverage[["arm", "digit_size", "n_noise"]].drop_duplicates()
+    is_designed = rows["n_noise"] == rows["digit_size"].map(counts)
+    rows = rows.assign(design=np.where(is_designed, *designs))
+    rows = rows.merge(effects[effects["task"] == "majority"].dropna(subset="effect"))
+    gaps = rows.pivot(index="digit_size", columns="design", values="effect")
+    gaps = gaps.reindex(columns=designs).dropna()
+smaller = (gaps["same coverage"].abs() < gaps["as designed"].abs()).sum()
+show(gaps.map(points).rename_axis("digits").reset_index())
+
+# %%
+small, large = min(digit_sizes), max(digit_sizes)
+gap = means.loc[large] - means.loc[small]
 Markdown(f"""
-1. From {few} to {many} training images accuracy on majority changes by
-   {", ".join(f"{g:+.0f} points at {size} px" for size, g in gain.items())};
-   it rises at {int((gain > 0).sum())} of {len(gain)} digit sizes.
-2. The best cell is {best_size} px with {best_n} images:
-   {means.loc[best_size, best_n]:.0f} % (chance 10 %).
-3. The claim needs a gap between large and small digits that closes with more images. With
-   {few} images {large} px stand {gap[few]:+.0f} points from {small} px, with {many} images
-   {gap[many]:+.0f}: it {"is smaller" if abs(gap[many]) < gap[few] else "is no smaller"}.
-4. Trained attention touches {100 * found["roi_recall"].min():.0f} to
-   {100 * found["roi_recall"].max():.0f} % of the digits, {found["times_random"].min():.1f} to
-   {found["times_random"].max():.1f} times what random patches would.
-5. The interaction on majority: {whose}.
-6. Size and noise told apart, against *{next(iter(arms), "nothing")}*: {held or "no arm"}. {told}
-7. {luck}
+1. From {few} to {many} training images accuracy rises at {(gained > 0).sum()} of {len(gained)}
+   digit sizes. Digits of {large} px stand {points(gap[few])} from those of {small} px with {few}
+   images, {points(gap[many])} with {many}.
+2. The whole interval of the interaction is below zero (more images help small digits more) in the
+   runs: {"; ".join(tested.loc[tested["both_high"] < 0, "runs"]) or "none"}; above zero:
+   {"; ".join(tested.loc[tested["both_low"] > 0, "runs"]) or "none"}.
+3. With the same coverage of noise the gap is smaller at {smaller} of {len(gaps)} digit sizes that
+   were run with both.
+4. Seeds a cell: {len(seeds)}; they differ by up to {100 * spread:.0f} points. A published cell is
+   one run.
 """)
 
 # %% [markdown]

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # 04 - How many training images does it take?
 #
-# **Claim** (arXiv 2412.11237): below some number of training images the network learns the
-# training set by heart and nothing else; above it accuracy on new images rises steeply, then
+# **Claim** (arXiv 2412.11237): below some number of training images the network memorises the
+# training set and learns nothing else; above it accuracy on new images rises steeply, then
 # levels off.
 #
 # **Published**: ten runs, 200 to 5000 training images, digits of 28 px among 800 noise objects on
@@ -32,20 +32,32 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 # %%
 import pandas as pd
 from IPython.display import Markdown
+from matplotlib.ticker import LogLocator, NullLocator
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.study import per_doubling, slope_finding
-from ipslib.study.arm_figures import attention_against_accuracy
-from ipslib.study.arms import arm_table, headline, published_arms, run_arms
-from ipslib.study.contrast import found_in_words
-from ipslib.study.figures import learning_curves
-from ipslib.study.gallery import image_row
-from ipslib.study.published import published_accuracy
-from ipslib.study.session import Study
-from ipslib.study.size_figures import threshold_curves
-from ipslib.study.tables import show
-from ipslib.study.thresholds import fit_thresholds, threshold_in_words, threshold_table
-from ipslib.study.wording import points
+from ipslib.study import (
+    DIAMOND,
+    INK,
+    OURS,
+    PUBLISHED,
+    Study,
+    arm_table,
+    attention_against_accuracy,
+    fit_thresholds,
+    headline,
+    image_row,
+    learning_curves,
+    per_doubling,
+    points,
+    published_accuracy,
+    published_beside,
+    row_legend,
+    run_arms,
+    show,
+    slope_finding,
+    task_panels,
+    threshold_table,
+)
 
 study = Study("04_dataset_size", profile, overrides=overrides)
 study
@@ -67,9 +79,9 @@ study.save_figure("data", image_row(images, ["first", "second", "third"], boxes=
 # ## The runs
 
 # %%
-runs = run_arms(study, arms, seeds)
-study.save_table("runs", runs.frame)
-Markdown(study.made_of(runs.records))
+records, frame = run_arms(study, arms, seeds)
+study.save_table("runs", frame)
+Markdown(study.made_of(records))
 
 # %% [markdown]
 # ## The table
@@ -78,11 +90,8 @@ Markdown(study.made_of(runs.records))
 
 # %%
 published = published_accuracy("Dataset_Size", canvas=3000)
-same_scale = profile == "paper" and not overrides
-theirs = None
-if same_scale:
-    theirs = published_arms(published, {a: {"n_train": arms[a]["n_train"]} for a in arms})
-table = arm_table(runs.frame, published=theirs, same_scale=same_scale)
+theirs = published_beside(frame, published, on=["n_train"]) if study.same_scale else None
+table = arm_table(frame, published=theirs, same_scale=study.same_scale)
 study.save_table("summary", table)
 show(headline(table))
 
@@ -94,37 +103,62 @@ show(headline(table))
 # fitted in the same way.
 
 # %%
-fits, published_fits = fit_thresholds(runs.frame), fit_thresholds(published)
+fits, published_fits = fit_thresholds(frame), fit_thresholds(published)
 by_whom = {"here": threshold_table(fits), "published": threshold_table(published_fits)}
 thresholds = pd.concat(by_whom, names=["runs"]).reset_index("runs")
 study.save_table("thresholds", thresholds)
 show(thresholds[["runs", "task", "threshold", "ceiling", "n_runs"]])
 
+
 # %%
-curves = threshold_curves(
-    runs.frame,
-    fits,
-    published=published,
-    published_fits=published_fits,
-    same_scale=same_scale,
-)
-study.save_figure("threshold", curves)
+def draw_fit(ax, fit, colour, whose):
+    n, curve = fit.curve["n"], 100 * fit.curve
+    ax.plot(n, curve["accuracy"], color=colour, label=f"fit, {whose}")
+    band = {"alpha": 0.16, "linewidth": 0, "label": "95 % band"}
+    ax.fill_between(n, curve["low"], curve["high"], color=colour, **band)
+    if not fit.why:
+        ax.axvline(fit.n_half, color=colour, lw=1.2, ls="--", label="threshold")
+
+
+def draw_task(ax, task):
+    ours, theirs = (each[each["task"] == task] for each in (frame, published))
+    whose = "published" if study.same_scale else "published at its own scale"
+    draw_fit(ax, published_fits[task], PUBLISHED, whose)
+    ax.plot(theirs["n_train"], 100 * theirs["accuracy"], label="published run", **DIAMOND)
+    draw_fit(ax, fits[task], OURS, "here")
+    dots = {"s": 24, "color": INK, "edgecolor": "white", "zorder": 5, "label": "one run"}
+    ax.scatter(ours["n_train"], 100 * ours["accuracy"], **dots)
+
+
+# %%
+labels = {"x_label": "training images (log scale)", "y_label": "test accuracy (%)"}
+figure, panels = task_panels(list(fits), **labels)
+for task, ax in panels.items():
+    draw_task(ax, task)
+    ax.set_xscale("log")
+    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+row_legend(figure, ax.get_legend_handles_labels()[0], n_columns=4)
+study.save_figure("threshold", figure)
 
 # %% [markdown]
-# ## Learning by heart
+# ## Memorised or learned?
 # Accuracy on the training images (dashed) and on the test images (solid): a gap between the two
-# is what was learned by heart.
+# is what was memorised.
 
 # %%
-study.save_figure("curves", learning_curves(runs.records))
+study.save_figure("curves", learning_curves(records))
 
 # %%
-majority = runs.frame[runs.frame["task"] == "majority"]
-theirs_majority = published[published["task"] == "majority"]
+majority, their_majority = (each[each["task"] == "majority"] for each in (frame, published))
 measures = ["train_accuracy", "accuracy"]
-ours_gap = majority.groupby("n_train")[measures].mean().reset_index()
-their_gap = theirs_majority.groupby("n_train")[measures].mean().reset_index()
-gaps = pd.concat({"here": ours_gap, "published": their_gap}, names=["runs"]).reset_index("runs")
+gaps = pd.concat(
+    {
+        whose: rows.groupby("n_train")[measures].mean().reset_index()
+        for whose, rows in {"here": majority, "published": their_majority}.items()
+    },
+    names=["runs"],
+).reset_index("runs")
 gaps["difference"] = gaps["train_accuracy"] - gaps["accuracy"]
 study.save_table("gaps", gaps)
 show(gaps)
@@ -135,7 +169,7 @@ show(gaps)
 # the digits and did not read them.
 
 # %%
-study.save_figure("attention", attention_against_accuracy(runs.frame))
+study.save_figure("attention", attention_against_accuracy(frame))
 
 # %% [markdown]
 # ## The finding
@@ -143,46 +177,38 @@ study.save_figure("attention", attention_against_accuracy(runs.frame))
 
 # %%
 within = ["canvas", "digit_size", "n_noise"]
-ours, theirs = (per_doubling(each, "n_train", within=within) for each in (runs.frame, published))
+ours, theirs = (per_doubling(each, "n_train", within=within) for each in (frame, published))
 finding = slope_finding("per doubling of the training set", ours, theirs)
 study.finding(finding, figure="threshold")
 
 # %% [markdown]
 # ## Reading
+# Accuracy on majority throughout: at the smallest and the largest training set, how far training
+# accuracy stands above it there, and the threshold. Thresholds can be compared only where the scale
+# is the same; a run *found* the digits if it keeps at least half of those that random patches would
+# miss.
 
 # %%
-few, many = sizes[-1], sizes[0]
-means = 100 * majority.groupby("n_train")["accuracy"].mean()
-gap = gaps.set_index(["runs", "n_train"])["difference"]
-their_sizes = sorted(theirs_majority["n_train"].unique())
-their_means = 100 * theirs_majority.groupby("n_train")["accuracy"].mean()
-n_falls = int((their_means.diff() < 0).sum())
+ends = gaps.groupby("runs").nth([0, -1])
+show(ends, caption="the smallest and the largest training set")
+
+# %%
+words = thresholds[thresholds["task"] == "majority"].set_index("runs")["threshold"]
 fit, their_fit = fits["majority"], published_fits["majority"]
-roi = 100 * majority.groupby("n_train")["roi_recall"].mean()
-if fit.why:
-    verdict = "So ours cannot be compared."
-elif fit.n_low > 0 and fit.n_high < float("inf"):
-    verdict = "Both have one; they are of different scale, so that no more can be compared."
-else:
-    verdict = "Ours is open on one side: these sizes are too few, or too small, to bound it."
-if same_scale and not fit.why:
-    overlap = fit.n_low <= their_fit.n_high and their_fit.n_low <= fit.n_high
-    verdict = f"The two intervals {'overlap' if overlap else 'do not overlap: we disagree'}."
-
-# %%
+overlap = fit.n_low <= their_fit.n_high and their_fit.n_low <= fit.n_high
+overlap = "cannot be told" if fit.why else "they do" if overlap else "they do not"
+change, their_change = (
+    rows["accuracy"].iloc[-1] - rows["accuracy"].iloc[0] for _, rows in ends.groupby("runs")
+)
+falls = (gaps[gaps["runs"] == "published"]["accuracy"].diff() < 0).sum()
+found = table[table["task"] == "majority"].set_index("arm")[["n_found", "n"]].sum()
 Markdown(f"""
-1. From {few} to {many} training images accuracy on majority goes from {means[few]:.0f} to
-   {means[many]:.0f} % (chance 10 %). Published, from {their_sizes[0]} to {their_sizes[-1]}:
-   {their_means.iloc[0]:.0f} to {their_means.iloc[-1]:.0f} %.
-2. The threshold on majority: here {threshold_in_words(fit)}; published
-   {threshold_in_words(their_fit)}. {verdict}
-3. Training accuracy stands {points(gap["here", few])} from test accuracy on {few} images and
-   {points(gap["here", many])} on {many}; published {points(gap["published", their_sizes[0]])} on
-   {their_sizes[0]} and {points(gap["published", their_sizes[-1]])} on {their_sizes[-1]}.
-4. Finding, not reading: {found_in_words(majority)}. Digits kept on average:
-   {", ".join(f"{recall:.0f} % with {n}" for n, recall in roi.items())}.
-5. Published accuracy goes down at {n_falls} of the {len(their_sizes) - 1} steps to the next larger
-   training set: with one run a size, single points are partly luck.
+1. From the smallest to the largest training set accuracy changes by {points(change)}; published
+   by {points(their_change)}. It falls at {falls} of the {len(their_majority) - 1} published steps:
+   with one run a size, single points are partly luck.
+2. The threshold here: {words["here"]}; published: {words["published"]}. Whether the two
+   intervals overlap: {overlap}; at another scale than the published one that says nothing.
+3. {found["n_found"]} of {found["n"]} runs found the digits; what is not found cannot be read.
 """)
 
 # %% [markdown]

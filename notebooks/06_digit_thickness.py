@@ -35,20 +35,36 @@ also = []  # runs off this grid, each as fields of RunConfig
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
-from IPython.display import Markdown
+import matplotlib.pyplot as plt
+from IPython.display import Markdown, display
 
 from ipslib.datasets.megapixel_mnist.digits import load_digits
-from ipslib.study import arm_finding, published_row
-from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
-from ipslib.study.arms import arm_table, headline, published_arms, run_arms
-from ipslib.study.contrast import found_in_words, table_against
-from ipslib.study.gallery import image_row
-from ipslib.study.published import published_accuracy
-from ipslib.study.session import Study
-from ipslib.study.stroke_figures import accuracy_by_stroke, published_by_width
-from ipslib.study.strokes import half_loss_width, noise_patterns, stroke_table
-from ipslib.study.tables import long_form, show, summarise
-from ipslib.study.wording import effect_in_words, points
+from ipslib.study import (
+    CHANCE_LINE,
+    DIAMOND,
+    INK,
+    OURS,
+    Study,
+    arm_dots,
+    arm_finding,
+    arm_table,
+    attention_against_accuracy,
+    chance_level,
+    draw_means,
+    headline,
+    image_row,
+    long_form,
+    noise_patterns,
+    published_accuracy,
+    published_beside,
+    published_row,
+    row_legend,
+    run_arms,
+    show,
+    stroke_table,
+    summarise,
+    task_panels,
+)
 
 study = Study("06_digit_thickness", profile, overrides=overrides)
 study
@@ -93,17 +109,45 @@ asked = sorted(published["stroke_width"].unique())
 pixels = {int(w): study.config(noise="bezier_pixel", stroke_width=int(w)).data for w in asked}
 drawn = stroke_table({px: noise_patterns(each, n_measured) for px, each in pixels.items()})
 drawn = drawn.set_index("arm")["stroke"]
-drawn = {w: drawn[int(w)] for w in asked}
-study.save_figure("published", published_by_width(published, drawn, digit))
+published["stroke"] = published["stroke_width"].map(lambda asked_for: drawn[int(asked_for)])
+
+# %%
+MEASURED = "stroke width of the noise, measured (px at 28 px)"
+
+
+def mark_digits(ax):
+    band = {"color": "#f6ead0", "zorder": 0.5, "label": "middle half of digits"}
+    ax.axvspan(digit["stroke_low"], digit["stroke_high"], **band)
+    ax.axvline(digit["stroke"], color="#c9a24b", lw=1.2, zorder=0.6, label="digits: mean")
+
+
+figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), sharey=True)
+rows = published[published["task"] == "majority"]
+mark_digits(right)
+for ax, x in ((left, "stroke_width"), (right, "stroke")):
+    ax.plot(rows[x], 100 * rows["accuracy"], label="published run", **DIAMOND)
+    ax.axhline(100 * chance_level("majority"), label="chance", **CHANCE_LINE)
+left.set(title="stroke width asked for", xlabel="px at 28 px", ylabel="majority, accuracy (%)")
+right.set(title="stroke width as drawn", xlabel=MEASURED, ylim=(0, 102))
+row_legend(figure, right.get_legend_handles_labels()[0])
+study.save_figure("published", figure)
 
 # %% [markdown]
 # ## The runs
+# With them published runs off this grid, if any were asked for.
 
 # %%
-runs = run_arms(study, arms, seeds)
-frame = runs.frame.assign(stroke=runs.frame["arm"].map(measured["stroke"]))
+records, frame = run_arms(study, arms, seeds)
+frame["stroke"] = frame["arm"].map(measured["stroke"])
+apart = study.run([study.config(**fields) for fields in also])
+study.save_table("runs", frame)
+if also:
+    off_grid = long_form(apart)
+    study.save_table("off_grid", off_grid)
+    by = ["canvas", "n_train", "stroke_width"]
+    display(show(summarise(off_grid, by=by), caption="off the grid"))
 shared = ", ".join(f"{name} {value}" for name, value in settings.items())
-Markdown(study.made_of(runs.records) + (f" All with {shared}." if shared else ""))
+Markdown(study.made_of(records) + (f" All with {shared}." if shared else ""))
 
 # %% [markdown]
 # ## The tables
@@ -111,11 +155,7 @@ Markdown(study.made_of(runs.records) + (f" All with {shared}." if shared else ""
 # first row.
 
 # %%
-same_scale = profile == "paper" and not overrides
-alike = {arm: [a for a in asked if int(a) == int(w)] for arm, w in whole.items()}
-beside = published_arms(published, {arm: {"stroke_width": ws} for arm, ws in alike.items() if ws})
 table = arm_table(frame)
-study.save_table("runs", frame)
 study.save_table("summary", table.merge(strokes, on="arm"))
 show(headline(table))
 
@@ -124,7 +164,9 @@ show(headline(table))
 # many pixels wide. In `quick` these have another scale, so compare effects.
 
 # %%
-steps = table_against(frame, next(iter(whole)), published=beside, same_scale=same_scale)
+ours, theirs = (each.assign(pixels=each["stroke_width"].astype(int)) for each in (frame, published))
+beside = published_beside(ours[ours["arm"].isin(whole)], theirs, on=["pixels"])
+steps = arm_table(frame, reference=next(iter(whole)), published=beside, same_scale=study.same_scale)
 steps = steps[steps["arm"].isin(whole)]
 study.save_table("whole_pixels", steps)
 show(headline(steps))
@@ -135,14 +177,34 @@ show(headline(steps))
 # are means with their 95 % interval.
 
 # %%
-theirs = beside.assign(stroke=beside["stroke_width"].map(drawn)) if same_scale else None
-study.save_figure("accuracy", accuracy_by_stroke(frame, digit, published=theirs))
+SERIES = {
+    "bezier": {"label": "true width", "color": OURS, "fmt": "o-"},
+    "bezier_pixel": {"label": "whole pixels", "color": "#029e73", "fmt": "s--"},
+}
+means = summarise(frame, by=["arm", "noise", "stroke"]).sort_values("stroke")
+names = {"x_label": MEASURED, "y_label": "test accuracy (%)"}
+figure, panels = task_panels(list(frame["task"].unique()), **names)
+for task, ax in panels.items():
+    mark_digits(ax)
+    for noise, rows in means[means["task"] == task].groupby("noise"):
+        draw_means(ax, rows["stroke"], rows, mec="white", **SERIES[noise])
+    runs = frame[frame["task"] == task]
+    dots = {"s": 12, "color": INK, "linewidth": 0, "zorder": 5, "label": "one run"}
+    ax.scatter(runs["stroke"], 100 * runs["accuracy"], **dots)
+
+# %%
+if study.same_scale:
+    for task, ax in panels.items():
+        rows = beside[beside["task"] == task]
+        ax.plot(rows["stroke"], 100 * rows["accuracy"], label="published run", **DIAMOND)
+row_legend(figure, ax.get_legend_handles_labels()[0])
+study.save_figure("accuracy", figure)
 
 # %% [markdown]
 # The same, an arm a row.
 
 # %%
-study.save_figure("arms", arm_dots(frame, published=beside, same_scale=same_scale))
+study.save_figure("arms", arm_dots(frame, published=beside, same_scale=study.same_scale))
 
 # %% [markdown]
 # ## Failure to find or failure to read?
@@ -151,16 +213,6 @@ study.save_figure("arms", arm_dots(frame, published=beside, same_scale=same_scal
 
 # %%
 study.save_figure("attention", attention_against_accuracy(frame))
-
-# %% [markdown]
-# Published runs off this grid, if any were asked for:
-
-# %%
-if also:
-    off_grid = long_form(study.run([study.config(**fields) for fields in also]))
-    study.save_table("off_grid", off_grid)
-    table_off_grid = show(summarise(off_grid, by=["canvas", "n_train", "stroke_width"]))
-table_off_grid if also else Markdown("None in this profile.")
 
 # %% [markdown]
 # ## The finding
@@ -172,59 +224,51 @@ study.finding(arm_finding(published_row(steps), compared), figure="accuracy")
 
 # %% [markdown]
 # ## Reading
-# Accuracy on majority throughout. *The match* is the true width nearest to the digits' own. If it
-# is likeness that hides the digits, noise thinner and noise thicker than the match both do better
-# than the match; if it is thickness, thicker noise does worse still.
+# Accuracy on majority throughout. *The match* is the true width nearest to the digits' own, and the
+# reference of the table. If it is likeness that hides the digits, noise thinner and noise
+# thicker than the match both do better than the match; if it is thickness, thicker noise does worse
+# still.
 
 # %%
-majority = table[table["task"] == "majority"].set_index("arm").join(measured)
-step = steps[steps["task"] == "majority"].set_index("arm")
-chance, one = step["chance"].iloc[0], step.index[0]
-two = next((arm for arm, w in whole.items() if int(w) == 2), None)
-said = "not run here, or nothing was learned at 1 px"
-if two and step.loc[one, "mean"] > chance:
-    ours, theirs = step.loc[two, ["effect", "published_effect"]]
-    left = 1 + ours / (step.loc[one, "mean"] - chance)
-    left_theirs = 1 + theirs / (step.loc[one, "published"] - chance)
-    said = (
-        f"{effect_in_words(steps, two)}, published {points(theirs)}. Of what 1 px has above "
-        f"chance, 2 px keep {100 * left:.0f} % (published {100 * left_theirs:.0f} %): the step "
-        f"{'makes' if left < 0.5 else 'does not make'} learning fail here"
-    )
+widths = measured.loc[list(true), "stroke"]
+match = (widths - digit["stroke"]).abs().idxmin()
+against = arm_table(frame[frame["arm"].isin(true)], reference=match)
+against = against[against["task"] == "majority"].join(widths, on="arm").sort_values("stroke")
+columns = ["arm", "stroke", "mean", "chance", "effect", "effect_low", "effect_high"]
+show(against[columns], caption=f"against the match, {match}")
+
+# %% [markdown]
+# The step from 1 to 2 whole pixels, where accuracy falls to chance in the published runs. *Left* is
+# the share of what the first row has above chance.
 
 # %%
-curve = majority.loc[list(true)].sort_values("stroke")
-thinnest, thickest = curve.index[0], curve.index[-1]
-lost = half_loss_width(curve["stroke"], curve["mean"], chance=chance)
-fall = f"at {lost:.1f} px (measured)" if lost else "nowhere between them"
-match = (curve["stroke"] - digit["stroke"]).abs().idxmin()
-from_match = table_against(frame, match)
-of_majority = from_match[from_match["task"] == "majority"].set_index("arm")
-ends = [arm for arm in (thinnest, thickest) if arm != match]
-verdict = "Whether it is likeness or thickness these runs cannot tell."
-if len(ends) == 2:
-    low, high = (of_majority[name] for name in ("effect_low", "effect_high"))
-    if (low[ends] > 0).all():
-        verdict = "Both ends do better than the match: it is likeness that hides the digits."
-    elif high[thickest] < 0:
-        verdict = "Thicker noise does worse than the match: it is thickness rather than likeness."
+step = steps[steps["task"] == "majority"]
+above = step[["mean", "published"]].sub(step["chance"], axis=0)
+left = above.div(above.iloc[0]).set_axis(["left here (%)", "left, published (%)"], axis=1)
+show(step[["arm", "effect", "effect_low", "effect_high", "published_effect"]].join(100 * left))
 
 # %%
-ends = "; ".join(f"*{arm}* {effect_in_words(from_match, arm)}" for arm in ends)
+thinner, thicker = (
+    against[against["stroke"] < widths[match]],
+    against[against["stroke"] > widths[match]],
+)
+half = against[against["mean"] < (against["mean"].iloc[0] + against["chance"].iloc[0]) / 2]
+majority = table[table["task"] == "majority"]
 Markdown(f"""
 1. The digits' strokes are {digit["stroke"]:.1f} px wide (middle half {digit["stroke_low"]:.1f} to
    {digit["stroke_high"]:.1f}). The {len(asked)} published widths of noise drew
-   {len(set(drawn.values()))}: {", ".join(f"{v:.1f}" for v in sorted(set(drawn.values())))} px as
-   measured.
-2. From 1 to 2 whole pixels: {said}.
-3. With true widths of {", ".join(f"{w:g}" for w in sorted(true_widths))} px accuracy is
-   {", ".join(f"{100 * mean:.0f}" for mean in curve["mean"])} %. Half of what the thinnest has above
-   chance is lost {fall}.
-4. Against the match, *{match}*: {ends or "nothing to compare"}. {verdict}
-5. Finding, not reading: {found_in_words(frame[frame["task"] == "majority"])}.
-6. {int((majority["mean"] > 2 * chance).sum())} of {len(majority)} arms reach twice chance. With
-   {len(seeds)} seed{"s" if len(seeds) > 1 else ""} an arm, a single run that finds nothing decides
-   an arm's mean.
+   {published["stroke"].nunique()}, {published["stroke"].min():.1f} to
+   {published["stroke"].max():.1f} px as measured.
+2. Better than the match, with the whole interval of the effect:
+   {(thinner["effect_low"] > 0).sum()} of {len(thinner)} thinner noises and
+   {(thicker["effect_low"] > 0).sum()} of {len(thicker)} thicker ones. Worse than it:
+   {(thicker["effect_high"] < 0).sum()} of the thicker.
+3. The thinnest true width with less than half of what the thinnest of all has above chance:
+   {half["arm"].iloc[0] if len(half) else "none"}.
+4. {majority["n_found"].sum()} of {majority["n"].sum()} runs found the digits (half or more of those
+   that random patches would miss). {(majority["mean"] > 2 * majority["chance"]).sum()} of
+   {len(majority)} arms reach twice chance. Seeds an arm: {len(seeds)}; where they are few, one run
+   that finds nothing decides an arm's mean.
 """)
 
 # %% [markdown]

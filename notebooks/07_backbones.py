@@ -53,7 +53,6 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 
 # %%
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.ticker import LogLocator, NullLocator
@@ -68,6 +67,7 @@ from ipslib.study import (
     arm_table,
     attention_against_accuracy,
     cost_table,
+    draw_means,
     found_digits,
     headline,
     obtain_weights,
@@ -193,13 +193,10 @@ majority = effects[effects["task"] == "majority"].merge(costs, on=["comparison",
 for i, (_, rows) in enumerate(majority.groupby("comparison", sort=False)):
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), sharey=True)
     for ax, (cost, label) in zip(panels, COSTS.items(), strict=True):
-        for row, colour in zip(rows.itertuples(), arm_colours(len(rows)), strict=True):
-            mean, ends = 100 * row.mean, [[row.mean - row.low], [row.high - row.mean]]
-            style = {"fmt": "o", "ms": 7, "capsize": 2.5, "elinewidth": 1.2}
-            ax.errorbar(
-                getattr(row, cost), mean, 100 * np.array(ends), color=colour, label=row.arm, **style
-            )
-        ax.axhline(100 * row.chance, **CHANCE_LINE)
+        for i_arm, colour in enumerate(arm_colours(len(rows))):
+            row = rows.iloc[[i_arm]]
+            draw_means(ax, row[cost], row, color=colour, ms=7, label=row["arm"].item())
+        ax.axhline(100 * rows["chance"].iloc[0], **CHANCE_LINE)
         ax.set(xscale="log", xlabel=label, ylim=(0, 102))
         ax.set_xlim(rows[cost].min() / 3, rows[cost].max() * 3)
         ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")

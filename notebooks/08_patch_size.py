@@ -42,27 +42,35 @@ arm_seeds = {"48 px, M 10": [0]}  # other seeds for some arms
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.study import arm_finding
-from ipslib.study.arm_figures import attention_against_accuracy
-from ipslib.study.arms import headline
-from ipslib.study.backbones import cost_table
-from ipslib.study.comparisons import comparison_tables, published_counterparts, run_comparisons
-from ipslib.study.contrast import found_in_words
-from ipslib.study.patch_scale import (
-    against_patch_ratio,
-    patch_table,
-    patches_over_digit,
-    trends_in_words,
-    trends_with_smaller_patches,
+from ipslib.study import (
+    BOX_COLOUR,
+    CHANCE_LINE,
+    PUBLISHED,
+    Study,
+    arm_colours,
+    arm_finding,
+    arm_table,
+    attention_against_accuracy,
+    bare,
+    chance_level,
+    cost_table,
+    draw_means,
+    headline,
+    published_accuracy,
+    published_beside,
+    rising_trend,
+    row_legend,
+    run_comparisons,
+    show,
 )
-from ipslib.study.published import published_accuracy
-from ipslib.study.session import Study
-from ipslib.study.tables import show
 
 study = Study("08_patch_size", profile, overrides=overrides)
 study
@@ -76,14 +84,63 @@ study
 configs = {a: study.config(**fields) for arms in comparisons.values() for a, fields in arms.items()}
 sizes = {config.data.patch_size: config.data for config in reversed(configs.values())}
 data_sets = [MegapixelMNIST(sizes[size], "test") for size in sorted(sizes)]
-study.save_figure("patches", patches_over_digit(data_sets, 0))
+
+# %%
+canvas, boxes = np.array(data_sets[0].config.canvas), data_sets[0].batch([0]).boxes[0].numpy()
+middles = boxes[:, :2] + boxes[:, 2:] / 2
+box = boxes[np.hypot(*(middles - canvas / 2).T).argmin()]  # of the digit nearest to the middle
+half = 1.25 * max(sizes)
+middle = np.clip(box[:2] + box[2:] / 2, half, np.maximum(canvas - half, half))
+
+
+def outline(ax, corner, side, **style):
+    style = {"facecolor": "none", "edgecolor": "#8c8c8c", "linewidth": 0.6} | style
+    ax.add_patch(Rectangle(corner[::-1], side, side, **style))
+
+
+def draw_grid(ax, data_set):
+    grid, image = data_set.grid, data_set.canvas(0)
+    ax.imshow(image, cmap="gray", extent=(0, image.shape[1], image.shape[0], 0))
+    corners = grid.corners(np.arange(grid.n_patches))
+    for corner in corners[np.abs(corners - middle).max(axis=1) < 2 * half]:
+        outline(ax, corner, grid.patch_size)
+    touching, _ = grid.incidence(box[None])
+    for corner in grid.corners(touching):
+        outline(ax, corner, grid.patch_size, edgecolor="#f0b429", facecolor="#f0b42938", lw=1.4)
+    outline(ax, box[:2], box[2], edgecolor=BOX_COLOUR, linewidth=1.6)
+    ax.set_title(f"{grid.patch_size} px, {grid.patch_size / box[2]:.2g} of a digit")
+    ax.set_xlabel(f"{len(touching)} patches touch the digit")
+
+
+# %%
+figure, row = plt.subplots(1, len(data_sets), figsize=(3.2 * len(data_sets), 3.75), squeeze=False)
+for ax, data_set in zip(row.flat, data_sets, strict=True):
+    draw_grid(ax, data_set)
+    ax.set(xlim=middle[1] + [-half, half], ylim=middle[0] + [half, -half])
+    bare(ax)
+study.save_figure("patches", figure)
 
 # %% [markdown]
 # What each arm means. *Kept area* is M P² in px, *training pixels* (thousands) what one training
 # step encodes with gradient: the batch times the kept area. It sets the memory of training.
 
 # %%
-meaning = patch_table(configs)
+meaning = pd.DataFrame(
+    {
+        "arm": arm,
+        "patch_size": config.data.patch_size,
+        "patch_per_digit": config.data.patch_size / config.data.digit_size,
+        "n_patches": config.data.grid.n_patches,
+        "memory_size": config.model.memory_size,
+        "iter_size": config.model.iter_size,
+        "batch": config.training.batch_size,
+    }
+    for arm, config in configs.items()
+)
+n_kept = meaning[["memory_size", "n_patches"]].min(axis=1)
+meaning["kept_area"] = n_kept * meaning["patch_size"] ** 2
+meaning["kept share (%)"] = 100 * meaning["kept_area"] / canvas.prod()
+meaning["training_pixels"] = (meaning.pop("batch") * meaning["kept_area"] / 1000).round()
 study.save_table("patches", meaning)
 show(meaning)
 
@@ -114,21 +171,66 @@ Markdown(study.made_of(records))
 # setting. The other tasks are in the CSV file.
 
 # %%
-same_scale = profile == "paper" and not overrides
 on = ["canvas", "digit_size", "n_noise", "n_train", "patch_size", "memory_size"]
-theirs = published_counterparts(study, comparisons, published, on=on) if same_scale else None
-effects = comparison_tables(frame, published=theirs, same_scale=same_scale)
+theirs = published_beside(frame, published, on=on) if study.same_scale else None
+effects = arm_table(frame, published=theirs, same_scale=study.same_scale)
 study.save_table("effects", effects)
 for title, rows in effects.groupby("comparison", sort=False):
     display(show(headline(rows), caption=title))
 
 # %% [markdown]
 # ## The figure
-# Lines are means over seeds with their 95 % interval, dots single runs. On the right the published
-# runs, whose digits are larger and whose patches are the same share of them.
+# Lines are means over seeds with their 95 % interval, dots single runs, dotted lines what random
+# patches would touch. On the right the published runs, whose digits are larger and whose patches
+# are the same share of them.
 
 # %%
-study.save_figure("ratio", against_patch_ratio(frame, published))
+majority, their_majority = (
+    each[each["task"] == "majority"].assign(ratio=each["patch_size"] / each["digit_size"])
+    for each in (frame, published)
+)
+ratios = majority.drop_duplicates("arm").set_index("arm")["ratio"]
+means = effects[effects["task"] == "majority"].join(ratios, on="arm").sort_values("ratio")
+titles = list(comparisons)
+
+
+def draw_comparison(axes, title, colour):
+    accuracy, kept = axes
+    rows, runs = (each[each["comparison"] == title] for each in (means, majority))
+    apart = 1 + 0.025 * titles.index(title)  # lines that share a point do not hide each other
+    draw_means(accuracy, rows["ratio"] * apart, rows, fmt="o-", ms=5, color=colour, label=title)
+    found = 100 * runs.groupby("ratio")[["roi_recall", "roi_recall_random"]].mean()
+    kept.plot(found.index * apart, found["roi_recall"], color=colour)
+    kept.plot(found.index * apart, found["roi_recall_random"], color=colour, ls=":", lw=1.3)
+    for ax, measure in ((accuracy, "accuracy"), (kept, "roi_recall")):
+        dots = {"color": colour, "s": 15, "edgecolor": "white", "linewidth": 0.4, "zorder": 5}
+        ax.scatter(runs["ratio"] * apart, 100 * runs[measure], **dots)
+
+
+# %%
+figure, (accuracy, kept, right) = plt.subplots(1, 3, figsize=(11.5, 4.4), sharey=True)
+for title, colour in zip(titles, arm_colours(len(titles) + 1)[1:], strict=True):
+    draw_comparison((accuracy, kept), title, colour)
+for marker, (n_noise, runs) in zip("Ds^v", their_majority.groupby("n_noise"), strict=False):
+    style = {"ls": "", "marker": marker, "mfc": "none", "mec": PUBLISHED, "mew": 1.6}
+    label = f"published, {n_noise:g} noise objects"
+    right.plot(runs["ratio"], 100 * runs["accuracy"], label=label, **style)
+for ax, runs in ((accuracy, majority), (kept, majority), (right, their_majority)):
+    places = runs.groupby("ratio")["patch_size"].first()
+    ax.set_xscale("log", base=2)
+    ax.set_xticks(places.index, [f"{ratio:.2g}\n{size:g} px" for ratio, size in places.items()])
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xlabel("patch side / digit side")
+
+# %%
+for ax in (accuracy, right):
+    ax.axhline(100 * chance_level("majority"), label="chance", **CHANCE_LINE)
+accuracy.set(ylim=(0, 102), ylabel="test accuracy (%)", title="majority")
+kept.set(title="digits touched by a kept patch", ylabel="digits kept (%)")
+right.set(title=f"majority, published ({published['canvas'].iloc[0]:g} px)")
+keys = accuracy.get_legend_handles_labels()[0]
+row_legend(figure, [*keys, *right.get_legend_handles_labels()[0][:-1]], n_columns=3)
+study.save_figure("ratio", figure)
 
 # %% [markdown]
 # ## Does attention find the digits?
@@ -147,11 +249,6 @@ study.save_figure("attention", attention_against_accuracy(once))
 # %%
 costs = cost_table(frame, records).merge(meaning[["arm", "training_pixels"]], on="arm")
 study.save_table("costs", costs)
-relative = costs.set_index("arm")[["training_pixels", "minutes"]]
-factors = {
-    title: relative.loc[list(arms)].max() / relative.loc[list(arms)].min()
-    for title, arms in comparisons.items()
-}
 show(costs[["arm", "training_pixels", "mflop_per_patch", "minutes", "peak_mb", "device"]])
 
 # %% [markdown]
@@ -162,9 +259,17 @@ show(costs[["arm", "training_pixels", "mflop_per_patch", "minutes", "peak_mb", "
 # straight line knows no best size in the middle; the figure shows one if there is.
 
 # %%
-noise = published["n_noise"].map("published, {:g} noise objects".format)
-runs = pd.concat([frame, published.assign(comparison=noise)])
-trends = trends_with_smaller_patches(runs)
+titles = their_majority["n_noise"].map("published, {:g} noise objects".format)
+rows = []
+runs = pd.concat([majority, their_majority.assign(comparison=titles)])
+for title, each in runs.groupby("comparison", sort=False):
+    if len(each) > 3 and each["ratio"].nunique() > 1:
+        trend = rising_trend(1 / each["ratio"], each["accuracy"])._asdict()
+        rows.append({"comparison": title, "runs": len(each)} | trend)
+columns = ["comparison", "runs", "rho", "p", "smallest_p", "per_doubling", "low", "high"]
+trends = pd.DataFrame(rows, columns=columns).rename(
+    columns={"per_doubling": "effect", "low": "effect_low", "high": "effect_high"}
+)
 study.save_table("trends", trends)
 show(trends)
 
@@ -182,39 +287,32 @@ study.finding(finding, figure="ratio")
 
 # %% [markdown]
 # ## Reading
+# Accuracy on majority throughout. The claim needs accuracy to rise as patches shrink, at the same M
+# and with the same kept area. A run *found* the digits if it keeps at least half of those that
+# random patches would miss; what is not found cannot be read.
 
 # %%
-majority = once[once["task"] == "majority"].groupby("arm", sort=False)
-means, spread = 100 * majority["accuracy"].mean(), 100 * majority["accuracy"].agg(np.ptp).max()
-found = 100 * majority["roi_recall"].mean()
-times = found / (100 * majority["roi_recall_random"].mean())
-theirs = published[published["task"] == "majority"].groupby(["patch_size", "n_noise"])["accuracy"]
-levels = ", ".join(f"{m:.0f} % at {p} px with {n}" for (p, n), m in (100 * theirs.mean()).items())
-dearest = "; ".join(
-    f"*{title}* {factor['training_pixels']:.1f} times the pixels and {factor['minutes']:.1f} times "
-    "the minutes"
-    for title, factor in factors.items()
-)
+measures = ["mean", "low", "high", "chance", "roi_recall", "times_random", "n_found", "n"]
+arms = means.drop_duplicates("arm").set_index("arm")
+minutes = costs.drop_duplicates("arm").set_index("arm")[["training_pixels", "minutes"]]
+show(arms[measures].join(minutes).reset_index(), caption="small patches first")
 
 # %%
-luck = (
-    f"Seeds of one arm differ by up to {spread:.0f} points."
-    if spread > 0
-    else "One seed an arm: how much of this is luck cannot be told."
-)
+above = trends["effect_low"] > 0
+below = trends["effect_high"] < 0
+random = arms["roi_recall"] / arms["times_random"]
+cells = their_majority.groupby(["patch_size", "n_noise"])["accuracy"]
 Markdown(f"""
-1. Accuracy on majority (chance 10 %): {"; ".join(f"{a}: {m:.0f} %" for a, m in means.items())}.
-   The best arm is {means.idxmax()}.
-2. Gained per halving of the patch, in our runs: {trends_in_words(trends[~is_theirs])}.
-3. In the published runs: {trends_in_words(trends[is_theirs])}. Their means by patch and noise
-   objects are {levels}; runs of one setting, at most {theirs.size().max()}, differ by up to
-   {100 * theirs.agg(np.ptp).max():.0f} points.
-4. Kept patches touch {found.min():.0f} % ({found.idxmin()}) to {found.max():.0f} %
-   ({found.idxmax()}) of the digits, {times.min():.1f} to {times.max():.1f} times what random ones
-   would. By the share of digits that random patches would miss and these keep (half or more),
-   {found_in_words(once[once["task"] == "majority"])}. What is not found cannot be read.
-5. The dearest arm of a comparison against its cheapest: {dearest} of training.
-6. {luck}
+1. Of {(~is_theirs).sum()} comparisons here with runs enough for a trend, the whole interval of what
+   a halving gains is above zero in {(above & ~is_theirs).sum()}, below in
+   {(below & ~is_theirs).sum()}; of {is_theirs.sum()} published ones above in
+   {(above & is_theirs).sum()}, below in {(below & is_theirs).sum()}.
+2. The best arm here is {arms["mean"].idxmax()}, with {100 * arms["mean"].max():.0f} %. Published
+   runs of one setting, at most {cells.size().max()}, lie up to
+   {100 * (cells.max() - cells.min()).max():.0f} points apart.
+3. {arms["n_found"].sum()} of {arms["n"].sum()} runs found the digits; random patches alone touch
+   {100 * random.min():.0f} to {100 * random.max():.0f} % of them.
+4. Seeds an arm: {arms["n"].min()} to {arms["n"].max()}. With one, what is luck cannot be told.
 """)
 
 # %% [markdown]

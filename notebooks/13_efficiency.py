@@ -37,18 +37,17 @@ n_steps = 3  # timed ones, after one that is not; fewer where they are long
 overrides = {}  # any other field of RunConfig, for every run, such as {"memory_size": 20}
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import statsmodels.formula.api as smf
 from IPython.display import Markdown
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.study import Finding
-from ipslib.study.efficiency import at_side, measure_sides
-from ipslib.study.efficiency_figures import side_curves
-from ipslib.study.efficiency_tables import WAY_NAMES, reach, reach_in_words, shown_sides
-from ipslib.study.session import Study
-from ipslib.study.tables import show
+from ipslib import MegapixelMNIST
+from ipslib.study import GREY, INK, Finding, Study, at_side, measure_sides, row_legend, show
 
 study = Study("13_efficiency", profile, overrides=overrides)
 base = study.config(batch_size=batch_size)
@@ -75,20 +74,15 @@ show(pd.DataFrame(images))
 
 # %% [markdown]
 # ## The measurements
-# Three ways to read an image, all with the same encoder. **IPS** keeps M patches. **All** keeps
-# every patch: M = N, nothing is selected. **Whole** is the plain network: the encoder's ResNet-18
-# stages over the undivided image, global average pooling and a linear head a task. A step begins
-# with the keys of its images, so that laying them out and drawing them is part of it.
+# Three variants of reading an image, all with the same encoder. **IPS** keeps M patches. **All**
+# keeps every patch: M = N, nothing is selected. **Whole** is the plain network: the encoder's
+# ResNet-18 stages over the undivided image, global average pooling and a linear head a task. A step
+# begins with the keys of its images, so that laying them out and drawing them is part of it.
 
 # %%
-measured = measure_sides(
-    base,
-    sides,
-    study.layout.records / "efficiency",
-    memory_limit_mb=memory_limit_mb,
-    seconds_limit=seconds_limit,
-    n_steps=n_steps,
-)
+limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
+kept_in = study.layout.records / "efficiency"
+measured = measure_sides(base, sides, kept_in, n_steps=n_steps, **limits)
 frame, rates, made_on = measured.frame, measured.rates, measured.provenance
 study.save_table("sides", frame)
 Markdown(f"""
@@ -106,20 +100,108 @@ lengthens the shortest steps most.
 # convolutions, a multiply-add counting as two.
 
 # %%
-show(shown_sides(frame[frame["step"] == "train"]), caption="Training step")
+NAMES = {"ips": "IPS", "all": "all patches", "whole": "whole image"}
+STEPS = {"train": "Training step", "classify": "Classification"}
+shown = frame[["step", "outcome"]].assign(variant=frame["variant"].map(NAMES), N=frame["n_patches"])
+shown["side (px)"] = frame["side"]
+shown["step memory (MB)"] = frame["step_mb"].round().astype("Int64")
+shown["process peak (MB)"] = frame["peak_mb"].round().astype("Int64")
+shown["ms an image"] = (1e3 * frame["seconds"]).round(1)
+shown["roofline (ms)"] = (1e3 * frame["roofline_seconds"]).round(1)
+shown["G operations an image"] = (frame["operations"] / 1e9).round(2)
+shown["timed steps"] = frame["n_timed"]
+columns = ["variant", "side (px)", "N", *shown.columns[5:], "outcome"]
 
 # %%
-show(shown_sides(frame[frame["step"] == "classify"]), caption="Classification")
+show(shown.loc[frame["step"] == "train", columns], caption=STEPS["train"])
+
+# %%
+show(shown.loc[frame["step"] == "classify", columns], caption=STEPS["classify"])
+
+# %% [markdown]
+# How far each variant came: the smallest and the largest side that it did, the first at which it
+# failed and why, and what a step took at both ends.
+
+# %%
+done = frame[frame["outcome"] == "done"].sort_values("side")
+failed = frame[~frame["outcome"].isin(["done", "not tried"])]
+keys = ["variant", "step"]
+reached = frame[keys].drop_duplicates().set_index(keys)
+for end in ("first", "last"):
+    at = getattr(done.groupby(keys), end)()
+    measures = at[["step_mb", "peak_mb", "seconds"]].add_suffix(f"_{end}")
+    reached = reached.join(measures.assign(**{end: at["side"]}))
+reached["over_roofline"] = (at["seconds"] / at["roofline_seconds"]).reindex(reached.index)
+fails = failed.set_index(keys).rename(columns={"side": "fails", "outcome": "why"})
+reached = reached.join(fails[["fails", "why"]])
+reached = reached.astype({"first": "Int64", "last": "Int64", "fails": "Int64"})
+study.save_table("reach", reached.reset_index())
 
 # %% [markdown]
 # ## The figure
 # Both axes are logarithmic. Thin dashed lines are rooflines: no step can be faster at the measured
-# matrix rate. A cross is the side at which a way fails; where its other coordinate is not known,
-# it stands where growth in proportion to the area would lead (dotted).
+# matrix rate. A cross is the side at which a variant fails, at the limit that it ran into. How long
+# a step that ran out of memory would have taken is not known: its cross stands where growth in
+# proportion to the area would lead (dotted).
 
 # %%
-limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
-study.save_figure("sides", side_curves(frame, **limits))
+MARKS = {"ips": ("o", 8), "all": ("s", 13), "whole": ("^", 8)}  # and the size of a cross
+COLOURS = dict(zip(NAMES, sns.color_palette("colorblind"), strict=False))
+ROOFLINE = {"ls": (0, (5, 2)), "lw": 0.9}
+CROSS = {"ls": "", "marker": "x", "mew": 2.2, "zorder": 4}
+UNITS = {"seconds": "seconds an image", "step_mb": f"step memory, batch of {batch_size} (MB)"}
+
+
+def where_it_fails(rows, measure, failure):
+    """The height of its cross, NaN where this axis has none."""
+    is_late = failure["outcome"] == "out of time"
+    if is_late or measure == "step_mb":
+        limit = seconds_limit / batch_size if is_late else memory_limit_mb
+        return limit if is_late == (measure == "seconds") else np.nan
+    last = rows.iloc[-1] if len(rows) else {"seconds": np.nan, "side": 1}
+    return last["seconds"] * (failure["side"] / last["side"]) ** 2
+
+
+# %%
+def draw_variant(ax, variant, step, measure):
+    colour, (marker, size) = COLOURS[variant], MARKS[variant]
+    rows, failures = (x[(x["variant"] == variant) & (x["step"] == step)] for x in (done, failed))
+    ax.plot(rows["side"], rows[measure], color=colour, marker=marker, ms=5)
+    if measure == "seconds":
+        ax.plot(rows["side"], rows["roofline_seconds"], color=colour, **ROOFLINE)
+    for _, failure in failures.iterrows():
+        height = where_it_fails(rows, measure, failure)
+        ax.plot(failure["side"], height, color=colour, ms=size, **CROSS)
+        for _, last in rows.tail(1).iterrows():
+            ends = [last["side"], failure["side"]], [last[measure], height]
+            ax.plot(*ends, color=colour, ls=":", lw=1.2)
+
+
+def lay_out(ax):
+    ax.set(xscale="log", yscale="log")
+    ax.set_xticks(sides, [str(side) for side in sides])
+    ax.xaxis.set_minor_locator(NullLocator())
+    low, high = ax.get_ylim()
+    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ax.yaxis.set_minor_formatter(NullFormatter())
+
+
+# %%
+figure, grid = plt.subplots(2, 2, figsize=(10.5, 7.8), sharex=True)
+for (step, title), row in zip(STEPS.items(), grid, strict=True):
+    for ax, (measure, unit) in zip(row, UNITS.items(), strict=True):
+        for variant in NAMES:
+            draw_variant(ax, variant, step, measure)
+        ax.set(ylabel=unit, xlabel="image side (px)" if step == "classify" else "")
+        lay_out(ax)
+    row[0].set_title(title)
+    row[1].axhline(memory_limit_mb, color=GREY, lw=1)
+    row[1].text(1, memory_limit_mb, " limit", transform=row[1].get_yaxis_transform(), color=GREY)
+lines = [Line2D([], [], label=NAMES[v], color=c, marker=MARKS[v][0]) for v, c in COLOURS.items()]
+lines.append(Line2D([], [], color=INK, label="roofline", **ROOFLINE))
+row_legend(figure, [*lines, Line2D([], [], color=INK, label="fails", ms=8, **CROSS)])
+study.save_figure("sides", figure)
 
 # %% [markdown]
 # ## The finding
@@ -128,73 +210,70 @@ study.save_figure("sides", side_curves(frame, **limits))
 # exponent 0.
 
 # %%
-reached = reach(frame)
-study.save_table("reach", reached)
 grown = frame[(frame["step"] == "train") & frame["step_mb"].gt(0)]
-grown = grown[grown["way"].isin(["ips", "whole"])].assign(area=grown["side"] ** 2)
+grown = grown[grown["variant"].isin(["ips", "whole"])].assign(area=grown["side"] ** 2)
+ips = reached.loc[("ips", "train")]
 finding = None
-if grown.groupby("way")["side"].nunique().gt(1).sum() == 2:
-    model = "np.log(step_mb) ~ C(way, Treatment('whole')) * np.log(area)"
-    fit = smf.ols(model, grown).fit()
+if grown.groupby("variant")["side"].nunique().gt(1).sum() == 2:
+    formula = "np.log(step_mb) ~ C(variant, Treatment('whole')) * np.log(area)"
+    fit = smf.ols(formula, grown).fit()
     whole, less = fit.params.iloc[-2:]
     low, high = fit.conf_int().iloc[-1] if fit.df_resid > 0 else (np.nan, np.nan)
-    ends = reached[reached["step"] == "train"].set_index("way").loc["ips"]
-    note = f"A training step of IPS takes {ends['step_mb_first']:.0f} MB at {ends['first']} px and "
-    note += (
-        f"{ends['step_mb_last']:.0f} MB at {ends['last']} px; its exponent is {whole + less:.2f}."
-    )
+    note = f"A training step of IPS takes {ips['step_mb_first']:.0f} MB at {ips['first']} px and "
+    note += f"{ips['step_mb_last']:.0f} MB at {ips['last']} px; exponent {whole + less:.2f}."
+    compared = "exponent of memory in the area, IPS less whole image"
     more = {"direction": -1, "unit": "exponent", "note": note}
-    finding = Finding(
-        "exponent of memory in the area, IPS less whole image", less, low, high, **more
-    )
+    finding = Finding(compared, less, low, high, **more)
 study.finding(finding, figure="sides")
 
 # %% [markdown]
 # ## Reading
+# Each variant's training step at the largest side that all three reached, in multiples of IPS; and
+# at the largest side of its own, in multiples of its roofline.
 
 # %%
-ends = reached.set_index(["way", "step"])
-ips, train = ends.loc[("ips", "train")], ends.xs("train", level="step")
+train = reached.xs("train", level="step")
+common = int(train["last"].min())
+at_common = frame[(frame["side"] == common) & (frame["step"] == "train")].set_index("variant")
+beside = at_common[["step_mb", "seconds"]] / at_common.loc["ips", ["step_mb", "seconds"]]
+beside = beside.rename(columns={"step_mb": "times the memory", "seconds": "times the time"})
+beside["largest side (px)"] = train["last"]
+beside["there, times its roofline"] = train["over_roofline"]
+show(beside.round(2).rename(NAMES).reset_index(), caption=f"{common} px")
+
+
+# %%
+def reach_in_words(step):
+    """Such as "whole image 1536 px (out of memory at 3072 px)"."""
+    rows = reached.xs(step, level="step").rename(NAMES)
+    ends = (
+        "the largest tried" if pd.isna(r.fails) else f"{r.why} at {r.fails} px"
+        for r in rows.itertuples()
+    )
+    lasts = rows["last"].astype(str).replace("<NA>", "0")
+    return "; ".join(
+        f"{name} {last} px ({end})" for name, last, end in zip(rows.index, lasts, ends, strict=True)
+    )
+
+
 area = (ips["last"] / ips["first"]) ** 2
 step_growth = ips["step_mb_last"] / ips["step_mb_first"]
 peak_growth = ips["peak_mb_last"] / ips["peak_mb_first"] - 1
-if step_growth < 1.1:
-    verdict = "The claim holds: memory does not depend on image size."
-elif step_growth < area**0.25:
-    verdict = "It is not constant to the letter, and far from growing with the area or the side."
-else:
-    verdict = "Here the claim does not hold: memory grows with the image."
-
-# %%
-common = int(train["last"].min())
-at_common = frame[(frame["side"] == common) & (frame["step"] == "train")].set_index("way")
-times = at_common[["step_mb", "seconds"]] / at_common.loc["ips", ["step_mb", "seconds"]]
-others = [way for way in WAY_NAMES if way != "ips"]
-beside = "; ".join(
-    f"{WAY_NAMES[way]}: {times.loc[way, 'step_mb']:.1f} times the memory and "
-    f"{times.loc[way, 'seconds']:.1f} times the time of IPS"
-    for way in others
-)
-over = ", ".join(f"{WAY_NAMES[way]} {train.loc[way, 'over_roofline']:.1f}" for way in WAY_NAMES)
-no_further = all(train.loc[way, "last"] == ips["last"] for way in others)
-blank = 100 * pd.DataFrame(images).set_index("side")["blank_share"]
+same_reach = (train["last"] == ips["last"]).all()
+blank = 100 * pd.DataFrame(images)["blank_share"]
 
 # %%
 Markdown(f"""
 1. From {ips["first"]} to {ips["last"]} px an image's area grows {area:,.0f} times. The memory of
    an IPS training step goes from {ips["step_mb_first"]:.0f} to {ips["step_mb_last"]:.0f} MB
-   ({step_growth:.2f} times), the peak of its process from {ips["peak_mb_first"]:.0f} to
-   {ips["peak_mb_last"]:.0f} MB ({100 * peak_growth:+.0f} %). {verdict}
-2. With {memory_limit_mb:,} MB, training reaches: {
-    "; ".join(reach_in_words(reached, way) for way in WAY_NAMES)
-}. {"No way failed: these sides do not tell them apart." if no_further else ""}
-3. At {common} px, the largest side that all reached, {beside}.
-4. Time is not decoupled: over the range of point 1 IPS needs
+   ({step_growth:.2f} times; the square root of the area's growth would be {area**0.5:,.0f}), the
+   peak of its process from {ips["peak_mb_first"]:.0f} to {ips["peak_mb_last"]:.0f} MB
+   ({100 * peak_growth:+.0f} %). The claim is 1.00 times.
+2. With {memory_limit_mb:,} MB, training reaches: {reach_in_words("train")}. All variants the same
+   side: {"yes, so that these sides do not tell them apart" if same_reach else "no"}.
+3. Classifying, which keeps nothing for gradients, reaches: {reach_in_words("classify")}.
+4. Time is not claimed to be decoupled: over the range of point 1 IPS takes
    {ips["seconds_last"] / ips["seconds_first"]:.1f} times as long for an image.
-5. Training at the largest side that each reached takes, in multiples of its roofline: {over}.
-6. Classifying, which keeps nothing for gradients, reaches: {
-    "; ".join(reach_in_words(reached, way, "classify") for way in WAY_NAMES)
-}.
 """)
 
 # %% [markdown]

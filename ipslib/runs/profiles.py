@@ -15,7 +15,7 @@ from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.digits import find_source
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.paths import project_root
+from ipslib.paths import from_here, project_root
 
 PROFILES = ("smoke", "quick", "paper")
 AUTO = "auto"  # of `digits`
@@ -34,7 +34,7 @@ def check_profile(profile: str) -> str:
 def outputs_root(root: Path | None = None) -> Path:
     """Return `$IPSLIB_OUTPUTS`, or outputs/ in the project, as an absolute path."""
     chosen = os.environ.get("IPSLIB_OUTPUTS") or (root or project_root()) / "outputs"
-    return Path(chosen).expanduser().resolve()
+    return from_here(chosen).resolve()
 
 
 @attrs.frozen

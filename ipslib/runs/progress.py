@@ -63,100 +63,85 @@ def _appending(path: Path) -> Report:
 
 
 class Progress:
-    """Counts runs and epochs, and shows them: as a bar, or else a line an epoch; of a notebook
-    that has a name, a line a run.
+    """Counts runs and epochs, and shows them: as a bar, or else a line an epoch; of the runs of a
+    notebook that has a name, a line a run.
 
     A run counts once, however many cells of a notebook name it, and whatever was tried before.
     """
 
     def __init__(self, name: str = "", *, bar: bool):
-        self.name, self._start = name, time.monotonic()
-        self.statuses: dict[str, str] = {}  # of each run: "" to begin with, made, reused, failed
+        self._name, self._start = f"{name}: " * bool(name), time.monotonic()
+        self._statuses: dict[str, str] = {}  # of each run: "" to begin with, made, reused, failed
         self._epochs: dict[str, int] = {}  # of each run that is or was to be made
         self._done: dict[str, int] = {}  # epochs of each that need no more work
         self._worked: dict[str, int] = {}  # those of them that were trained in this session
         self._with_bar, self._bar = bar, None
 
     def __call__(self, event: dict) -> None:
-        run = event.get("id")
-        match event["event"]:
-            case "start":
-                self._epochs |= event["epochs"]
-                for each in event["epochs"]:
-                    self.statuses.setdefault(each, "")
-                for each in event["reused"]:  # made by one cell and met by a later one: made
-                    self.statuses[each] = self.statuses.get(each) or "reused"
-            case "epoch":
-                self._done[run] = event["epoch"]
-                self._worked[run] = event["epoch"] - event["resumed_at"]
-            case "wait":
-                self._say(f"{event['run']} is being made by another process; waiting.")
-            case "run":
-                self.statuses[run], self._done[run] = event["status"], self._epochs[run]
-            case "end" if not self.name:
-                self.close()
-        if not self._with_bar:
-            self._show_line(event)
-        elif self._epochs and event["event"] != "end":
+        run, kind = event.get("id"), event["event"]
+        if kind == "start":
+            self._epochs |= event["epochs"]
+            self._statuses = dict.fromkeys(event["epochs"], "") | self._statuses
+            for each in event["reused"]:  # made by one cell and met by a later one: made
+                self._statuses[each] = self._statuses.get(each) or "reused"
+        elif kind == "epoch":
+            self._done[run] = event["epoch"]
+            self._worked[run] = event["epoch"] - event["resumed_at"]
+        elif kind == "run":
+            self._statuses[run], self._done[run] = event["status"], self._epochs[run]
+        elif kind == "wait":
+            self._say(f"{event['run']} is being made by another process; waiting.")
+        if self._with_bar and self._epochs:
             self._show_bar()
+            if kind == "end":
+                self._bar = self._bar.close()
+        elif kind == "epoch" and not self._name:
+            epoch = f"epoch {event['epoch']} of {event['epochs']}"
+            self._say(f"{event['run']}: {epoch}, {self._left()}")
+        elif kind in ("start", "run") and self._name:
+            self._say(f"{self._runs()}, {(time.monotonic() - self._start) / 60:.1f} min")
 
     def count(self, status: str) -> int:
         """How many runs were `made`, `reused` or `failed`."""
-        return list(self.statuses.values()).count(status)
-
-    def refresh(self) -> None:
-        """Let the bar's clock go on."""
-        if self._bar:
-            self._bar.refresh()
-
-    def close(self) -> None:
-        if self._bar:
-            self._bar.close()
+        return list(self._statuses.values()).count(status)
 
     def _show_bar(self) -> None:
-        bar = self._bar = self._bar or tqdm(desc=self.name, unit="epoch", leave=not self.name)
-        bar.total, bar.n = sum(self._epochs.values()), sum(self._done.values())
-        bar.initial = bar.n - sum(self._worked.values())  # its time left is of what was worked
-        bar.set_postfix_str(self._runs())
+        self._bar = self._bar or tqdm(desc=self._name, unit="epoch", leave=not self._name)
+        self._bar.total, self._bar.n = sum(self._epochs.values()), sum(self._done.values())
+        # Its time left is of what was worked.
+        self._bar.initial = self._bar.n - sum(self._worked.values())
+        self._bar.set_postfix_str(self._runs())
 
-    def _show_line(self, event: dict) -> None:
-        minutes = (time.monotonic() - self._start) / 60
-        if self.name and event["event"] in ("start", "run"):
-            self._say(f"{self._runs()}, {minutes:.1f} min")
-        elif not self.name and event["event"] == "epoch":
-            missing = sum(self._epochs.values()) - sum(self._done.values())
-            left = minutes * missing / max(1, sum(self._worked.values()))
-            epoch = f"epoch {event['epoch']} of {event['epochs']}"
-            self._say(f"{event['run']}: {epoch}, {left:.1f} min left")
+    def _left(self) -> str:
+        missing = sum(self._epochs.values()) - sum(self._done.values())
+        seconds = (time.monotonic() - self._start) * missing / max(1, sum(self._worked.values()))
+        return f"{seconds / 60:.1f} min left"
 
     def _runs(self) -> str:
         failed = f", {self.count('failed')} failed" * (self.count("failed") > 0)
         finished = self.count("made") + self.count("reused")
-        return f"{finished} of {len(self.statuses)} runs, {self.count('reused')} reused{failed}"
+        return f"{finished} of {len(self._statuses)} runs, {self.count('reused')} reused{failed}"
 
     def _say(self, line: str) -> None:
-        tqdm.write(f"{self.name}: " * bool(self.name) + line, file=sys.stderr)
+        tqdm.write(self._name + line, file=sys.stderr)
 
 
 @contextmanager
-def followed(file: Path, progress: Progress) -> Iterator[None]:
-    """Let a progress take the events that another process appends to a file."""
+def followed(file: Path, report: Report) -> Iterator[None]:
+    """Report the events that another process appends to a file, and in the end its end."""
     file.touch()
     ended = Event()
 
     def follow() -> None:
+        rest, is_last = b"", False
         with file.open("rb") as events:
-            rest = b""
-            while True:
-                last = ended.wait(_FOLLOWED_EVERY_S)
+            while not is_last:
+                is_last = ended.wait(_FOLLOWED_EVERY_S)
                 *lines, rest = (rest + events.read()).split(b"\n")
-                for line in lines:
+                for line in [*lines, b'{"event": "end"}'] if is_last else lines:
                     # A killed process may cut it short; or nobody reads any more.
                     with suppress(ValueError, KeyError, OSError):
-                        progress(json.loads(line))
-                progress.refresh()
-                if last:
-                    return
+                        report(json.loads(line))
 
     thread = Thread(target=follow, daemon=True)
     thread.start()
@@ -165,4 +150,3 @@ def followed(file: Path, progress: Progress) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-        progress.close()

@@ -106,12 +106,19 @@ def peak_memory_mb(device: str) -> float:
     """Peak of a CUDA device's allocations, or of this process's resident set, in MB."""
     if "cuda" in device:
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
-    with suppress(OSError, StopIteration):
-        status = Path("/proc/self/status").read_text().splitlines()
-        peak_kb = next(line.split()[1] for line in status if line.startswith("VmHWM"))
-        return round(int(peak_kb) * 1024 / 1e6, 1)
+    peak = process_mb("VmHWM")
+    if peak is not None:
+        return round(peak, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+
+
+def process_mb(name: str) -> float | None:
+    """A size of this process in MB, such as VmRSS, where the system tells it (Linux)."""
+    with suppress(OSError, StopIteration):
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024 / 1e6
+    return None
 
 
 def _now() -> str:

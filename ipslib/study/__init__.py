@@ -10,17 +10,21 @@ _NAMES = {
     "arms": "arm_table effect_in_words found_digits headline published_beside run_arms "
     "run_comparisons",
     "backbones": "cost_table obtain_weights",
-    "figures": "CHANCE_LINE DIAMOND GREY INK PUBLISHED grouped_bars learning_curves level_colours "
-    "row_legend",
+    "efficiency": "at_side measure_sides",
+    "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED chance_line "
+    "chance_title draw_means grouped_bars learning_curves level_colours panel_grid row_legend "
+    "task_panels task_title",
     "findings": "arm_finding Finding load_findings per_doubling published_row "
     "slope_finding AGREES DISAGREES OPEN",
-    "gallery": "example_row image_row map_of_image",
+    "maps": "attention_figure bare BOX_COLOUR example_row image_row map_of_image",
     "published": "load_published published_accuracy published_curve REFERENCE",
     "published_configs": "CATEGORIES published_runs",
     "remeasure": "evaluate_again trained_runs",
     "session": "Study",
     "statistics": "correlation interaction_table rising_trend t_interval",
-    "tables": "long_form points show summarise",
+    "strokes": "noise_patterns stroke_table",
+    "tables": "beside_published chance_level long_form points show summarise",
+    "thresholds": "fit_thresholds threshold_table",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)

@@ -12,10 +12,12 @@ from matplotlib.lines import Line2D
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.arms import arm_table
 from ipslib.study.figures import (
-    CHANCE_LINE,
     DIAMOND,
     GREY,
     INK,
+    OURS,
+    chance_line,
+    draw_means,
     level_colours,
     panel_grid,
     row_legend,
@@ -24,7 +26,6 @@ from ipslib.study.figures import (
 )
 
 _REFERENCE_LINE = {"color": "#9fc3d9", "linewidth": 1.4, "zorder": 1.5}
-_MEAN = "#2c6f9c"
 _LEGEND_WIDTH = 2.2  # inches
 _LEGEND_LINE = 0.24  # inches a key
 _SAME = 0.5  # points: levels nearer than this have one tick
@@ -43,7 +44,7 @@ def arm_dots(
 
     Args:
         frame: of `run_arms`; dots are runs, marks the mean with its 95 % interval.
-        published: of `published_arms`; open diamonds, their mean where there are several.
+        published: of `published_beside`; open diamonds, their mean where there are several.
         tasks: all if None.
         same_scale: the published runs have our settings; the legend says so where not.
     """
@@ -54,14 +55,14 @@ def arm_dots(
     for task, ax in panels.items():
         rows = table[table["task"] == task].set_index("arm").loc[arms]
         ax.axvline(100 * rows["mean"].iloc[0], **_REFERENCE_LINE)
-        _draw_means(ax, rows)
+        draw_means(ax, range(len(rows)), rows, sideways=True, color=OURS, elinewidth=1.6)
         runs = frame[frame["task"] == task]
         at = runs["arm"].map(arms.index) + 0.24
         ax.scatter(100 * runs["accuracy"], at, s=14, color=INK, alpha=0.75, linewidth=0, zorder=5)
         if published is not None:
             ax.plot(100 * rows["published"], range(len(arms)), zorder=4.5, **DIAMOND)
     keys = [
-        Line2D([], [], marker="o", ms=6, color=_MEAN, label="mean with 95 % interval"),
+        Line2D([], [], marker="o", ms=6, color=OURS, label="mean with 95 % interval"),
         Line2D([], [], marker="o", ms=3.5, ls="", color=INK, label="one run"),
         Line2D([], [], label=f"mean of {arms[0]}", **_REFERENCE_LINE),
     ]
@@ -125,13 +126,6 @@ def arm_colours(n: int) -> list:
     return [INK, *others][:n]
 
 
-def _draw_means(ax: Axes, rows: pd.DataFrame) -> None:
-    mean, places = 100 * rows["mean"], range(len(rows))
-    ends = np.array([mean - 100 * rows["low"], 100 * rows["high"] - mean]).clip(min=0)
-    style = {"fmt": "o", "ms": 6, "color": _MEAN, "elinewidth": 1.6, "capsize": 2.5, "zorder": 4}
-    ax.errorbar(mean, places, xerr=ends, **style)
-
-
 def _panels_of_arms(
     tasks: Sequence[str], arms: Sequence[str], chance_of: Mapping[str, float]
 ) -> tuple[Figure, dict[str, Axes]]:
@@ -146,9 +140,7 @@ def _panels_of_arms(
         ax.set_xlabel("test accuracy (%)" if is_lowest else "")
         ax.tick_params(labelbottom=is_lowest)
         ax.grid(axis="x")
-        chance = 100 * chance_of[task]
-        ax.axvline(chance, **CHANCE_LINE)
-        ax.set_title(f"chance {chance:.2g} %", loc="right", size=9, weight="normal", color=GREY)
+        chance_line(ax, chance_of[task], upright=True)
     return figure, panels
 
 

@@ -21,7 +21,8 @@ _BALANCED = "balanced_accuracy"
 _HEADLINE = (
     *("arm", "n", "mean", "low", "high", "chance", _BALANCED),
     *("effect", "effect_low", "effect_high", *TAKE_OFF),
-    *("roi_recall", "times_random", "published", "published_effect", "difference"),
+    *("roi_recall", "times_random", "n_found"),
+    *("published", "published_effect", "difference"),
     *("published_took_off", "published_take_off_epoch"),
 )
 
@@ -117,8 +118,8 @@ def arm_table(
           spread that is left in all arms together once arms and seeds are accounted for. Blank
           with one seed. `p` is that of `paired_difference`, or of the pooled t; neither is
           corrected for the number of arms;
-        - `roi_recall`, `times_random` (that over its value at random), `entropy`, and
-          `balanced_accuracy` where the runs have it;
+        - `roi_recall`, `times_random` (that over its value at random), `entropy`, `n_found` (the
+          runs that `found_digits`), and `balanced_accuracy` where the runs have it;
         - the columns of `with_published_means`, `published_effect`, and `difference` (ours -
           theirs).
 
@@ -271,7 +272,8 @@ def _attention(frame: pd.DataFrame) -> pd.DataFrame:
     runs = frame.drop_duplicates(["arm", "id"])
     found = runs.groupby("arm", sort=False)[measures].mean().reset_index()
     found.insert(2, "times_random", found["roi_recall"] / found.pop("roi_recall_random"))
-    return found
+    n_found = found_digits(runs).groupby(runs["arm"], sort=False).sum()
+    return found.assign(n_found=n_found.to_numpy()).astype({"n_found": int})
 
 
 def _add_published(
@@ -285,32 +287,3 @@ def _add_published(
     if same_scale:
         table["difference"] = table["mean"] - table["published"]
     return table
-
-
-def published_arms(
-    published: pd.DataFrame, arms: Mapping[str, Mapping[str, object]]
-) -> pd.DataFrame:
-    """The rows of a published frame that belong to each arm, with a first column `arm`.
-
-    Args:
-        published: of `published_accuracy`.
-        arms: `{label: {column: value, or list of values, or None where it is blank}}`; arms that
-            were not published are left out of it.
-
-    Raises:
-        IpslibError: unknown column, or an arm without rows.
-    """
-    chosen = {}
-    for arm, columns in arms.items():
-        rows = published
-        for name, value in columns.items():
-            if name not in rows:
-                raise IpslibError(f"no published column {name!r}{did_you_mean(name, rows)}.")
-            wanted = value if isinstance(value, list | tuple) else [value]
-            is_blank = rows[name].isna() & (None in wanted)
-            rows = rows[rows[name].isin(wanted) | is_blank]
-        if rows.empty:
-            raise IpslibError(f"arm {arm!r}: no published run has {dict(columns)}; leave it out.")
-        chosen[arm] = rows
-    frame = pd.concat(chosen, names=["arm"]).reset_index("arm")
-    return frame.reset_index(drop=True)

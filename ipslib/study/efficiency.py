@@ -25,11 +25,11 @@ from ipslib.study.efficiency_step import (
     ERROR,
     OUT_OF_TIME,
     STEPS,
+    VARIANTS,
     Measurement,
     measure,
     measure_rates,
 )
-from ipslib.study.efficiency_ways import WAYS
 
 SCHEMA = 1
 NOT_TRIED = "not tried"
@@ -38,7 +38,7 @@ NOT_TRIED = "not tried"
 class Efficiency(NamedTuple):
     """What was measured.
 
-    `frame` has a row for each way, step (of STEPS) and side: way, step, side, n_patches,
+    `frame` has one row per variant, step (of STEPS) and side: variant, step, side, n_patches,
     batch_size, outcome, n_timed; an image's `seconds`, `operations` and `roofline_seconds`; a
     batch's `peak_mb` (of the process) and `step_mb` (beyond what it held before). Numbers are
     blank where the outcome is not DONE.
@@ -49,11 +49,6 @@ class Efficiency(NamedTuple):
     provenance: dict  # of this execution
     commits: list[str]  # of the code that measured
 
-    @property
-    def rate_kind(self) -> str:
-        """The faster kind of matrix work: the roofline is drawn with its rate."""
-        return max(self.rates, key=self.rates.get)
-
 
 def measure_sides(
     base: RunConfig,
@@ -63,9 +58,9 @@ def measure_sides(
     memory_limit_mb: int,
     seconds_limit: int,
     n_steps: int,
-    ways: Iterable[str] = WAYS,
+    variants: Iterable[str] = VARIANTS,
 ) -> Efficiency:
-    """Measure each way at growing sides, on the GPU where there is one.
+    """Measure each variant at growing sides, on the GPU where there is one.
 
     What fails at one side is not tried at larger ones, which need more.
 
@@ -74,7 +69,7 @@ def measure_sides(
         sides: of square images in pixels.
         folder: where measurements are looked up and written.
         memory_limit_mb, seconds_limit, n_steps: as in `Measurement`.
-        ways: some of WAYS.
+        variants: some of VARIANTS.
 
     Raises:
         IpslibError: a step failed for another reason than its limits.
@@ -86,10 +81,11 @@ def measure_sides(
     limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
     limits |= {"n_steps": n_steps, "threads": threads, "device": device}
     rows, commits = [], set()
-    for way, step in itertools.product(ways, STEPS):
+    for variant, step in itertools.product(variants, STEPS):
         result = None
         for side in sorted(sides):
-            measurement = Measurement(way=way, step=step, config=at_side(base, side), **limits)
+            config = at_side(base, side)
+            measurement = Measurement(variant=variant, step=step, config=config, **limits)
             if result is None or result["outcome"] == DONE:
                 record = store.of(measurement)
                 result = record["result"]
@@ -118,11 +114,12 @@ def measure_apart(measurement: Measurement) -> dict:
     """
     result = do_alone(measure, measurement)
     if isinstance(result, WorkerDied):
-        return {"outcome": _end(result)}
+        is_late = result.exitcode == -signal.SIGALRM
+        return {"outcome": OUT_OF_TIME if is_late else str(result)}
     if result["outcome"] == ERROR:
         side = measurement.config.data.canvas[0]
         raise IpslibError(
-            f"{measurement.way} at {side} px: {measurement.step} failed, though neither memory "
+            f"{measurement.variant} at {side} px: {measurement.step} failed, though neither memory "
             f"nor time ran out ({result['said']})."
         )
     return result
@@ -137,7 +134,7 @@ class _Measurements:
 
     def of(self, measurement: Measurement) -> dict:
         settings = attrs.asdict(measurement, recurse=False)
-        settings["config"] = measurement.config.changed()
+        settings |= {"way": settings.pop("variant"), "config": measurement.config.changed()}
         return self._kept(settings, lambda: {"result": measure_apart(measurement)})
 
     def rates(self, precision: str, threads: int, device: str) -> dict[str, float]:
@@ -166,16 +163,11 @@ class _Measurements:
         return record
 
 
-def _end(death: WorkerDied) -> str:
-    """What the end of a process says of a step that it did not end."""
-    return OUT_OF_TIME if death.exitcode == -signal.SIGALRM else str(death)
-
-
 def _row(measurement: Measurement, result: dict) -> dict:
     config = measurement.config
     size = config.training.batch_size
     return {
-        "way": measurement.way,
+        "variant": measurement.variant,
         "step": measurement.step,
         "side": config.data.canvas[0],
         "n_patches": config.data.grid.n_patches,

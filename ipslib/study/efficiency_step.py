@@ -1,5 +1,10 @@
-"""One measurement, inside a process of its own: the seconds, the peak memory and the operations
-of a training step, or of classifying a batch, under a memory limit and a time limit.
+"""What one step costs, measured inside a process of its own: the seconds, the peak memory and the
+operations of training on a batch, or of classifying it, under a memory limit and a time limit.
+
+Three variants of reading a large image share one encoder. `ips` keeps M patches of the image.
+`all` keeps every patch (M = N), so that nothing is selected. `whole` is a plain network: the
+encoder's ResNet-18 trunk over the undivided canvas, global average pooling, and one linear head a
+task.
 """
 
 import itertools
@@ -7,24 +12,26 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import attrs
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from ipslib.config import RunConfig
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.fields import choice, integer
+from ipslib.losses import task_loss
+from ipslib.model.encoder import as_encoder_input, build_encoder
 from ipslib.runs.one_run import is_out_of_memory
 from ipslib.runs.progress import Report
-from ipslib.runs.provenance import peak_memory_mb, reset_peak_memory
+from ipslib.runs.provenance import peak_memory_mb, process_mb, reset_peak_memory
 from ipslib.runtime import keep_freed_memory
-from ipslib.study.efficiency_ways import WAYS, build_way
+from ipslib.training import build_network, forward_step
 
+VARIANTS = ("ips", "all", "whole")
 STEPS = ("classify", "train")
 DONE, OUT_OF_MEMORY, OUT_OF_TIME, ERROR = "done", "out of memory", "out of time", "error"
 _ENOUGH_SECONDS = 2.0  # of timed steps: a long step needs no second one
@@ -40,7 +47,7 @@ class Measurement:
     time limit, of a single step, acts.
     """
 
-    way: str = choice("ips", WAYS)
+    variant: str = choice("ips", VARIANTS)
     step: str = choice("train", STEPS)
     config: RunConfig
     n_steps: int = integer(3)  # timed ones, after one that is not
@@ -48,6 +55,67 @@ class Measurement:
     seconds_limit: int = integer(60)
     threads: int = integer(1)
     device: str = "cpu"
+
+
+class WholeImageNet(nn.Module):
+    """The plain network: a patch encoder's trunk over a whole canvas, and linear heads.
+
+    Args:
+        config: its sizes; selection and attention pooling have no part in it.
+    """
+
+    def __init__(self, config: RunConfig):
+        super().__init__()
+        encoder = build_encoder(config.model, 1)
+        # With channels last, fewer than 16 channels and wide maps, oneDNN writes out of bounds in
+        # the weight gradient of a 1 x 1 convolution of stride 2 (seen with torch 2.15).
+        narrow = encoder[0].out_channels < 16
+        self.memory_format = torch.contiguous_format if narrow else torch.channels_last
+        for norm in encoder.modules() if narrow else ():
+            if isinstance(norm, nn.BatchNorm2d):  # the exact one turns maps to channels last
+                norm.forward = partial(nn.BatchNorm2d.forward, norm)
+        self.encoder = encoder.to(memory_format=self.memory_format)
+        dim = config.model.embedding_dim
+        n_classes = config.data.n_classes
+        self.heads = nn.ModuleDict({task: nn.Linear(dim, n) for task, n in n_classes.items()})
+        self.low_precision = config.training.precision == "bf16"
+
+    def forward(self, canvases: Tensor) -> dict[str, Tensor]:
+        """Canvases (B, 1, H, W), uint8 or float in 0..1, to logits {task: (B, C)}."""
+        device = next(self.parameters()).device
+        inputs = as_encoder_input(canvases.to(device))
+        inputs = inputs.contiguous(memory_format=self.memory_format)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.low_precision):
+            embeddings = self.encoder(inputs).float()  # (B, D)
+        return {task: head(embeddings) for task, head in self.heads.items()}
+
+
+def build_variant(
+    variant: str, config: RunConfig, *, device: str = "cpu"
+) -> tuple[nn.Module, Callable[[list[int]], Tensor]]:
+    """The network of one of VARIANTS, and what takes indices of training images to their loss.
+
+    Images are laid out and drawn within the call, as in training.
+    """
+    data = MegapixelMNIST(config.data, "train")
+    data.batch([0])  # loads the digits and draws the noise patterns, which no image side changes
+    if variant == "all":
+        config = config.replace(memory_size=config.data.grid.n_patches)
+    whole = variant == "whole"
+    network = WholeImageNet(config).to(device) if whole else build_network(config, device=device)
+    generator = torch.Generator().manual_seed(config.training.seed)
+
+    def loss_of_whole(indices: list[int]) -> Tensor:
+        canvases = torch.from_numpy(np.stack([data.canvas(index) for index in indices]))
+        labels = data.batch(indices).labels
+        labels = {task: label.to(device) for task, label in labels.items()}
+        return task_loss(network(canvases[:, None]), labels)
+
+    def loss_of_patches(indices: list[int]) -> Tensor:
+        batch = data.batch(indices).on(device)
+        return forward_step(network, batch, config.training, generator)[1].total
+
+    return network, loss_of_whole if whole else loss_of_patches
 
 
 def measure(measurement: Measurement, _: Report) -> dict:
@@ -70,10 +138,44 @@ def measure(measurement: Measurement, _: Report) -> dict:
         return {"outcome": outcome, "said": f"{type(error).__name__}: {error}"}
 
 
+def measure_rates(setting: tuple[str, int, str], _: Report) -> dict[str, float]:
+    """The matrix rate {kind: operations a second} of a precision, each the best of many, with so
+    many threads on a device.
+
+    `matmul` is a product of two 2048 x 2048 matrices; `conv` a 3 x 3 convolution of 128 channels
+    on 16 maps of 48 x 48, which may use faster algorithms than a product (TF32, Winograd).
+    """
+    precision, threads, device = setting
+    torch.set_num_threads(threads)
+    kind = {"device": device, "dtype": torch.bfloat16 if precision == "bf16" else torch.float32}
+    matrix, kernel = torch.randn(2048, 2048, **kind), torch.randn(128, 128, 3, 3, **kind)
+    maps = torch.randn(16, 128, 48, 48, **kind).contiguous(memory_format=torch.channels_last)
+    work = {
+        "matmul": lambda: matrix @ matrix,
+        "conv": lambda: nn.functional.conv2d(maps, kernel, padding=1),
+    }
+    return {
+        name: _count(run) / min(_time(run, device, at_most=1000, enough=_RATE_SECONDS))
+        for name, run in work.items()
+    }
+
+
+def limit_memory(limit_mb: int, device: str) -> None:
+    """Let this process ask for so many MB more than it holds, or hold so many on CUDA."""
+    if "cuda" in device:
+        total = torch.cuda.mem_get_info(device)[1]
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mb * 1e6 / total), device)
+        return
+    held_mb = process_mb("VmData")
+    if held_mb is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        resource.setrlimit(resource.RLIMIT_DATA, (int((held_mb + limit_mb) * 1e6), hard))
+
+
 def _build_step(measurement: Measurement) -> Callable[[], None]:
     """What takes the next batch, and classifies it or learns from it."""
     config = measurement.config
-    network, loss_of = build_way(measurement.way, config, device=measurement.device)
+    network, loss_of = build_variant(measurement.variant, config, device=measurement.device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.training.lr, fused=True)
     numbers = itertools.cycle(range(config.data.n_train))  # every step has images of its own
     next_batch = partial(itertools.islice, numbers, config.training.batch_size)
@@ -91,44 +193,6 @@ def _build_step(measurement: Measurement) -> Callable[[], None]:
         optimiser.step()
 
     return {"classify": classify, "train": train}[measurement.step]
-
-
-def limit_memory(limit_mb: int, device: str) -> None:
-    """Let this process ask for so many MB more than it holds, or hold so many on CUDA."""
-    if "cuda" in device:
-        total = torch.cuda.mem_get_info(device)[1]
-        torch.cuda.set_per_process_memory_fraction(min(1.0, limit_mb * 1e6 / total), device)
-        return
-    held_mb = _of_status("VmData")
-    if held_mb is not None:
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (int((held_mb + limit_mb) * 1e6), hard))
-
-
-def measure_rates(setting: tuple[str, int, str], _: Report) -> dict[str, float]:
-    """The matrix rate {kind: operations a second} of a precision, each the best of many, with so
-    many threads on a device.
-
-    `matmul` is a product of two 2048 x 2048 matrices; `conv` a 3 x 3 convolution of 128 channels
-    on 16 maps of 48 x 48, which may use faster algorithms than a product (TF32, Winograd).
-    """
-    precision, threads, device = setting
-    torch.set_num_threads(threads)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    matrix = torch.randn(2048, 2048, device=device, dtype=dtype)
-    maps = torch.randn(16, 128, 48, 48, device=device, dtype=dtype)
-    kernel = torch.randn(128, 128, 3, 3, device=device, dtype=dtype)
-    maps = maps.contiguous(memory_format=torch.channels_last)
-    kinds = {
-        "matmul": lambda: matrix @ matrix,
-        "conv": lambda: nn.functional.conv2d(maps, kernel, padding=1),
-    }
-    rates = {}
-    for kind, run in kinds.items():
-        operations = _count(run)
-        seconds = _time(run, device, at_most=1000, enough=_RATE_SECONDS)
-        rates[kind] = operations / min(seconds)
-    return rates
 
 
 def _measure(step: Callable[[], None], measurement: Measurement) -> dict:
@@ -191,13 +255,5 @@ def _finish(device: str) -> None:
 def _held_mb(device: str) -> float:
     if "cuda" in device:
         return torch.cuda.memory_allocated(device) / 1e6
-    resident = _of_status("VmRSS")
+    resident = process_mb("VmRSS")
     return peak_memory_mb(device) if resident is None else resident
-
-
-def _of_status(name: str) -> float | None:
-    """A size of this process in MB, from Linux."""
-    with suppress(OSError, StopIteration):
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith(name))) * 1024 / 1e6
-    return None

@@ -14,6 +14,7 @@ import pandas as pd
 import seaborn as sns
 from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -25,7 +26,7 @@ from ipslib.paths import write_atomically
 from ipslib.study.pictures import smaller_png
 from ipslib.study.tables import beside_published, chance_level, long_form, summarise
 
-INK, GREY, PUBLISHED = "#222222", "#6b6b6b", "#c8430a"
+INK, GREY, OURS, PUBLISHED = "#222222", "#6b6b6b", "#2c6f9c", "#c8430a"
 _LEVELS = "blend:#9ad5c2,#2c8fa6,#2a3f86"
 DIAMOND = {"ls": "", "marker": "D", "ms": 6.5, "mfc": "none", "mec": PUBLISHED, "mew": 1.8} | {
     "path_effects": [withStroke(linewidth=3.4, foreground="white")]
@@ -178,10 +179,7 @@ def task_panels(
         ax.set(ylabel="" if i % n_columns else y_label, xlabel=x_label if is_lowest else "")
         ax.tick_params(labelbottom=is_lowest)
         ax.set(title=task_title(task), ylim=(0, 102), yticks=range(0, 101, 20))
-        level = 100 * (chance[task] if chance is not None else chance_level(task))
-        ax.axhline(level, **CHANCE_LINE)
-        beside = {"xycoords": ("axes fraction", "data"), "va": "bottom" if level < 5 else "center"}
-        ax.annotate(f"chance\n{level:.2g} %", (1.01, level), fontsize=9, color=GREY, **beside)
+        chance_line(ax, chance[task] if chance is not None else chance_level(task))
     return figure, panels
 
 
@@ -208,6 +206,42 @@ def panel_grid(
     return figure, dict(zip(tasks, grid.flat, strict=False)), n_columns
 
 
+def chance_line(ax: Axes, chance: float, *, upright: bool = False) -> None:
+    """Draw the accuracy of the best constant answer, a share, and write it beside the axes."""
+    level = 100 * chance
+    if upright:
+        ax.axvline(level, **CHANCE_LINE)
+        chance_title(ax, chance)
+        return
+    ax.axhline(level, **CHANCE_LINE)
+    beside = {"xycoords": ("axes fraction", "data"), "va": "bottom" if level < 5 else "center"}
+    ax.annotate(f"chance\n{level:.2g} %", (1.01, level), fontsize=9, color=GREY, **beside)
+
+
+def chance_title(ax: Axes, chance: float) -> None:
+    """Write the accuracy of the best constant answer, a share, above the axes on the right."""
+    ax.set_title(f"chance {100 * chance:.2g} %", loc="right", size=9, weight="normal", color=GREY)
+
+
+def draw_means(
+    ax: Axes, at: Sequence[float], rows: pd.DataFrame, *, sideways: bool = False, **style: object
+) -> ErrorbarContainer:
+    """Draw means in percent with their 95 % interval.
+
+    Args:
+        ax: whose axis of accuracy is y, or x if `sideways`.
+        at: places along the other axis, one a row.
+        rows: of `summarise` or `arm_table`, with mean, low and high as shares.
+        **style: of `Axes.errorbar`.
+    """
+    mean = 100 * rows["mean"]
+    ends = np.array([mean - 100 * rows["low"], 100 * rows["high"] - mean]).clip(min=0)
+    style = {"fmt": "o", "ms": 6, "elinewidth": 1.2, "capsize": 2.5, "zorder": 4} | style
+    if sideways:
+        return ax.errorbar(mean, at, xerr=ends, **style)
+    return ax.errorbar(at, mean, yerr=ends, **style)
+
+
 def level_colours(n: int) -> list:
     """n colours that go from light to dark, for things that have an order."""
     return sns.color_palette(_LEVELS, n) if n > 1 else sns.color_palette(_LEVELS, 3)[1:2]
@@ -221,10 +255,8 @@ def save_figure(figure: Figure, path: Path) -> Path:
 
 
 def _draw_bars(ax: Axes, rows: pd.DataFrame, at: list[float], width: float, colour) -> None:
-    mean = 100 * rows["mean"]
-    ax.bar(at, mean, 0.9 * width, color=colour)
-    ends = np.array([mean - 100 * rows["low"], 100 * rows["high"] - mean]).clip(min=0)
-    _, caps, stems = ax.errorbar(at, mean, ends, fmt="none", ecolor=INK, elinewidth=1, capsize=2.5)
+    ax.bar(at, 100 * rows["mean"], 0.9 * width, color=colour)
+    _, caps, stems = draw_means(ax, at, rows, fmt="none", ecolor=INK, elinewidth=1)
     for part in (*caps, *stems):
         part.set(zorder=4, path_effects=[withStroke(linewidth=2, foreground="#ffffffb0")])
     if "published" in rows:

@@ -16,6 +16,7 @@ from ipslib.study.maps import (
     LARGEST_SIDE,
     SCALES,
     attention_values,
+    bare,
 )
 
 _HALO = [withStroke(linewidth=2.5, foreground="#00000090")]
@@ -98,9 +99,7 @@ def draw_heat_map(
             outline = Polygon(points, fill=False, edgecolor=BOX_COLOUR, linewidth=1.2)
             outline.set(path_effects=_HALO, zorder=3)
             ax.add_patch(outline)
-        ax.set(xticks=[], yticks=[])
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
+        bare(ax)
     limits = {"vmin": 0, "vmax": 1} if scale in ("rank", "score") else {}
     norm = "log" if scale == "log" else None
     shown = axes[1].imshow(

@@ -1,6 +1,8 @@
-"""Attention maps: which patches a model kept, how much it attends to each, and where it should.
+"""Images with what matters in them: rows of images with outlined boxes, and attention maps, which
+show the patches that a model kept and how much it attends to each.
 
-Nothing here knows a model: a map is an image, the corners of the kept patches and their weights.
+Nothing here but `map_of_image` knows a model: a map is an image, the corners of the kept patches
+and their weights.
 """
 
 from collections.abc import Sequence
@@ -17,8 +19,14 @@ from matplotlib.patches import Rectangle
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import LogLocator, NullLocator
 from scipy.ndimage import maximum_filter
+from scipy.stats import rankdata
 
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.datasets.traffic_signs.dataset import TrafficSigns
 from ipslib.errors import IpslibError, did_you_mean
+from ipslib.metrics import has_object
+from ipslib.model.ips import IPSNet
+from ipslib.training import attend
 
 SCALES = {
     "rank": "attention, rank",
@@ -28,9 +36,10 @@ SCALES = {
 # The darkest fifth of plasma is lost on a black canvas.
 ATTENTION_COLOURS = ListedColormap(plt.get_cmap("plasma")(np.linspace(0.2, 1, 256)), "attention")
 BOX_COLOUR = "#4df3ff"
+ROW_WIDTH, LARGEST_SIDE = 10.5, 4.2  # inches
 _HALO = [withStroke(linewidth=2, foreground="#00000070")]  # sets lines off from a photograph
 _STROKE_KEEPS = 0.8  # share of the tint that a white pixel is spared
-ROW_WIDTH, LARGEST_SIDE = 10.5, 4.2  # inches
+_DISPLAY_PIXELS = 600  # about as many a side as will be seen
 
 
 class AttentionMap(NamedTuple):
@@ -42,6 +51,24 @@ class AttentionMap(NamedTuple):
     weights: np.ndarray  # (M,) attention, adding up to 1
     boxes: np.ndarray | None = None  # (n, 4) top, left, height, width in pixels
     title: str = ""
+
+
+def map_of_image(
+    network: IPSNet, data_set: MegapixelMNIST | TrafficSigns, index: int, *, title: str = ""
+) -> AttentionMap:
+    """The patches that a network keeps of one image, with their attention (mean over heads and
+    tasks) and the boxes of what is to be found in it."""
+    batch = data_set.batch([index])
+    kept, weights = attend(network, batch)
+    boxes = batch.boxes[0]
+    return AttentionMap(
+        image=data_set.canvas(index),
+        corners=data_set.grid.corners(kept[0].numpy()),
+        patch_size=data_set.grid.patch_size,
+        weights=weights[0].mean(dim=(0, 1)).numpy(),
+        boxes=boxes[has_object(boxes)].numpy(),
+        title=title,
+    )
 
 
 def attention_values(weights: np.ndarray, scale: str = "rank") -> np.ndarray:
@@ -57,70 +84,10 @@ def attention_values(weights: np.ndarray, scale: str = "rank") -> np.ndarray:
     """
     if scale not in SCALES:
         raise IpslibError(f"scale: no attention scale {scale!r}{did_you_mean(scale, SCALES)}.")
-    weights = np.asarray(weights, float)
+    weights, n = np.asarray(weights, float), len(weights)
     if scale == "rank":
-        below = (weights[:, None] > weights).sum(axis=1)
-        above = (weights[:, None] < weights).sum(axis=1)
-        return 0.5 + 0.5 * (below - above) / max(len(weights) - 1, 1)
-    return weights * len(weights) / weights.sum()
-
-
-def draw_attention_map(
-    ax: Axes,
-    image: np.ndarray,
-    corners: np.ndarray,
-    patch_size: int,
-    weights: np.ndarray,
-    boxes: np.ndarray | None = None,
-    *,
-    scale: str = "rank",
-    norm: Normalize | None = None,
-    alpha: float = 0.6,
-    display_pixels: int = 750,
-) -> ScalarMappable:
-    """Draw the kept patches as translucent squares over the image, digit boxes as outlines.
-
-    Where patches overlap the one with most attention shows. Axes are in pixels of the image.
-
-    Args:
-        ax: axes to draw in.
-        image, corners, patch_size, weights, boxes: as in `AttentionMap`.
-        scale: `rank`, `linear` or `log`.
-        norm: colour limits, where several maps share them; the map's own extremes if None.
-        alpha: opacity of the squares.
-        display_pixels: about as many pixels a side as will be seen; strokes of a larger canvas
-            are thickened to last.
-
-    Returns:
-        What a colour bar needs.
-    """
-    corners, weights = np.asarray(corners), np.asarray(weights, float)
-    if corners.shape != (len(weights), 2) or not len(weights):
-        raise IpslibError(
-            "wanted one (row, column) corner and one weight a kept patch, "
-            f"got corners of {corners.shape} and weights of {weights.shape}."
-        )
-    values = attention_values(weights, scale)
-    norm = norm or _common_norm([values], scale)
-    order = np.argsort(values, kind="stable")  # most attention last, that is on top
-    corners, colours = corners[order], ATTENTION_COLOURS(norm(values[order]))
-    height, width = image.shape[:2]
-    base = thicken_strokes(image, -(-max(height, width) // display_pixels))
-    tinted = tint_patches(base, corners, patch_size, colours, alpha=alpha)
-    ax.imshow(tinted, extent=(0, width, height, 0), zorder=1)
-    squares = [Rectangle((col, row), patch_size, patch_size) for row, col in corners]
-    edges = {"facecolor": "none", "edgecolor": colours, "linewidth": 0.7, "zorder": 2}
-    if image.ndim == 3:
-        edges["path_effects"] = _HALO  # on a canvas it would cut the strokes
-    ax.add_collection(PatchCollection(squares, **edges))
-    for top, left, box_height, box_width in [] if boxes is None else np.asarray(boxes):
-        outline = Rectangle((left, top), box_width, box_height, fill=False, zorder=3)
-        outline.set(edgecolor=BOX_COLOUR, linewidth=1, path_effects=_HALO)
-        ax.add_patch(outline)
-    ax.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[])
-    ax.grid(visible=False)
-    ax.spines[:].set_visible(False)
-    return ScalarMappable(norm, ATTENTION_COLOURS)
+        return 0.5 + (rankdata(weights) - (n + 1) / 2) / max(n - 1, 1)
+    return weights * n / weights.sum()
 
 
 def attention_figure(
@@ -136,14 +103,11 @@ def attention_figure(
     if not maps:
         raise IpslibError("no attention map to draw.")
     norm = _common_norm([attention_values(each.weights, scale) for each in maps], scale)
-    side = min(ROW_WIDTH / len(maps), LARGEST_SIDE)
-    tallest = max(each.image.shape[0] / each.image.shape[1] for each in maps)
-    size = (side * len(maps) + 0.9, side * tallest + 0.75)
-    figure, row = plt.subplots(1, len(maps), figsize=size, squeeze=False, layout="constrained")
-    for ax, (*what, title) in zip(row[0], maps, strict=True):
-        colours = draw_attention_map(ax, *what, scale=scale, norm=norm)
-        ax.set_title(title)
-    bar = figure.colorbar(colours, ax=row[0].tolist(), shrink=0.9, pad=0.015, aspect=28)
+    figure, row = _image_axes([each.image for each in maps], around=(0.9, 0.45))
+    for ax, each in zip(row, maps, strict=True):
+        draw_attention_map(ax, each, scale=scale, norm=norm)
+    colours = ScalarMappable(norm, ATTENTION_COLOURS)
+    bar = figure.colorbar(colours, ax=row, shrink=0.9, pad=0.015, aspect=28)
     bar.set_label(SCALES[scale])
     bar.outline.set_visible(False)
     if scale == "rank":
@@ -155,6 +119,78 @@ def attention_figure(
         outline = Rectangle((0, 0), 1, 1, fc="#333333", ec=BOX_COLOUR, lw=1.2, label=box_name)
         figure.legend(handles=[outline], loc="outside lower left", handlelength=1.0)
     return figure
+
+
+def draw_attention_map(
+    ax: Axes,
+    shown: AttentionMap,
+    *,
+    scale: str = "rank",
+    norm: Normalize | None = None,
+    alpha: float = 0.6,
+) -> None:
+    """Draw the kept patches as translucent squares over the image, boxes as outlines.
+
+    Where patches overlap the one with most attention shows. Axes are in pixels of the image.
+
+    Args:
+        ax: axes to draw in.
+        shown: the map.
+        scale: `rank`, `linear` or `log`.
+        norm: colour limits, where several maps share them; the map's own extremes if None.
+        alpha: opacity of the squares.
+    """
+    image, corners, size = shown.image, np.asarray(shown.corners), shown.patch_size
+    if corners.shape != (len(shown.weights), 2) or not len(corners):
+        raise IpslibError(
+            "wanted one (row, column) corner and one weight a kept patch, "
+            f"got corners of {corners.shape} and weights of {np.shape(shown.weights)}."
+        )
+    values = attention_values(shown.weights, scale)
+    norm = norm or _common_norm([values], scale)
+    order = np.argsort(values, kind="stable")  # most attention last, that is on top
+    corners, colours = corners[order], ATTENTION_COLOURS(norm(values[order]))
+    tinted = tint_patches(_for_display(image), corners, size, colours, alpha=alpha)
+    squares = [Rectangle((col, row), size, size) for row, col in corners]
+    edges = {"facecolor": "none", "edgecolor": colours, "linewidth": 0.7, "zorder": 2}
+    if image.ndim == 3:
+        edges["path_effects"] = _HALO  # on a canvas it would cut the strokes
+    ax.add_collection(PatchCollection(squares, **edges))
+    _draw_image(ax, tinted, shown.boxes, shown.title)
+
+
+def image_row(
+    images: Sequence[np.ndarray],
+    titles: Sequence[str],
+    *,
+    boxes: Sequence[np.ndarray | None] | None = None,
+    columns: int | None = None,
+) -> Figure:
+    """Images (H, W) or (H, W, 3) uint8 side by side, with outlined boxes (n, 4) of top, left,
+    height, width.
+
+    Strokes of large canvases are thickened so that they survive the reduction to the page.
+    """
+    figure, grid = _image_axes(images, columns=columns)
+    for ax, image, title, outlines in zip(
+        grid, images, titles, boxes or [None] * len(images), strict=True
+    ):
+        _draw_image(ax, _for_display(image), outlines, title)
+    return figure
+
+
+def example_row(data_sets: Sequence[MegapixelMNIST], titles: Sequence[str], index: int) -> Figure:
+    """Image `index` of each data set, its digits outlined."""
+    images = [each.canvas(index) for each in data_sets]
+    boxes = [each.batch([index]).boxes[0].numpy() for each in data_sets]
+    return image_row(images, titles, boxes=boxes)
+
+
+def bare(ax: Axes) -> None:
+    """Take away what an image needs none of: ticks, grid and frame."""
+    ax.set(xticks=[], yticks=[])
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
 
 
 def thicken_strokes(image: np.ndarray, factor: int) -> np.ndarray:
@@ -184,6 +220,37 @@ def tint_patches(
         share = strength[square][..., None]
         tinted[square] = np.round((1 - share) * image[square] + share * 255 * colour[:3])
     return tinted
+
+
+def _image_axes(
+    images: Sequence[np.ndarray], *, columns: int | None = None, around: tuple = (0, 0)
+) -> tuple[Figure, list[Axes]]:
+    """Axes for some images, and inches for what stands around them."""
+    columns = columns or len(images)
+    rows = -(-len(images) // columns)
+    side = min(ROW_WIDTH / columns, LARGEST_SIDE)
+    tallest = max(image.shape[0] / image.shape[1] for image in images)
+    size = (side * columns + around[0], (side * tallest + 0.3) * rows + around[1])
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for spare in grid.flat[len(images) :]:
+        spare.set_axis_off()
+    return figure, list(grid.flat[: len(images)])
+
+
+def _draw_image(ax: Axes, image: np.ndarray, boxes: np.ndarray | None, title: str) -> None:
+    height, width = image.shape[:2]
+    ax.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), zorder=1)
+    for top, left, box_height, box_width in () if boxes is None else np.asarray(boxes):
+        outline = Rectangle((left, top), box_width, box_height, fill=False, ec=BOX_COLOUR, lw=1.2)
+        outline.set(path_effects=_HALO, zorder=3)
+        ax.add_patch(outline)
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    ax.set_title(title)
+    bare(ax)
+
+
+def _for_display(image: np.ndarray) -> np.ndarray:
+    return thicken_strokes(image, -(-max(image.shape[:2]) // _DISPLAY_PIXELS))
 
 
 def _common_norm(values: Sequence[np.ndarray], scale: str) -> Normalize:

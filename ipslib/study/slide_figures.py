@@ -18,7 +18,7 @@ from ipslib.datasets.slides.slide import Slide
 from ipslib.datasets.slides.tissue import MASK_MPP, tissue_mask
 from ipslib.study.arm_figures import arm_colours
 from ipslib.study.figures import CHANCE_LINE, row_legend
-from ipslib.study.maps import BOX_COLOUR, ROW_WIDTH
+from ipslib.study.maps import BOX_COLOUR, ROW_WIDTH, bare
 from ipslib.study.slide_runs import Answered
 
 _TUMOUR = "#c8430a"
@@ -56,9 +56,8 @@ def slide_to_bag(
     extent = (0, width, height, 0)
     for ax in row:
         ax.imshow(overview, extent=extent, interpolation="nearest")
-        ax.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
-        ax.grid(visible=False)
-        ax.spines[:].set_visible(False)
+        ax.set(xlim=(0, width), ylim=(height, 0))
+        bare(ax)
     row[0].set_title("slide")
     for points in outlines:
         row[0].add_patch(

@@ -1,7 +1,6 @@
-"""Strokes of the noise beside those of the digits: how wide, how much ink, and where accuracy
-falls as they thicken."""
+"""Strokes of the noise beside those of the digits: how wide, and how much ink."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
@@ -9,7 +8,6 @@ from scipy import ndimage
 
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
-from ipslib.errors import IpslibError
 from ipslib.patches import SPLITS
 
 _ENLARGEMENT = 4
@@ -75,30 +73,3 @@ def stroke_table(strokes: Mapping[str, np.ndarray]) -> pd.DataFrame:
         row = {"arm": label, "stroke": np.nanmean(widths), "stroke_low": low, "stroke_high": high}
         rows.append(row | {"ink_percent": 100 * images.mean() / 255})
     return pd.DataFrame(rows)
-
-
-def half_loss_width(
-    widths: Sequence[float], accuracy: Sequence[float], *, chance: float
-) -> float | None:
-    """The width at which accuracy has lost half of what it has above chance at the thinnest.
-
-    Args:
-        widths: of strokes, in any unit and order.
-        accuracy: at each of them, in 0..1.
-        chance: in 0..1.
-
-    Returns:
-        Where a straight line between neighbouring widths first crosses that level, from thin to
-        thick; None where it never does, or the thinnest is no better than chance.
-    """
-    if len(widths) != len(accuracy):
-        raise IpslibError(f"wanted one accuracy a width, got {len(accuracy)} of {len(widths)}.")
-    order = np.argsort(widths)
-    x, y = np.asarray(widths, float)[order], np.asarray(accuracy, float)[order]
-    level = (y[0] + chance) / 2
-    below = np.flatnonzero(y < level)
-    if y[0] <= chance or not len(below):
-        return None
-    after = below[0]
-    share = (y[after - 1] - level) / (y[after - 1] - y[after])
-    return float(x[after - 1] + share * (x[after] - x[after - 1]))

@@ -55,11 +55,16 @@ _SIGNED = {
     "published_effect": "published effect (points)",
     "per_doubling": "gained per doubling (points)",
     "lost_per_doubling": "lost per doubling (points)",
+    "lost_low": "lost's low (points)",
+    "lost_high": "lost's high (points)",
 }
-_HEADINGS = _SHARES | _SIGNED | {"o2i_ratio": "O2I (%)", "effect_interval": "effect's interval"}
+_HEADINGS = _SHARES | _SIGNED
+_HEADINGS |= {"o2i_ratio": "O2I (%)", "effect_interval": "effect's interval"}
+_HEADINGS |= {"n_found": "runs that found"}
 _PAIRS = {  # two columns that are shown as one, and what stands between them
     ("low", "high"): ("95 % interval (%)", " to "),
     ("effect_low", "effect_high"): ("its 95 % interval (points)", " to "),
+    ("lost_low", "lost_high"): ("its 95 % interval (points)", " to "),
     TAKE_OFF: ("took off (%), median epoch", ", epoch "),
     ("published_took_off", "published_take_off_epoch"): (
         "published took off (%), median epoch",
@@ -258,7 +263,7 @@ def _text(name: str, value: object) -> str:
     if pd.isna(value):
         return _BLANK
     if name in _SIGNED:
-        return f"{100 * value:+.1f}".replace("-", "−")
+        return f"{round(100 * value, 1) + 0:+.1f}".replace("-", "−")  # no "-0.0"
     if name == "o2i_ratio":
         return f"{100 * value:.2g}"
     if name in _SHARES:

@@ -90,22 +90,16 @@ def fit_thresholds(frame: pd.DataFrame) -> dict[str, ThresholdFit]:
 
 
 def threshold_table(fits: Mapping[str, ThresholdFit]) -> pd.DataFrame:
-    """One row a task: `threshold` in words, then the numbers of the fit."""
+    """One row a task: `threshold` in words, such as "894 images (95 % interval 790 to 1000)" or why
+    there is none, then the numbers of the fit."""
     rows = []
     for task, fit in fits.items():
-        numbers = fit._asdict()
-        del numbers["curve"]
-        rows.append({"task": task, "threshold": threshold_in_words(fit)} | numbers)
-    return pd.DataFrame(rows)
-
-
-def threshold_in_words(fit: ThresholdFit) -> str:
-    """Such as "894 images (95 % interval 790 to 1000)", or why there is none."""
-    if fit.why:
-        return f"not seen: {fit.why}"
-    low = "below the smallest size" if fit.n_low == 0 else f"{fit.n_low:.0f}"
-    high = "beyond the largest" if np.isinf(fit.n_high) else f"{fit.n_high:.0f}"
-    return f"{fit.n_half:.0f} images (95 % interval {low} to {high})"
+        low = f"{fit.n_low:.0f}" if fit.n_low else "below the smallest size"
+        high = f"{fit.n_high:.0f}" if np.isfinite(fit.n_high) else "beyond the largest"
+        words = f"{fit.n_half:.0f} images (95 % interval {low} to {high})"
+        words = f"not seen: {fit.why}" if fit.why else words
+        rows.append({"task": task, "threshold": words} | fit._asdict())
+    return pd.DataFrame(rows).drop(columns="curve")
 
 
 def _curve(places: np.ndarray, chance: float, middle: float, log_slope: float, top: float):

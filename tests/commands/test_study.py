@@ -5,7 +5,8 @@ import nbformat
 import pytest
 
 from ipslib.__main__ import main
-from ipslib.commands.study import pair_notebooks, results_fingerprint, run_study, source_fingerprint
+from ipslib.commands.notebooks import Execution
+from ipslib.commands.study import pair_notebooks, run_study
 from ipslib.errors import IpslibError
 from ipslib.runs.profiles import Layout
 
@@ -55,38 +56,89 @@ def test_a_mistyped_parameter_stops_the_study_before_anything_is_written(project
     assert not Layout.of("quick", root=project.root).folder.exists()
 
 
-def test_a_fingerprint_follows_text_parameters_base_records_results_and_data(project, monkeypatch):
-    path, root = project.add("01_good", "1"), project.root
-    layout = Layout.of("quick", root=root).create()
-    values = {"size": 3}
-    seen = [source_fingerprint(path, "quick", values, root)]
-    seen.append(source_fingerprint(path, "quick", {"size": 4}, root))
-    project.set("quick", "base", "memory_size: 3\n")
-    seen.append(source_fingerprint(path, "quick", values, root))
-    path.write_text(path.read_text() + "\n# changed")
-    seen.append(source_fingerprint(path, "quick", values, root))
-    assert seen[-1] == source_fingerprint(path, "quick", values, root)
-    (layout.figures / "02_of_another.png").write_text("x")
-    seen.append(results_fingerprint(path, layout, root))
-    for name in ("records/x.json", "tables/01_t.csv", "figures/01_f.png", "notebooks/01_good.html"):
-        (layout.folder / name).write_text("x")
-        seen.append(results_fingerprint(path, layout, root))
-    (root / "data" / "MNIST" / "raw").mkdir(parents=True)
-    (root / "data" / "MNIST" / "raw" / "digits").write_text("x")
-    seen.append(results_fingerprint(path, layout, root))
-    assert len(set(seen)) == len(seen)
+class TestReuse:
+    """A notebook is executed again only if anything that it was made of is another."""
 
+    @pytest.fixture
+    def study(self, project, monkeypatch, capsys):
+        """Executes nothing: returns which notebooks would be, and what was said."""
+        monkeypatch.setattr("ipslib.paths._TICK", 0)
+        project.add("01_good", "1")
+        project.add("99_summary", "1")
+        begun = []
 
-def test_the_summary_is_out_of_date_when_another_notebook_saved_something_else(project):
-    path, root = project.add("99_summary", "1"), project.root
-    layout = Layout.of("quick", root=root).create()
-    (layout.tables / "03_loss.csv").write_text("1")
-    seen = [results_fingerprint(path, layout, root)]
-    (layout.tables / "03_loss.csv").write_text("1.5")
-    seen.append(results_fingerprint(path, layout, root))
-    (layout.figures / "03_phases.png").write_text("x")
-    seen.append(results_fingerprint(path, layout, root))
-    assert len(set(seen)) == len(seen)
+        def execute_all(tasks, layout, **_):
+            for path, _ in tasks:
+                begun.append(path.stem)
+                yield path, Execution(path.stem, made=0, reused=0, failed=0, minutes=0.0)
+
+        def call(**parameters):
+            begun.clear(), capsys.readouterr()
+            layout = Layout.of("quick", root=project.root).create()
+            with monkeypatch.context() as patch:
+                patch.setattr("ipslib.commands.study.execute_all", execute_all)
+                assert run_study("quick", parameters=parameters, root=project.root) == 0
+            return list(begun), capsys.readouterr().err, layout
+
+        return call
+
+    def write_again(self, path, text):
+        """Other content of the same size and time."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        times = (path.stat().st_atime_ns, path.stat().st_mtime_ns) if path.exists() else None
+        path.write_text(text)
+        if times:
+            os.utime(path, ns=times)
+
+    @pytest.mark.parametrize(
+        ("name", "part"),
+        [
+            ("notebooks/01_good.py", "text"),
+            ("params/quick/base.yaml", "base settings"),
+            ("records/x.json", "records"),
+            ("tables/01_t.csv", "results"),
+            ("figures/01_f.png", "results"),
+            ("notebooks/01_good.html", "results"),
+            ("data/MNIST/raw/digits", "data"),
+        ],
+    )
+    def test_what_it_was_made_of_is_known_by_its_content(self, study, project, name, part):
+        of_project = part in ("text", "base settings", "data")
+        layout = Layout.of("quick", root=project.root)
+        path = (project.root if of_project else layout.home) / name
+        before = path.read_text() if path.exists() else "a: 1"
+        self.write_again(path, before + "1")
+        assert study()[0] == ["01_good", "99_summary"]
+        assert study()[0] == []
+        self.write_again(path, before + "2")
+        begun, said, _ = study()
+        assert "01_good" in begun and part in said and path.name in said
+        path.touch()
+        assert study()[0] == []
+
+    def test_what_belongs_to_another_notebook_is_none_of_it_but_of_the_summary(self, study):
+        layout = study()[2]
+        self.write_again(layout.tables / "02_t.csv", "1")
+        assert study()[0] == ["99_summary"]
+
+    def test_files_that_parameters_name_and_images_of_tables_count(self, study, project):
+        mine = project.root / "mine"
+        self.write_again(mine / "labels.csv", "image;kind\na.png;x\nsub\\b.png;y\n")
+        for name in ("a.png", "sub/b.png", "more/deep/c.h5"):
+            self.write_again(mine / name, "1")
+        named = {"size": "mine/labels.csv", "rate": {"folder": ["mine/more"]}}
+        assert study(**named)[0] == ["01_good", "99_summary"]
+        assert study(**named)[0] == []
+        for name, part in (
+            ("labels.csv", "size"), ("a.png", "size"), ("sub/b.png", "size"),
+            ("more/deep/c.h5", "rate"),
+        ):  # fmt: skip
+            self.write_again(mine / name, (mine / name).read_text() + " ")
+            begun, said, _ = study(**named)
+            assert begun == ["01_good", "99_summary"]
+            assert f"files of {part}" in said and name.rpartition("/")[2] in said
+        begun, said, _ = study(**named | {"rate": 0.1})
+        assert begun == ["01_good", "99_summary"] and "rate" in said and "size" not in said
 
 
 def test_paired_notebooks_have_a_kernel_and_keep_outputs_of_unchanged_cells(project):
@@ -99,11 +151,26 @@ def test_paired_notebooks_have_a_kernel_and_keep_outputs_of_unchanged_cells(proj
     assert notebook.metadata.kernelspec.name == "python3"
     notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="4")]
     nbformat.write(notebook, paired)
+    assert pair_notebooks(project.root) == []
+    path.write_text(path.read_text().replace("rate = 0.1", "rate = 0.2"))
     os.utime(paired, (0, 0))
     assert pair_notebooks(project.root) == [paired]
     again = nbformat.read(paired, as_version=4)
     assert again.cells[-1].outputs[0].text == "4"
     assert again.metadata.kernelspec.name == "python3"
+
+
+def test_an_ipynb_that_something_else_than_jupyterlab_changed_is_kept_and_named(project, capsys):
+    path = project.add("01_good", "size + 1")
+    (paired,) = pair_notebooks(project.root)
+    notebook = nbformat.read(paired, as_version=4)
+    notebook.cells[-1].source = "size + 2"
+    nbformat.write(notebook, paired)
+    later = path.stat().st_mtime + 60
+    os.utime(paired, (later, later))
+    assert pair_notebooks(project.root) == []
+    assert paired.name in capsys.readouterr().err
+    assert nbformat.read(paired, as_version=4).cells[-1].source == "size + 2"
 
 
 @pytest.mark.parametrize(

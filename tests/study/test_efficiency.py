@@ -26,8 +26,8 @@ def asked(monkeypatch):
         if work is efficiency.measure_rates:
             return RATES
         side = measurement.config.data.canvas[0]
-        asked.append((measurement.way, measurement.step, side))
-        if measurement.way == "whole" and side >= 168:
+        asked.append((measurement.variant, measurement.step, side))
+        if measurement.variant == "whole" and side >= 168:
             return {"outcome": OUT_OF_MEMORY, "said": "no"}
         numbers = {"seconds": 2.0, "n_timed": 1, "operations": 40 * side, "peak_mb": 9.0}
         return {"outcome": DONE, "step_mb": side / 2} | numbers
@@ -43,12 +43,12 @@ def test_objects_keep_their_density_and_noise_its_patterns():
     assert large.model == base.model
 
 
-def test_each_way_is_measured_up_to_where_it_fails(asked, tmp_path):
+def test_each_variant_is_measured_up_to_where_it_fails(asked, tmp_path):
     measured = measure_sides(TINY, [336, 84, 168], tmp_path, **LIMITS)
     for step in ("classify", "train"):
-        assert [side for way, of, side in asked if (way, of) == ("ips", step)] == [84, 168, 336]
-        assert [side for way, of, side in asked if (way, of) == ("whole", step)] == [84, 168]
-    rows = measured.frame.set_index(["way", "step", "side"]).sort_index()
+        assert [side for name, of, side in asked if (name, of) == ("ips", step)] == [84, 168, 336]
+        assert [side for name, of, side in asked if (name, of) == ("whole", step)] == [84, 168]
+    rows = measured.frame.set_index(["variant", "step", "side"]).sort_index()
     outcomes = rows.loc[("whole", "train"), "outcome"]
     assert outcomes.to_dict() == {84: DONE, 168: OUT_OF_MEMORY, 336: NOT_TRIED}
     assert rows.loc[("whole", "train", 168), ["seconds", "step_mb"]].isna().all()
@@ -75,19 +75,19 @@ def test_what_was_measured_is_reused_and_what_differs_is_measured(asked, tmp_pat
 
 
 def test_another_device_has_measurements_of_its_own(asked, tmp_path, monkeypatch):
-    measure_sides(TINY, [84], tmp_path, **LIMITS, ways=["ips"])
+    measure_sides(TINY, [84], tmp_path, **LIMITS, variants=["ips"])
     real = efficiency.provenance
     monkeypatch.setattr(efficiency, "provenance", lambda *of: real(*of) | {"device": "another"})
-    measure_sides(TINY, [84], tmp_path, **LIMITS, ways=["ips"])
+    measure_sides(TINY, [84], tmp_path, **LIMITS, variants=["ips"])
     assert asked == 2 * [("ips", "classify", 84), ("ips", "train", 84)]
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema": 0, "id": "x"}'])
 def test_a_record_that_cannot_be_read_is_measured_again(asked, tmp_path, content):
-    first = measure_sides(TINY, [84], tmp_path, **LIMITS, ways=["ips"])
+    first = measure_sides(TINY, [84], tmp_path, **LIMITS, variants=["ips"])
     for path in tmp_path.glob("*.json"):
         path.write_text(content)
-    again = measure_sides(TINY, [84], tmp_path, **LIMITS, ways=["ips"])
+    again = measure_sides(TINY, [84], tmp_path, **LIMITS, variants=["ips"])
     assert len(asked) == 4 and again.frame.equals(first.frame)
     assert all(json.loads(path.read_text())["schema"] for path in tmp_path.glob("*.json"))
 
@@ -107,7 +107,7 @@ def test_a_process_that_dies_is_told_by_its_status(monkeypatch, tmp_path, exitco
 
 def test_a_real_measurement_in_processes_of_its_own(tmp_path):
     measured = measure_sides(TINY, [84], tmp_path, **LIMITS)
-    frame = measured.frame.set_index(["way", "step"])
+    frame = measured.frame.set_index(["variant", "step"])
     assert set(frame.index) == set(product(("ips", "all", "whole"), ("classify", "train")))
     assert (frame["outcome"] == DONE).all() and np.isfinite(frame["seconds"]).all()
     # Backward costs about twice what forward does, and IPS encodes for both all and the kept.

@@ -1,10 +1,63 @@
 import numpy as np
 import pytest
 
-from ipslib.datasets.megapixel_mnist.noise import draw_stroke, random_curve
+from ipslib.datasets.megapixel_mnist.noise import (
+    bezier_curve,
+    draw_stroke,
+    noise_pool,
+    random_curve,
+)
 from ipslib.datasets.synthetic import stream
-from ipslib.errors import IpslibError
-from ipslib.study.strokes import half_loss_width, noise_patterns, stroke_table
+from ipslib.study.strokes import noise_patterns, stroke_table, stroke_widths
+
+CURVES = [random_curve(stream(3, j)) for j in range(40)]
+
+
+def drawn(width: float, size: int = 28) -> np.ndarray:
+    return np.stack([draw_stroke(curve, size=size, stroke_width=width) for curve in CURVES])
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0, 1.25, 1.5, 1.925, 2.0, 2.5, 3.0, 4.0, 5.0])
+def test_drawn_widths_are_recovered(width):
+    assert stroke_widths(drawn(width)).mean() == pytest.approx(width, abs=0.1)
+
+
+@pytest.mark.parametrize("width", [1.0, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("slope", [0.0, 0.2, 0.6, 1.0])
+def test_a_straight_stroke_is_told_wherever_it_lies_between_pixels(width, slope):
+    starts = [np.array([4 + shift / 5, 2.0]) for shift in range(5)]
+    along = np.array([90 * slope, 90])
+    curves = [bezier_curve(np.stack([start, start + along]) / 112) for start in starts]
+    strokes = np.stack([draw_stroke(curve, size=112, stroke_width=width) for curve in curves])
+    assert stroke_widths(strokes) == pytest.approx(width, abs=0.2)
+
+
+def test_of_a_disc_it_is_four_thirds_of_the_radius():
+    """The mean distance to the edge of a disc's points is a third of the radius."""
+    dot = np.full((2, 2), 0.5)
+    disc = draw_stroke(dot, size=64, stroke_width=40)
+    assert stroke_widths(disc[None]) == pytest.approx(4 * 20 / 3, rel=0.02)
+
+
+def test_widths_follow_the_image_turned_dimmed_and_enlarged():
+    strokes = drawn(2.0)
+    widths = stroke_widths(strokes)
+    assert stroke_widths(np.rot90(strokes, axes=(1, 2))) == pytest.approx(widths, rel=1e-6)
+    assert stroke_widths(strokes // 2) == pytest.approx(widths / 2, rel=0.03)
+    assert stroke_widths(drawn(4.0, size=56)).mean() == pytest.approx(2 * widths.mean(), rel=0.03)
+
+
+def test_published_strokes_have_two_widths_between_1_and_3_px():
+    def measured(asked: float) -> float:
+        pool = noise_pool("bezier_pixel", 20, stroke_width=asked, key=(0, 0))
+        return stroke_widths(pool).mean()
+
+    assert measured(1.4) == measured(1.925) < measured(2.0) == measured(2.8) < measured(3.0)
+
+
+def test_an_image_without_ink_has_no_width():
+    widths = stroke_widths(np.stack([np.zeros((28, 28), np.uint8), drawn(2.0)[0]]))
+    assert np.isnan(widths[0]) and widths[1] > 1
 
 
 def test_patterns_are_drawn_as_the_configuration_says(small_data):
@@ -32,21 +85,3 @@ def test_the_table_holds_width_quartiles_and_ink_of_each_kind():
         assert row["stroke_low"] <= row["stroke_high"]
         assert row["ink_percent"] == pytest.approx(100 * strokes[label].mean() / 255)
     assert table.loc["thick", "ink_percent"] > 2 * table.loc["thin", "ink_percent"]
-
-
-def test_half_of_what_stood_above_chance_is_lost_between_two_widths():
-    # 0.9 at the thinnest and a chance of 0.1: the level is 0.5, half way from 0.7 to 0.3.
-    assert half_loss_width([1, 2, 3], [0.9, 0.7, 0.3], chance=0.1) == pytest.approx(2.5)
-    assert half_loss_width([3, 1, 2], [0.3, 0.9, 0.7], chance=0.1) == pytest.approx(2.5)
-
-
-def test_the_first_loss_counts_and_not_the_recovery():
-    assert half_loss_width([1, 2, 4], [0.9, 0.1, 0.9], chance=0.1) == pytest.approx(1.5)
-
-
-def test_no_loss_has_no_width():
-    assert half_loss_width([1, 2], [0.9, 0.6], chance=0.1) is None
-    assert half_loss_width([1], [0.9], chance=0.1) is None
-    assert half_loss_width([1, 2], [0.1, 0.05], chance=0.1) is None  # nothing was there to lose
-    with pytest.raises(IpslibError, match="wanted one accuracy a width, got 1 of 2"):
-        half_loss_width([1, 2], [0.9], chance=0.1)

@@ -8,7 +8,6 @@ from ipslib.study.tables import chance_level
 from ipslib.study.thresholds import (
     fit_threshold,
     fit_thresholds,
-    threshold_in_words,
     threshold_table,
 )
 
@@ -71,7 +70,7 @@ def test_more_luck_makes_a_wider_interval():
 )
 def test_what_the_runs_do_not_show_is_said_and_left_open(runs, words):
     fit = fit_threshold(runs, chance=0.1)
-    assert words in fit.why and words in threshold_in_words(fit)
+    assert words in fit.why and words in threshold_table({"": fit})["threshold"].item()
     assert np.isnan(fit.n_half)
     assert fit.n_low == 0 or np.isinf(fit.n_high)
 
@@ -80,8 +79,8 @@ def test_an_interval_that_leaves_the_sizes_is_open_on_that_side():
     runs = make_runs(half=1500, slope=1.5, seeds=2, luck=0.05, sizes=(100, 300, 600, 1600))
     fit = fit_threshold(runs, chance=0.1)
     assert np.isinf(fit.n_high) and fit.n_low > 0
-    if not fit.why:
-        assert "beyond the largest" in threshold_in_words(fit)
+    assert not fit.why
+    assert "beyond the largest" in threshold_table({"": fit})["threshold"].item()
 
 
 def test_the_ceiling_stays_at_most_one():
