@@ -11,7 +11,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
@@ -52,6 +51,8 @@ _TASK_TITLES = {"multi": "multi (exact match)"}
 
 def use_style() -> None:
     """Set the house style for every figure made from here on, and twice the pixels in notebooks."""
+    import seaborn as sns  # the study's; maps of own images do without
+
     sns.set_theme(style="ticks", palette="colorblind", font_scale=0.92)
     plt.rcParams.update(
         {
@@ -244,6 +245,8 @@ def draw_means(
 
 def level_colours(n: int) -> list:
     """n colours that go from light to dark, for things that have an order."""
+    import seaborn as sns
+
     return sns.color_palette(_LEVELS, n) if n > 1 else sns.color_palette(_LEVELS, 3)[1:2]
 
 
