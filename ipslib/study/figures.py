@@ -142,7 +142,7 @@ def learning_curves(records: Iterable[Mapping], *, by: str = "n_train") -> Figur
     summarise(frame, by=[by])  # refuses runs that differ in more than `by` and the seed
     levels = sorted(frame[by].unique())
     colours = dict(zip(levels, level_colours(len(levels)), strict=True))
-    curves = _curves(records, dict(zip(frame["id"], frame[by], strict=True)))
+    curves = curve_table(records, dict(zip(frame["id"], frame[by], strict=True)))
     chance = frame.groupby("task", sort=False)["chance"].first()
     figure, panels = task_panels(
         list(chance.index), x_label="epoch", y_label="accuracy (%)", chance=chance
@@ -273,8 +273,9 @@ def _fan_out(places: pd.Series, width: float) -> np.ndarray:
     return ((nth - (n - 1) / 2) / n * 0.6 * width).to_numpy()
 
 
-def _curves(records: list[Mapping], levels: Mapping[str, object]) -> pd.DataFrame:
-    """One row per run, epoch and task, with `train` and `test` accuracy."""
+def curve_table(records: list[Mapping], levels: Mapping[str, object]) -> pd.DataFrame:
+    """One row per run, epoch and task, with `train` and `test` accuracy, blank where there was no
+    evaluation, and in `level` what `levels` has of the run's id."""
     rows = []
     for record in records:
         for entry in record["history"]:
