@@ -12,8 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -62,6 +61,10 @@ class Execution:
         return "failed" if self.error else "done"
 
 
+Task = tuple[Path, dict[str, Any]]  # a notebook and its parameters
+Ended = tuple[Path, Execution]
+
+
 def read_source(path: Path) -> NotebookNode:
     """Read a percent-format notebook, with the kernel that papermill and JupyterLab ask for."""
     notebook = jupytext.read(path)
@@ -99,13 +102,7 @@ def check_parameters(path: Path, parameters: Iterable[str]) -> None:
         )
 
 
-def execute_all(
-    tasks: Sequence[tuple[Path, dict[str, Any]]],
-    layout: Layout,
-    *,
-    lanes: int,
-    begun: Callable[[Path], None],
-) -> Iterator[tuple[Path, Execution]]:
+def execute_all(tasks: Sequence[Task], layout: Layout, *, lanes: int) -> Iterator[Ended]:
     """Execute notebooks, at most `lanes` at a time, and yield each as it ends.
 
     Each of several has a share of the cores: while one imports, draws figures or ends with a
@@ -116,14 +113,14 @@ def execute_all(
         tasks: notebooks and their parameters, in the order in which they are begun.
         layout: where results go.
         lanes: with 1 they are executed by this process.
-        begun: called with each notebook as it is begun.
     """
-    waiting, lanes = deque(tasks), min(lanes, len(tasks))
+    waiting, lanes = iter(tasks), min(lanes, len(tasks))
 
-    def next_task() -> tuple[Path, dict[str, Any]] | None:
-        if waiting:
-            begun(waiting[0][0])
-        return waiting.popleft() if waiting else None
+    def next_task() -> Task | None:
+        task = next(waiting, None)
+        if task:
+            print(f"{task[0].stem}: running", file=sys.stderr, flush=True)
+        return task
 
     share = max(1, (os.cpu_count() or 1) // lanes) if lanes > 1 else 0
     executor = processes(lanes) if lanes > 1 else here
@@ -136,8 +133,8 @@ def execute_all(
             yield path, done
 
 
-def _execute(task: tuple[Path, dict[str, Any]], _: Report, *, layout: Layout, share: int):
-    if share:  # a process of its own, which is asked to end by a signal: its kernel ends, too
+def _execute(task: Task, _: Report, *, layout: Layout, share: int) -> Execution:
+    if share:  # a process of its own, which is ended by a signal: its kernel ends, too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     return execute(*task, layout, share=share)
 
@@ -150,7 +147,7 @@ def execute(path: Path, parameters: dict[str, Any], layout: Layout, *, share: in
         parameters: of its parameters cell.
         layout: where its results go.
         share: cores that it has to itself, where others are executed beside it; its progress is
-            then told in lines, since bars would write over each other.
+            then shown in lines, since bars would write over each other.
 
     Raises:
         IpslibError: for parameters that are not those of its parameters cell.
