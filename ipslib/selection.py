@@ -3,6 +3,11 @@
 Bergner, Lippert and Mahendran, arXiv 2210.13007, algorithm 1. A patch enters as its attention
 logits, one number for each head and query: they are all that its score in any set depends on,
 so the memory holds M indices and M logits, never embeddings or pixels.
+
+Masking (Zhang et al., ACMIL, arXiv 2311.07125) drops the best patches of a set at random, so that
+others are learned from: `mask_scores` each of the K best scores with probability p (the
+dissertation's, arXiv 2412.11237), `mask_logits` exactly int(K p) of each branch's K best logits,
+so that their attention goes to the rest (ACMIL's source).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +28,7 @@ _WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the
 # An accelerator wants more at once; the memory of training bounds what a chunk may take.
 _ACCELERATOR_CHUNK_VALUES, _ACCELERATOR_WINDOW_SIZE = 5_000_000, 65_536
 _NO_PATCH = -1
+_MASKED_LOGIT = -1e9
 
 Embed = Callable[[Tensor], Tensor]
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -64,6 +70,24 @@ def attention_scores(logits: Tensor) -> Tensor:
     (B, n, S) logits to (B, n) scores that sum to 1 over the set.
     """
     return logits.softmax(dim=1).mean(dim=2)
+
+
+def mask_scores(scores: Tensor, k: int, p: float, *, generator: torch.Generator) -> Tensor:
+    """Multiply each of the k best of (B, n) non-negative scores by 0 with probability p; a k
+    larger than n counts as n."""
+    best, index = scores.topk(min(k, scores.shape[1]), dim=1)
+    kept = torch.rand(best.shape, generator=generator, device=generator.device) >= p
+    return scores.scatter(1, index, best * moved(kept, scores.device))
+
+
+def mask_logits(logits: Tensor, k: int, p: float, *, generator: torch.Generator) -> Tensor:
+    """Set a random int(k p) of each branch's k best of (B, n, S) logits, for S branches, to -1e9;
+    a k larger than n counts as n."""
+    k = min(k, logits.shape[1])
+    index = logits.topk(k, dim=1).indices  # (B, k, S)
+    lot = torch.rand(index.shape, generator=generator, device=generator.device)
+    drawn = lot.argsort(dim=1)[:, : int(k * p)]  # (B, int(k p), S)
+    return logits.scatter(1, index.gather(1, moved(drawn, index.device)), _MASKED_LOGIT)
 
 
 @torch.no_grad()

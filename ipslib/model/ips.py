@@ -9,15 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.masking import mask_logits, mask_scores
 from ipslib.model.encoder import (
+    FoldedEncoder,
     as_encoder_input,
     build_encoder,
     encode_sparing,
     keep_frozen_statistics,
     layout_of,
 )
-from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 from ipslib.patches import MixedBatch, PatchBatch, device_of, is_normalised
@@ -27,6 +26,8 @@ from ipslib.selection import (
     attention_scores,
     check_finite,
     joined,
+    mask_logits,
+    mask_scores,
     not_blank,
     select_patches,
 )
