@@ -119,8 +119,7 @@ def select_patches(
 
     Raises:
         NotFiniteError: for a patch, or a score, with NaN or infinity; it names image and patch.
-            Scores computed on an accelerator are not waited for: there such a one counts as the
-            lowest of all.
+            On an accelerator scores are not waited for: such a one counts as the lowest of all.
     """
     n_images, n_patches = batch.batch_size, batch.n_patches
     if memory_size < 1 or iter_size < 1:
@@ -242,16 +241,14 @@ class _LogitReader:
         if is_accelerator(self.device):  # where the host would wait for the answer
             lowest = -torch.inf
             return logits.nan_to_num(nan=lowest, posinf=lowest, neginf=lowest)
-        if not logits.sum().isfinite():
-            bad = ~logits.isfinite().all(dim=2)
-            for pair in bad.nonzero()[:1]:
-                image, patch = pair[:1], patches[pair[1:]]
-                check_finite(self.batch, image, patch, self.batch.read(image, patch))
-                where = _place(self.batch, int(image), int(patch))
-                raise NotFiniteScoreError(
-                    f"{where}: wanted a number as its score, got NaN or infinity; the weights are "
-                    "no longer numbers, or too large."
-                )
+        bad = () if logits.sum().isfinite() else (~logits.isfinite().all(dim=2)).nonzero()
+        for pair in bad[:1]:
+            image, patch = pair[:1], patches[pair[1:]]
+            check_finite(self.batch, image, patch, self.batch.read(image, patch))
+            raise NotFiniteScoreError(
+                f"{_place(self.batch, int(image), int(patch))}: wanted a number as its score, got "
+                "NaN or infinity; the weights are no longer numbers, or too large."
+            )
         return logits
 
     def _embed_inked(self, instances: Tensor) -> Tensor:
@@ -269,11 +266,9 @@ class _LogitReader:
 
     def _unread(self, patches: Tensor) -> zip:
         """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
-        batch = self.batch
-        if batch.blank is None:
-            unread = torch.ones(batch.batch_size, len(patches), dtype=torch.bool)
-        else:
-            unread = ~batch.blank[:, patches]
-        image, column = unread.nonzero(as_tuple=True)
+        blank = self.batch.blank
+        if blank is None:
+            blank = torch.zeros(self.batch.batch_size, self.batch.n_patches, dtype=torch.bool)
+        image, column = (~blank[:, patches]).nonzero(as_tuple=True)
         n_together = _READ_CHUNKS * self.chunk_size
         return zip(image.split(n_together), column.split(n_together), strict=True)

@@ -84,10 +84,8 @@ class TrainingState:
         self.history: list[dict] = []
 
     def snapshot(self) -> dict:
-        """Weights, optimiser, every random state and the history, of plain types and tensors.
-
-        They are the state's own: save or copy them before training goes on.
-        """
+        """Weights, optimiser, every random state and the history, of plain types and tensors;
+        they are the state's own: save or copy them before training goes on."""
         device = self.network.device
         return {
             "network": self.network.state_dict(),
@@ -99,11 +97,8 @@ class TrainingState:
         }
 
     def restore(self, snapshot: Mapping) -> None:
-        """Take up a snapshot of the same configuration.
-
-        Raises:
-            SnapshotError: when it does not fit; the state is then of no use.
-        """
+        """Take up a snapshot of the same configuration; where it does not fit, SnapshotError, and
+        the state is of no use."""
         device = self.network.device
         try:
             self.network.load_state_dict(snapshot["network"])
@@ -156,11 +151,9 @@ def train(
     snapshot: Mapping | None = None,
     on_epoch: Callable[[dict, TrainingState], None] | None = None,
 ) -> Trained:
-    """Train one configuration to its last epoch and evaluate it.
+    """Train one configuration on a device to its last epoch and evaluate it.
 
     Args:
-        config: the run.
-        device: where the network lives.
         snapshot: of `TrainingState`, to go on from; the end is the same as without the stop.
         on_epoch: called after every epoch with its row of history and the state.
 
@@ -285,11 +278,8 @@ def predict(
     *,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[IPSOutput, LabelledBatch]]:
-    """What a network answers to all images in order, batch by batch, in evaluation mode.
-
-    Args:
-        generator: of the order in which patches are visited; None: the same order every time.
-    """
+    """What a network answers to all images in order, batch by batch, in evaluation mode; the
+    generator is of the order in which patches are visited, None the same every time."""
     generator = generator or torch.Generator().manual_seed(0)
     together = torch.arange(len(dataset)).split(batch_size)
     make = batch_maker(dataset, network.device)
@@ -307,12 +297,9 @@ def answer(
 
 
 def attend(network: IPSNet, batch: PatchBatch) -> tuple[Tensor, Tensor]:
-    """What a network keeps of each image, and how it attends to it, in evaluation mode.
-
-    Returns:
-        Kept patches (B, M) and attention weights (B, H, T, M), on the CPU; -1 and 0 behind the
-        patches of an image that has fewer than M.
-    """
+    """What a network keeps of each image, and how it attends to it, in evaluation mode: patches
+    (B, M) and attention weights (B, H, T, M), on the CPU; -1 and 0 behind the patches of an image
+    that has fewer than M."""
     output = answer(network, batch)
     return output.selection.indices.cpu(), output.attn_weights.cpu()
 
