@@ -1,6 +1,6 @@
 """Iterative Patch Selection: many-megapixel images classified in memory that does not grow.
 
-    core       config, patches, selection, masking, losses, model/, metrics, training, runtime
+    core       config, patches, selection, losses, model/, metrics, training, runtime
     datasets   megapixel_mnist/, images/ (your own), traffic_signs/, slides/
     runs       from a configuration to its record: here, in processes, on a cluster
     study      tables, statistics, figures, maps and findings of the notebooks
@@ -23,11 +23,10 @@ _HOMES = {
     "datasets.registry": ("run_config",),
     "errors": ("IpslibError",),
     "losses": ("Losses", "combined_losses", "diversity_loss", "semantic_loss", "task_loss"),
-    "masking": ("mask_logits", "mask_scores"),
     "model.ips": ("IPSNet", "IPSOutput"),
     "model.original": ("load_original",),
     "patches": ("MixedBatch", "PatchBatch", "PatchGrid", "TensorBatch", "cut_image"),
-    "selection": ("Selection", "attention_scores", "select_patches"),
+    "selection": ("Selection", "attention_scores", "mask_logits", "mask_scores", "select_patches"),
     "study.own_images": ("TrainedImages", "train_images"),
     "training": ("attend", "evaluate", "train"),
 }

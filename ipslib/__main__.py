@@ -104,10 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ipslib", description="A study of patch selection.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    study = commands.add_parser(
-        "study", help="execute the study's notebooks",
-        usage="ipslib study PROFILE [NOTEBOOK ...] [--force] [-p NAME VALUE] ...",
-    )  # fmt: skip
+    study = commands.add_parser("study", help="execute the study's notebooks")
     study.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
     study.add_argument("notebooks", metavar="NOTEBOOK", nargs="*", help="name or number (all)")
     study.add_argument("--force", action="store_true", help="also run what is up to date")
@@ -115,9 +112,8 @@ def _parser() -> argparse.ArgumentParser:
     study.set_defaults(handler=_study)
 
     run = commands.add_parser(
-        "run", help="train one run and write its record; needs no papermill and no jupytext",
-        usage="ipslib run PROFILE [NAME] [-p FIELD VALUE] ...",
-    )  # fmt: skip
+        "run", help="train one run and write its record; needs no papermill and no jupytext"
+    )
     run.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
     run.add_argument("name", metavar="NAME", nargs="?", help="a run name as published")
     _add_settings(run, ("FIELD", "VALUE"), help="set a field of RunConfig")
@@ -130,22 +126,18 @@ def _parser() -> argparse.ArgumentParser:
     sweep.set_defaults(handler=_sweep)
 
     queue = commands.add_parser(
-        "queue", help="train missing published runs, the most valuable first",
-        usage="ipslib queue [--profile PROFILE] [--minutes N] [--list] [--readme] [-p FIELD V] ...",
-    )  # fmt: skip
+        "queue", help="train missing published runs, the most valuable first"
+    )
     queue.add_argument("--profile", default="paper", help="whose base settings (paper)")
     queue.add_argument("--minutes", type=float, default=25, help="time there is (25)")
     queue.add_argument("--list", action="store_true", help="only list the queue, in order")
-    queue.add_argument(
-        "--readme", action="store_true", help="only count the runs in outputs/README.md"
-    )
+    queue.add_argument("--readme", action="store_true", help="count the runs in outputs/README.md")
     _add_settings(queue, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")
     queue.set_defaults(handler=_queue)
 
     gpu = commands.add_parser(
-        "gpu", help="check a GPU, time a step on it, then work the queue of published runs",
-        usage="ipslib gpu [--minutes N] [--jobs N] [--skip-checks] [-p FIELD VALUE] ...",
-    )  # fmt: skip
+        "gpu", help="check a GPU, time a step on it, then work the queue of published runs"
+    )
     gpu.add_argument("--minutes", type=float, default=25, help="time there is for all (25)")
     gpu.add_argument("--jobs", type=int, default=1, help="runs side by side on the GPU (1)")
     gpu.add_argument("--skip-checks", action="store_true", help="go straight to the runs")

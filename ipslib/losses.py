@@ -25,13 +25,14 @@ class Losses(NamedTuple):
 
 
 def task_losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Each task's negative log-likelihood (one class) or binary cross-entropy (sets).
-
-    Args:
-        logits: {task: (B, C)}.
-        labels: {task: (B,) classes or (B, C) multi-hot}.
-    """
-    return {task: _one_task(logits[task], labels[task]) for task in logits}
+    """Of logits {task: (B, C)}: each task's negative log-likelihood for labels (B,) of one class,
+    or binary cross-entropy for sets, (B, C) multi-hot."""
+    return {
+        task: (F.binary_cross_entropy_with_logits if labels[task].ndim == 2 else F.cross_entropy)(
+            each, labels[task]
+        )
+        for task, each in logits.items()
+    }
 
 
 def task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
@@ -40,25 +41,20 @@ def task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Ten
 
 
 def semantic_loss(branch_logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
-    """Every attention head alone must solve every task: the mean task loss over heads.
-
-    Args:
-        branch_logits: {task: (B, H, C)}.
-        labels: {task: (B,) or (B, C)}.
-    """
-    repeated = {
-        task: labels[task].repeat_interleave(logits.shape[1], dim=0)
-        for task, logits in branch_logits.items()
-    }
-    return task_loss({task: x.flatten(0, 1) for task, x in branch_logits.items()}, repeated)
+    """Every attention head alone must solve every task: the mean task loss over heads, of
+    branch_logits {task: (B, H, C)}."""
+    alone, repeated = {}, {}
+    for task, logits in branch_logits.items():
+        alone[task] = logits.flatten(0, 1)  # (B H, C)
+        repeated[task] = labels[task].repeat_interleave(logits.shape[1], dim=0)
+    return task_loss(alone, repeated)
 
 
 def diversity_loss(per_head: Tensor) -> Tensor:
-    """Mean cosine similarity over all pairs of heads, tokens and images.
+    """Mean cosine similarity over all pairs of heads, tokens and images; 0 for a single head.
 
-    Args:
-        per_head: (B, H, T, X): the heads' attention over X patches (ACMIL), or their outputs of
-            X dimensions (as published, arXiv 2412.11237). 0 for a single head.
+    `per_head` is (B, H, T, X): the heads' attention over X patches (ACMIL), or their outputs of X
+    dimensions (as published, arXiv 2412.11237).
     """
     n_heads = per_head.shape[1]
     if n_heads < 2:
@@ -91,9 +87,3 @@ def combined_losses(
         diversity = diversity_loss(heads)
     total = task + semantic_weight * semantic + diversity_weight * diversity
     return Losses(total, task, semantic, diversity, by_task)
-
-
-def _one_task(logits: Tensor, labels: Tensor) -> Tensor:
-    if labels.ndim == 2:
-        return F.binary_cross_entropy_with_logits(logits, labels)
-    return F.cross_entropy(logits, labels)

@@ -5,6 +5,7 @@ attention lies on the objects, and what attention heads do beside each other.
 """
 
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -24,30 +25,29 @@ class Tally:
     """Running sums over batches of losses and right answers, kept on the device."""
 
     def __init__(self) -> None:
-        self.n, self.sums, self.by_task, self.correct, self.totals = 0, {}, {}, {}, []
+        self.n, self.totals = 0, []
+        self.losses, self.by_task, self.correct = Counter(), Counter(), Counter()
 
     def add(self, logits: Mapping[str, Tensor], labels: Mapping, losses: Losses) -> None:
         size = len(next(iter(logits.values())))
         self.n += size
         self.totals.append(losses.total.detach())
         parts = losses._asdict()
-        by_task = parts.pop("by_task")
+        for task, value in parts.pop("by_task").items():
+            self.by_task[task] += value.detach() * size
+            self.correct[task] += n_correct(logits[task].detach(), labels[task])
         for part, value in parts.items():
-            self.sums[part] = self.sums.get(part, 0) + value.detach() * size
-        for task, each in logits.items():
-            self.by_task[task] = self.by_task.get(task, 0) + by_task[task].detach() * size
-            self.correct[task] = self.correct.get(task, 0) + n_correct(each.detach(), labels[task])
+            self.losses[part] += value.detach() * size
 
     def means(self) -> dict:
-        losses = {part: float(value) / self.n for part, value in self.sums.items()}
-        accuracy = {task: int(value) / self.n for task, value in self.correct.items()}
-        by_task = {task: float(value) / self.n for task, value in self.by_task.items()}
+        losses, by_task, accuracy = (
+            {name: float(value) / self.n for name, value in sums.items()}
+            for sums in (self.losses, self.by_task, self.correct)
+        )
+        total = losses.pop("total")
         return {
-            "loss": losses.pop("total"),
-            "loss_parts": losses,
-            "task_losses": by_task,
-            "accuracy": accuracy,
-        }
+            "loss": total, "loss_parts": losses, "task_losses": by_task, "accuracy": accuracy
+        }  # fmt: skip
 
     def first_not_finite(self) -> int:
         """The first step, from 1, whose loss is not finite; 0 where all are."""
@@ -70,9 +70,7 @@ def measure_answers(answers: Sequence[Answers]) -> dict[str, dict[str, float]]:
             are sets (B, C) have no such measures.
 
     Returns:
-        `balanced_accuracy` (mean over the classes that occur of the share that was recognised)
-        of each task, and `auc` (area under the ROC curve, of the second class) of each task of
-        two classes of which both occur.
+        By task, `balanced_accuracy`, and `auc` (of the second class) of two classes that occur.
     """
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score  # brings pandas along
 
@@ -102,15 +100,8 @@ class Localisation(NamedTuple):
 
 
 def touches(grid: PatchGrid, patches: Tensor, boxes: Tensor) -> Tensor:
-    """Which patches touch which boxes.
-
-    Args:
-        patches: (B, M) patch indices; -1, no patch, touches nothing.
-        boxes: (B, R, 4) top, left, height, width in pixels.
-
-    Returns:
-        (B, R, M) bool.
-    """
+    """Which patches (B, M) touch which boxes (B, R, 4) of top, left, height, width in pixels:
+    (B, R, M) bool. Patch -1, none, touches nothing."""
     corners = torch.from_numpy(grid.corners(patches.numpy()))[:, None]  # (B, 1, M, 2)
     start, extent = boxes[:, :, None, :2], boxes[:, :, None, 2:]  # (B, R, 1, 2)
     meets = (corners < start + extent) & (start < corners + grid.patch_size)
@@ -139,7 +130,12 @@ def localise(grid: PatchGrid, patches: Tensor, attn_weights: Tensor, boxes: Tens
     most = np.maximum(np.log(n_kept.numpy()), 1e-12)  # (B,) of uniform attention
     share = torch.from_numpy(most.max() / most).to(entropy)  # 1 where all images keep alike
     entropy = (entropy * share[:, None, None]).mean() / most.max()
-    n_touching, share_touching = _patches_on_boxes(grid, boxes.numpy())
+    counts, shares = [], []  # of patches that touch a box, and of all that touch any of an image
+    for image_boxes in boxes.numpy():
+        patch, box = grid.incidence(image_boxes)
+        counts.append(np.bincount(box, minlength=len(image_boxes)))
+        shares.append(len(np.unique(patch)) / grid.n_patches)
+    n_touching, share_touching = np.concatenate(counts), np.array(shares)  # (B R,), (B,)
     n_drawn = n_kept[:, None].expand(real.shape)[real].numpy()
     missed = hypergeom.pmf(0, grid.n_patches, n_touching[real.flatten().numpy()], n_drawn)
     return Localisation(
@@ -149,16 +145,6 @@ def localise(grid: PatchGrid, patches: Tensor, attn_weights: Tensor, boxes: Tens
         attention_on_digits_random=float(share_touching.mean()),
         entropy=entropy.item(),
     )
-
-
-def _patches_on_boxes(grid: PatchGrid, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Patches that touch each box (B R,), and the share of all that touch any box (B,)."""
-    counts, shares = [], []
-    for image_boxes in boxes:
-        patch, box = grid.incidence(image_boxes)
-        counts.append(np.bincount(box, minlength=len(image_boxes)))
-        shares.append(len(np.unique(patch)) / grid.n_patches)
-    return np.concatenate(counts), np.array(shares)
 
 
 def mean_localisation(parts: list[Localisation], sizes: list[int]) -> Localisation:
@@ -180,13 +166,10 @@ class HeadMeasures(NamedTuple):
 
 
 def measure_heads(predictions: Iterable[tuple[IPSOutput, LabelledBatch]]) -> HeadMeasures:
-    """Measure a trained network's heads over a data set.
+    """Measure a trained network's heads over what `ipslib.training.predict` yields.
 
     `alone` goes through the map that only the semantic loss trains: without that loss a head is
     asked in a language it was never taught, and answers at chance.
-
-    Args:
-        predictions: of `ipslib.training.predict`.
     """
     n, attention, outputs = 0, 0.0, 0.0
     correct: dict[str, float] = {}

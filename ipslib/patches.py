@@ -17,14 +17,10 @@ SPLITS = {"train": 0, "test": 1}  # of a data set; the numbers are in keys of ra
 
 @attrs.frozen
 class PatchGrid:
-    """Square patches over a canvas, in row-major order.
+    """Square patches over a canvas, in row-major order; lengths in pixels, height before width.
 
     The last row and column hang over the edge where the stride does not divide the canvas, so
-    that every pixel lies in a patch; what lies outside is zero. Lengths are in pixels, the canvas
-    is height and width.
-
-    Raises:
-        IpslibError: for an empty patch, or a stride that leaves gaps between patches.
+    that every pixel lies in a patch; what lies outside is zero.
     """
 
     canvas: tuple[int, int]
@@ -50,7 +46,6 @@ class PatchGrid:
 
     @property
     def n_patches(self) -> int:
-        """N."""
         return self.shape[0] * self.shape[1]
 
     def corners(self, patches: np.ndarray) -> np.ndarray:
@@ -58,21 +53,15 @@ class PatchGrid:
         return np.stack(np.divmod(patches, self.shape[1]), axis=-1) * self.patch_stride
 
     def incidence(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Which patches touch which boxes.
-
-        Args:
-            boxes: (n, 4) rows of top, left, height, width in pixels.
-
-        Returns:
-            Patch and box of every touching pair, sorted by patch, boxes in their given order.
-        """
+        """Patch and box of every pair that touches, by patch and then in the boxes' order; boxes
+        are (n, 4) rows of top, left, height, width in pixels."""
         row, col, box = self.touching(boxes)
         patch = row * self.shape[1] + col
         order = np.argsort(patch, kind="stable")
         return patch[order], box[order]
 
     def touching(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The pairs of `incidence` as row and column of the patch, and the box, sorted by box."""
+        """The pairs of `incidence` as row and column of the patch, and the box, by box."""
         start, extent = boxes[:, :2], boxes[:, 2:]
         first = np.maximum((start - self.patch_size) // self.patch_stride + 1, 0)
         last = np.minimum((start + extent - 1) // self.patch_stride, np.array(self.shape) - 1)
@@ -139,7 +128,7 @@ def device_of(batch: PatchBatch) -> torch.device:
 
 
 def is_normalised(batch: PatchBatch) -> bool:
-    """Whether a batch reads patches that are normalised for the encoder already."""
+    """Whether a batch reads patches that are normalised already."""
     return getattr(batch, "normalised", False)
 
 
@@ -158,12 +147,7 @@ class TensorBatch:
 
 class MixedBatch:
     """Images of several sizes: selection visits them one by one, and what is kept, at most M of
-    each, is encoded together.
-
-    Args:
-        parts: one image each.
-        labels: {task: (B,) or (B, C)}.
-    """
+    each, is encoded together; its parts are of one image each."""
 
     boxes: Tensor | None = None
 

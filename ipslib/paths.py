@@ -23,19 +23,14 @@ _PATIENCE_S = 6  # with a network
 DATA_ROOT_VARIABLE = "IPSLIB_DATA"
 
 
-def _is_checkout(folder: Path) -> bool:
-    return (folder / "notebooks").is_dir() and (folder / "params").is_dir()
-
-
 def project_root() -> Path:
-    """Return the checkout that holds notebooks/ and params/, or else the current directory.
-
-    The checkout this package was imported from comes first, then the current directory and the
-    folders above it.
-    """
+    """The checkout that this package was imported from, or that the current directory lies in;
+    else the current directory."""
     here = Path.cwd()
-    candidates = [Path(__file__).resolve().parents[1], here, *here.parents]
-    return next(filter(_is_checkout, candidates), here)
+    for folder in (Path(__file__).resolve().parents[1], here, *here.parents):
+        if (folder / "notebooks").is_dir() and (folder / "params").is_dir():
+            return folder
+    return here
 
 
 def data_root(root: Path | None = None) -> Path:
@@ -127,11 +122,8 @@ def digest_of(stamps: Mapping[str, Sequence]) -> str:
 
 def changed_files(before: Mapping[str, Sequence], after: Mapping[str, Sequence]) -> list[str]:
     """Names of files whose content differs, or that only one of two sets of stamps has."""
-    return sorted(
-        name
-        for name in before.keys() | after.keys()
-        if before.get(name, ("",))[-1] != after.get(name, ("",))[-1]
-    )
+    names = sorted(before.keys() | after.keys())
+    return [n for n in names if before.get(n, ("",))[-1] != after.get(n, ("",))[-1]]
 
 
 def write_atomically(path: Path, data: str | bytes) -> Path:

@@ -1,9 +1,9 @@
 """How work runs on a machine: on a processor or an accelerator, in memory that is kept, and with
 the next batch prepared meanwhile.
 
-An accelerator is kept busy by a host that runs ahead of it. Whatever makes the host wait for a
-result (a value read back, a shape that depends on data) costs more than some needless arithmetic,
-so there shapes are fixed beforehand and copies go one way, up.
+An accelerator is kept busy by a host that runs ahead of it. What makes the host wait for a result
+(a value read back, a shape that depends on data) costs more than some needless arithmetic: there
+shapes are fixed beforehand and copies go one way, up.
 """
 
 import ctypes
@@ -73,12 +73,8 @@ def keep_freed_memory() -> bool:
     """Tell glibc's allocator to keep what is freed for the next step, for the whole process: on
     Linux, most of a large step's time goes to new pages.
 
-    By default it takes large blocks from the system and gives them back at once, and every new
-    block costs a page fault for each 4 KB. Peak memory stays as it is; what falls free comes
-    back to the system at the end of the process.
-
-    Returns:
-        Whether the allocator took it: False where it is not glibc's.
+    By default it gives large blocks back at once, and every new one costs a page fault for each
+    4 KB. Peak memory stays as it is. False where the allocator is not glibc's.
     """
     if platform.libc_ver()[0] != "glibc":
         return False
@@ -88,15 +84,11 @@ def keep_freed_memory() -> bool:
 
 def prefetched(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """Yield `function(item)` of every item, in order; while the caller works on one result, a
-    background thread makes the next.
+    background thread makes the next, never two at once.
 
     Items are taken in the caller's thread. An error of the function comes out, with its
-    traceback, where its result would have; results before it still come. When the caller stops
-    early, what has not begun is dropped and what has begun is awaited.
-
-    Args:
-        function: called for one item at a time, never twice at once.
-        items: what to call it with.
+    traceback, where its result would have. When the caller stops early, what has not begun is
+    dropped and what has begun is awaited.
     """
     ahead: Future[Result] | None = None
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="prefetch") as executor:

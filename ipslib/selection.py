@@ -3,6 +3,11 @@
 Bergner, Lippert and Mahendran, arXiv 2210.13007, algorithm 1. A patch enters as its attention
 logits, one number for each head and query: they are all that its score in any set depends on,
 so the memory holds M indices and M logits, never embeddings or pixels.
+
+Masking (Zhang et al., ACMIL, arXiv 2311.07125) drops the best patches of a set at random, so that
+others are learned from: `mask_scores` each of the K best scores with probability p (the
+dissertation's, arXiv 2412.11237), `mask_logits` exactly int(K p) of each branch's K best logits,
+so that their attention goes to the rest (ACMIL's source).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,6 +28,7 @@ _WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the
 # An accelerator wants more at once; the memory of training bounds what a chunk may take.
 _ACCELERATOR_CHUNK_VALUES, _ACCELERATOR_WINDOW_SIZE = 5_000_000, 65_536
 _NO_PATCH = -1
+_MASKED_LOGIT = -1e9
 
 Embed = Callable[[Tensor], Tensor]
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -66,6 +72,24 @@ def attention_scores(logits: Tensor) -> Tensor:
     return logits.softmax(dim=1).mean(dim=2)
 
 
+def mask_scores(scores: Tensor, k: int, p: float, *, generator: torch.Generator) -> Tensor:
+    """Multiply each of the k best of (B, n) non-negative scores by 0 with probability p; a k
+    larger than n counts as n."""
+    best, index = scores.topk(min(k, scores.shape[1]), dim=1)
+    kept = torch.rand(best.shape, generator=generator, device=generator.device) >= p
+    return scores.scatter(1, index, best * moved(kept, scores.device))
+
+
+def mask_logits(logits: Tensor, k: int, p: float, *, generator: torch.Generator) -> Tensor:
+    """Set a random int(k p) of each branch's k best of (B, n, S) logits, for S branches, to -1e9;
+    a k larger than n counts as n."""
+    k = min(k, logits.shape[1])
+    index = logits.topk(k, dim=1).indices  # (B, k, S)
+    lot = torch.rand(index.shape, generator=generator, device=generator.device)
+    drawn = lot.argsort(dim=1)[:, : int(k * p)]  # (B, int(k p), S)
+    return logits.scatter(1, index.gather(1, moved(drawn, index.device)), _MASKED_LOGIT)
+
+
 @torch.no_grad()
 def select_patches(
     batch: PatchBatch,
@@ -95,8 +119,7 @@ def select_patches(
 
     Raises:
         NotFiniteError: for a patch, or a score, with NaN or infinity; it names image and patch.
-            Scores computed on an accelerator are not waited for: there such a one counts as the
-            lowest of all.
+            On an accelerator scores are not waited for: such a one counts as the lowest of all.
     """
     n_images, n_patches = batch.batch_size, batch.n_patches
     if memory_size < 1 or iter_size < 1:
@@ -218,16 +241,14 @@ class _LogitReader:
         if is_accelerator(self.device):  # where the host would wait for the answer
             lowest = -torch.inf
             return logits.nan_to_num(nan=lowest, posinf=lowest, neginf=lowest)
-        if not logits.sum().isfinite():
-            bad = ~logits.isfinite().all(dim=2)
-            for pair in bad.nonzero()[:1]:
-                image, patch = pair[:1], patches[pair[1:]]
-                check_finite(self.batch, image, patch, self.batch.read(image, patch))
-                where = _place(self.batch, int(image), int(patch))
-                raise NotFiniteScoreError(
-                    f"{where}: wanted a number as its score, got NaN or infinity; the weights are "
-                    "no longer numbers, or too large."
-                )
+        bad = () if logits.sum().isfinite() else (~logits.isfinite().all(dim=2)).nonzero()
+        for pair in bad[:1]:
+            image, patch = pair[:1], patches[pair[1:]]
+            check_finite(self.batch, image, patch, self.batch.read(image, patch))
+            raise NotFiniteScoreError(
+                f"{_place(self.batch, int(image), int(patch))}: wanted a number as its score, got "
+                "NaN or infinity; the weights are no longer numbers, or too large."
+            )
         return logits
 
     def _embed_inked(self, instances: Tensor) -> Tensor:
@@ -245,11 +266,9 @@ class _LogitReader:
 
     def _unread(self, patches: Tensor) -> zip:
         """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
-        batch = self.batch
-        if batch.blank is None:
-            unread = torch.ones(batch.batch_size, len(patches), dtype=torch.bool)
-        else:
-            unread = ~batch.blank[:, patches]
-        image, column = unread.nonzero(as_tuple=True)
+        blank = self.batch.blank
+        if blank is None:
+            blank = torch.zeros(self.batch.batch_size, self.batch.n_patches, dtype=torch.bool)
+        image, column = (~blank[:, patches]).nonzero(as_tuple=True)
         n_together = _READ_CHUNKS * self.chunk_size
         return zip(image.split(n_together), column.split(n_together), strict=True)

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -34,10 +35,10 @@ class SnapshotError(IpslibError):
 
 
 class Trained(NamedTuple):
-    """A finished run: the network, and a row an epoch."""
+    """A finished run."""
 
     network: IPSNet
-    history: list[dict]
+    history: list[dict]  # one row per epoch
 
 
 class Evaluation(NamedTuple):
@@ -47,6 +48,12 @@ class Evaluation(NamedTuple):
     accuracy: dict[str, float]
     localisation: Localisation | None  # None where no object's place is known
     measures: dict[str, dict[str, float]]  # by name and task; of uneven classes
+
+    def row(self) -> dict:
+        """As it stands in a history."""
+        located = self.localisation and self.localisation._asdict()
+        row = {"loss": self.loss, "accuracy": self.accuracy, "attention": located}
+        return row | ({"measures": self.measures} if self.measures else {})
 
 
 def build_network(config: RunConfig, *, device: str = "cpu") -> IPSNet:
@@ -77,44 +84,39 @@ class TrainingState:
         self.history: list[dict] = []
 
     def snapshot(self) -> dict:
-        """Weights, optimiser, every random state and the history, of plain types and tensors.
-
-        They are the state's own: save or copy them before training goes on.
-        """
-        cuda = torch.cuda.get_rng_state(self._device) if self._device.type == "cuda" else None
+        """Weights, optimiser, every random state and the history, of plain types and tensors;
+        they are the state's own: save or copy them before training goes on."""
+        device = self.network.device
         return {
             "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "random": torch.get_rng_state(),
-            "cuda_random": cuda,
+            "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "history": self.history,
         }
 
     def restore(self, snapshot: Mapping) -> None:
-        """Take up a snapshot of the same configuration.
-
-        Raises:
-            SnapshotError: when it does not fit; the state is then of no use.
-        """
+        """Take up a snapshot of the same configuration; where it does not fit, SnapshotError, and
+        the state is of no use."""
+        device = self.network.device
         try:
             self.network.load_state_dict(snapshot["network"])
             self.optimiser.load_state_dict(snapshot["optimiser"])
             self.generator.set_state(snapshot["generator"])
             torch.set_rng_state(snapshot["random"])
-            if snapshot["cuda_random"] is not None and self._device.type == "cuda":
-                torch.cuda.set_rng_state(snapshot["cuda_random"], self._device)
+            if snapshot["cuda_random"] is not None and device.type == "cuda":
+                torch.cuda.set_rng_state(snapshot["cuda_random"], device)
             self.history = list(snapshot["history"])
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise SnapshotError(f"the snapshot does not fit ({type(error).__name__}).") from error
 
     def draw_training_order(self, n_images: int) -> Tensor:
         """The order of the training images in the next epoch, (n_images,)."""
-        if not self.published_start:
-            return torch.randperm(n_images, generator=self.generator)
-        if not self.history:
-            self._draw_seed()  # of the loader's workers, once
-        order = torch.Generator().manual_seed(self._draw_seed())
+        order = self.generator
+        if self.published_start:  # as a torch DataLoader's RandomSampler draws it
+            self._draw_workers_seed()
+            order = torch.Generator().manual_seed(self._draw_seed())
         return torch.randperm(n_images, generator=order)
 
     def evaluation_generator(self, dataset: Dataset, batch_size: int) -> torch.Generator | None:
@@ -126,21 +128,20 @@ class TrainingState:
         """
         if not self.published_start:
             return None
-        if not self.history:
-            self._draw_seed()  # of the loader's workers, once
+        self._draw_workers_seed()
         orders = torch.Generator()
         orders.set_state(self.generator.get_state())
         for _ in range(math.ceil(len(dataset) / batch_size)):
             torch.randperm(dataset.grid.n_patches, generator=self.generator)
         return orders
 
-    def _draw_seed(self) -> int:
-        """As a torch DataLoader with persistent workers, and its RandomSampler, draw theirs."""
-        return int(torch.empty((), dtype=torch.int64).random_(generator=self.generator))
+    def _draw_workers_seed(self) -> None:
+        """As a DataLoader with persistent workers, once."""
+        if not self.history:
+            self._draw_seed()
 
-    @property
-    def _device(self) -> torch.device:
-        return self.network.device
+    def _draw_seed(self) -> int:
+        return int(torch.empty((), dtype=torch.int64).random_(generator=self.generator))
 
 
 def train(
@@ -150,11 +151,9 @@ def train(
     snapshot: Mapping | None = None,
     on_epoch: Callable[[dict, TrainingState], None] | None = None,
 ) -> Trained:
-    """Train one configuration to its last epoch and evaluate it.
+    """Train one configuration on a device to its last epoch and evaluate it.
 
     Args:
-        config: the run.
-        device: where the network lives.
         snapshot: of `TrainingState`, to go on from; the end is the same as without the stop.
         on_epoch: called after every epoch with its row of history and the state.
 
@@ -178,19 +177,10 @@ def train(
         row["seconds"] = round(time.perf_counter() - start, 3)
         orders = state.evaluation_generator(test_set, settings.batch_size)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
-            where = f"on the test set after epoch {epoch}"
-            try:
+            with _stopped_where(settings, lambda n=epoch: f"on the test set after epoch {n}"):
                 test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
                 _check_finite(test.loss)
-            except NotFiniteScoreError as error:
-                raise _diverged(settings, where) from error
-            row["test"] = {
-                "loss": test.loss,
-                "accuracy": test.accuracy,
-                "attention": test.localisation and test.localisation._asdict(),
-            }
-            if test.measures:
-                row["test"]["measures"] = test.measures
+            row["test"] = test.row()
         state.history.append(row)
         if on_epoch:
             on_epoch(row, state)
@@ -201,26 +191,27 @@ def _train_epoch(
     state: TrainingState, train_set: Dataset, settings: TrainingConfig, epoch: int
 ) -> dict:
     """One pass over the training set in a new order; the means of losses and accuracies."""
-    network, optimiser = state.network.train(), state.optimiser
+    network, tally = state.network.train(), Tally()
     train_set = train_set.augmented(seed=settings.seed, epoch=epoch)
-    tally = Tally()
     steps = state.draw_training_order(len(train_set)).split(settings.batch_size)
-    make = batch_maker(train_set, network.device)
-    try:
-        for step, batch in enumerate(prefetched(make, (step.tolist() for step in steps))):
-            rate = learning_rate((epoch - 1) * len(steps) + step + 1, len(steps), settings)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
+    before = (epoch - 1) * len(steps)
+
+    def where() -> str:
+        step = tally.first_not_finite() or len(tally.totals) + 1
+        return f"in epoch {epoch}, step {step} of {len(steps)}"
+
+    with _stopped_where(settings, where):
+        made = prefetched(batch_maker(train_set, network.device), (s.tolist() for s in steps))
+        for step, batch in enumerate(made, before + 1):
+            for group in state.optimiser.param_groups:
+                group["lr"] = learning_rate(step, len(steps), settings)
             output, losses, labels = forward_step(network, batch, settings, state.generator)
-            optimiser.zero_grad()
+            state.optimiser.zero_grad()
             losses.total.backward()
-            optimiser.step()
+            state.optimiser.step()
             tally.add(output.logits, labels, losses)
         means = tally.means()
         _check_finite(means["loss"])
-    except NotFiniteScoreError as error:
-        step = tally.first_not_finite() or len(tally.totals) + 1
-        raise _diverged(settings, f"in epoch {epoch}, step {step} of {len(steps)}") from error
     return means
 
 
@@ -229,11 +220,16 @@ def _check_finite(loss: float) -> None:
         raise NotFiniteScoreError(f"the loss is {loss}.")
 
 
-def _diverged(settings: TrainingConfig, where: str) -> DivergenceError:
-    return DivergenceError(
-        f"the loss is no longer finite {where} (lr {settings.lr:g}, precision "
-        f"{settings.precision}); lower lr or the loss weights, or use precision fp32."
-    )
+@contextmanager
+def _stopped_where(settings: TrainingConfig, where: Callable[[], str]) -> Iterator[None]:
+    """What is not finite ends the run, and the error says where."""
+    try:
+        yield
+    except NotFiniteScoreError as error:
+        raise DivergenceError(
+            f"the loss is no longer finite {where()} (lr {settings.lr:g}, precision "
+            f"{settings.precision}); lower lr or the loss weights, or use precision fp32."
+        ) from error
 
 
 def forward_step(
@@ -282,13 +278,12 @@ def predict(
     *,
     generator: torch.Generator | None = None,
 ) -> Iterator[tuple[IPSOutput, LabelledBatch]]:
-    """What a network answers to all images in order, batch by batch, in evaluation mode.
-
-    Args:
-        generator: of the order in which patches are visited; None: the same order every time.
-    """
-    generator = generator or _evaluation_order()
-    for batch in batches(dataset, batch_size, device=network.device):
+    """What a network answers to all images in order, batch by batch, in evaluation mode; the
+    generator is of the order in which patches are visited, None the same every time."""
+    generator = generator or torch.Generator().manual_seed(0)
+    together = torch.arange(len(dataset)).split(batch_size)
+    make = batch_maker(dataset, network.device)
+    for batch in prefetched(make, (images.tolist() for images in together)):
         yield answer(network, batch, generator=generator), batch
 
 
@@ -298,31 +293,15 @@ def answer(
 ) -> IPSOutput:
     """What a network answers to one batch, in evaluation mode; arguments as of `predict`."""
     with evaluating(network.modules()):
-        return network(batch, generator=generator or _evaluation_order())
+        return network(batch, generator=generator or torch.Generator().manual_seed(0))
 
 
 def attend(network: IPSNet, batch: PatchBatch) -> tuple[Tensor, Tensor]:
-    """What a network keeps of each image, and how it attends to it, in evaluation mode.
-
-    Returns:
-        Kept patches (B, M) and attention weights (B, H, T, M), on the CPU; -1 and 0 behind the
-        patches of an image that has fewer than M.
-    """
+    """What a network keeps of each image, and how it attends to it, in evaluation mode: patches
+    (B, M) and attention weights (B, H, T, M), on the CPU; -1 and 0 behind the patches of an image
+    that has fewer than M."""
     output = answer(network, batch)
     return output.selection.indices.cpu(), output.attn_weights.cpu()
-
-
-def _evaluation_order() -> torch.Generator:
-    """Of the patches: the same every time."""
-    return torch.Generator().manual_seed(0)
-
-
-def batches(
-    dataset: Dataset, batch_size: int, *, device: torch.device | str = "cpu"
-) -> Iterator[LabelledBatch]:
-    """All images in order, for a network on a device."""
-    together = torch.arange(len(dataset)).split(batch_size)
-    yield from prefetched(batch_maker(dataset, device), (images.tolist() for images in together))
 
 
 def batch_maker(

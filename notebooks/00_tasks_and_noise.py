@@ -43,8 +43,7 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.datasets.megapixel_mnist.needle import NeedleMNIST
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST, NeedleMNIST
 from ipslib.datasets.megapixel_mnist.noise import noise_pool
 from ipslib.study import Study, example_row, image_row, show
 

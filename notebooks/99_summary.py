@@ -63,7 +63,7 @@ study
 
 # %%
 questions = {path.stem: title_of(read_source(path))[5:] for path in list_notebooks()}
-findings = load_findings(study.layout.tables)
+findings = [each for each in load_findings(study.layout.tables) if each.notebook in questions]
 columns = ["notebook", "compared", "unit", "effect", "low", "high", "published", "verdict"]
 rows = [each._asdict() | {"verdict": each.verdict} for each in findings]
 table = pd.DataFrame(rows, columns=columns)
@@ -94,7 +94,7 @@ for y, each in enumerate(rows):
     ax.plot(100 * each.published, y + 0.25, **DIAMOND)
 ax.axvline(0, color=GREY, lw=1)
 ax.set_yticks(range(len(rows)), [f"{each.notebook[:2]}  {each.compared}" for each in rows])
-ax.set(ylim=(len(rows) - 0.5, -0.5), xlabel="effect (points)")
+ax.set(ylim=(max(len(rows), 1) - 0.5, -0.5), xlabel="effect (points)")
 keys = [Line2D([], [], color=c, marker="o", lw=2, label=name) for name, c in COLOURS.items()]
 keys.append(Line2D([], [], label="published, own scale", **DIAMOND))
 figure.legend(handles=keys, loc="outside upper right", ncols=4, labelcolor=INK)

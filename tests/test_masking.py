@@ -2,9 +2,8 @@ import pytest
 import torch
 from scipy.stats import binomtest
 
-from ipslib.masking import mask_logits, mask_scores
 from ipslib.patches import TensorBatch
-from ipslib.selection import attention_scores
+from ipslib.selection import attention_scores, mask_logits, mask_scores
 from tests.reference import random_network
 
 

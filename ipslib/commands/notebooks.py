@@ -4,6 +4,7 @@ A notebook's source is percent-format text. It becomes an .ipynb in a temporary 
 runs it in a kernel process of its own, and the executed copy and its HTML go to the outputs.
 """
 
+import ast
 import base64
 import logging
 import os
@@ -11,8 +12,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -61,6 +61,10 @@ class Execution:
         return "failed" if self.error else "done"
 
 
+Task = tuple[Path, dict[str, Any]]  # a notebook and its parameters
+Ended = tuple[Path, Execution]
+
+
 def read_source(path: Path) -> NotebookNode:
     """Read a percent-format notebook, with the kernel that papermill and JupyterLab ask for."""
     notebook = jupytext.read(path)
@@ -79,27 +83,26 @@ def title_of(notebook: NotebookNode) -> str:
 
 def check_parameters(path: Path, parameters: Iterable[str]) -> None:
     """Refuse names that the notebook's parameters cell lacks; papermill would only warn."""
-    with tempfile.TemporaryDirectory() as folder:
-        source = Path(folder, f"{path.stem}.ipynb")
-        nbformat.write(read_source(path), source)
-        known = papermill.inspect_notebook(str(source))
+    cells = [
+        cell for cell in read_source(path).cells if "parameters" in cell.metadata.get("tags", ())
+    ]
+    known = {
+        node.id
+        for cell in cells
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     parameters = set(parameters)
-    for name in sorted(parameters - known.keys()):
+    for name in sorted(parameters - known):
         raise IpslibError(f"{path.stem} has no parameter {name!r}{did_you_mean(name, known)}")
-    if missing := sorted(known.keys() - parameters):
+    if missing := sorted(known - parameters):
         raise IpslibError(
             f"{path.stem}: the profile's file gives no value for {', '.join(missing)}; "
             "it must hold every name of the parameters cell"
         )
 
 
-def execute_all(
-    tasks: Sequence[tuple[Path, dict[str, Any]]],
-    layout: Layout,
-    *,
-    lanes: int,
-    begun: Callable[[Path], None],
-) -> Iterator[tuple[Path, Execution]]:
+def execute_all(tasks: Sequence[Task], layout: Layout, *, lanes: int) -> Iterator[Ended]:
     """Execute notebooks, at most `lanes` at a time, and yield each as it ends.
 
     Each of several has a share of the cores: while one imports, draws figures or ends with a
@@ -110,14 +113,14 @@ def execute_all(
         tasks: notebooks and their parameters, in the order in which they are begun.
         layout: where results go.
         lanes: with 1 they are executed by this process.
-        begun: called with each notebook as it is begun.
     """
-    waiting, lanes = deque(tasks), min(lanes, len(tasks))
+    waiting, lanes = iter(tasks), min(lanes, len(tasks))
 
-    def next_task() -> tuple[Path, dict[str, Any]] | None:
-        if waiting:
-            begun(waiting[0][0])
-        return waiting.popleft() if waiting else None
+    def next_task() -> Task | None:
+        task = next(waiting, None)
+        if task:
+            print(f"{task[0].stem}: running", file=sys.stderr, flush=True)
+        return task
 
     share = max(1, (os.cpu_count() or 1) // lanes) if lanes > 1 else 0
     executor = processes(lanes) if lanes > 1 else here
@@ -130,8 +133,8 @@ def execute_all(
             yield path, done
 
 
-def _execute(task: tuple[Path, dict[str, Any]], _: Report, *, layout: Layout, share: int):
-    if share:  # a process of its own, which is asked to end by a signal: its kernel ends, too
+def _execute(task: Task, _: Report, *, layout: Layout, share: int) -> Execution:
+    if share:  # a process of its own, which is ended by a signal: its kernel ends, too
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     return execute(*task, layout, share=share)
 
@@ -144,7 +147,7 @@ def execute(path: Path, parameters: dict[str, Any], layout: Layout, *, share: in
         parameters: of its parameters cell.
         layout: where its results go.
         share: cores that it has to itself, where others are executed beside it; its progress is
-            then told in lines, since bars would write over each other.
+            then shown in lines, since bars would write over each other.
 
     Raises:
         IpslibError: for parameters that are not those of its parameters cell.

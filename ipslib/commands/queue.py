@@ -176,7 +176,7 @@ def _runs(
 
 
 def _obtainable(runs: Sequence[PublishedRun]) -> list[PublishedRun]:
-    """Those whose pretrained weights, if any, are here or can be downloaded; the rest is said."""
+    """Those whose pretrained weights, if any, are here or can be downloaded; the rest is named."""
     models = [run.config.model for run in runs]
     files = [weights_file(model.encoder, model.weights) for model in models]
     missing = {each for each in files if each and not each.path.is_file()}

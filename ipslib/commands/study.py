@@ -79,7 +79,7 @@ def run_study(
                 _say(f"{path.stem}: runs again, for other {', '.join(changed)}")
             tasks.append((path, plan[path]))
         n_lanes = lanes or _lanes(profile)
-        for path, done in execute_all(tasks, layout, lanes=n_lanes, begun=_tell_begun):
+        for path, done in execute_all(tasks, layout, lanes=n_lanes):
             if done.error:
                 _say(f"{path.stem} failed: {done.error}")
             fingerprint = sources[path] | contents.digests(_results(path, layout, root))
@@ -255,10 +255,6 @@ def _lanes(profile: str) -> int:
     published size, are for one."""
     alone = profile == "paper" or torch.cuda.is_available() or os.cpu_count() == 1
     return 1 if alone else 2
-
-
-def _tell_begun(path: Path) -> None:
-    _say(f"{path.stem}: running")
 
 
 def _table(shown: dict[str, Row], layout: Layout) -> str:

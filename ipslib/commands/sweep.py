@@ -60,16 +60,16 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
         IpslibError: for a missing file, an unknown key, or nothing to do.
     """
     if isinstance(source, Mapping):
-        name, said = "the sweep", source
+        name, content = "the sweep", source
     else:
         path = found(source)
-        name, said = path.name, read_settings(path, path.name)
-    for key in said:
+        name, content = path.name, read_settings(path, path.name)
+    for key in content:
         if key not in _KEYS:
             raise IpslibError(f"{name}: unknown key {key!r}{did_you_mean(str(key), _KEYS)}.")
-    fixed = _mapping(name, "fixed", said.get("fixed") or {})
-    grid = _mapping(name, "grid", said.get("grid") or {})
-    runs = said.get("runs") or []
+    fixed = _mapping(name, "fixed", content.get("fixed") or {})
+    grid = _mapping(name, "grid", content.get("grid") or {})
+    runs = content.get("runs") or []
     for field, values in grid.items():
         if not isinstance(values, list):
             raise IpslibError(f"{name}: grid: wanted a list for {field}, got {values!r}.")
@@ -80,7 +80,7 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
     settings += [fixed | _mapping(name, "runs", each) for each in runs]
     if not settings:
         raise IpslibError(f"{name} names no runs: give it a grid or a list of runs.")
-    return Sweep(check_profile(said.get("profile", "quick")), said.get("notebook"), settings)
+    return Sweep(check_profile(content.get("profile", "quick")), content.get("notebook"), settings)
 
 
 def run_sweep(
@@ -123,8 +123,8 @@ def _row(outcome: Outcome) -> dict[str, Any]:
     config, status, record, failure = outcome
     accuracy = record["result"]["accuracy"] if record else {}
     shown = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy.items())
-    told = shown or f"{failure.reason}: {failure}"
-    return {"run": run_name(config), "id": config.id, "state": status, "last epoch on test": told}
+    last = shown or f"{failure.reason}: {failure}"
+    return {"run": run_name(config), "id": config.id, "state": status, "last epoch on test": last}
 
 
 def _sweep_notebook(sweep: Sweep) -> SweepResult:
@@ -145,8 +145,8 @@ def _sweep_notebook(sweep: Sweep) -> SweepResult:
         key = f"{path.stem}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
         layout, shown = Layout(home, key), json.dumps(setting, default=str)
         done = execute(path, parameters, layout)
-        told = (done.error or str(layout.folder)).splitlines()[0]  # the notebook has the rest
-        rows.append({"setting": shown, "state": done.state, "where to look": told})
+        place = (done.error or str(layout.folder)).splitlines()[0]  # the notebook has the rest
+        rows.append({"setting": shown, "state": done.state, "where to look": place})
     return SweepResult(rows, [], sum(row["state"] == "failed" for row in rows))
 
 

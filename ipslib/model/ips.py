@@ -1,23 +1,21 @@
 """The whole network: select patches without gradient, encode the kept ones with it, classify."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.masking import mask_logits, mask_scores
 from ipslib.model.encoder import (
+    FoldedEncoder,
     as_encoder_input,
     build_encoder,
     encode_sparing,
     keep_frozen_statistics,
     layout_of,
 )
-from ipslib.model.folding import FoldedEncoder
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.repeats import RepeatBatchNorm2d, repeated
 from ipslib.patches import MixedBatch, PatchBatch, device_of, is_normalised
@@ -27,6 +25,8 @@ from ipslib.selection import (
     attention_scores,
     check_finite,
     joined,
+    mask_logits,
+    mask_scores,
     not_blank,
     select_patches,
 )
@@ -37,7 +37,7 @@ _SIZES = 16  # of what is encoded together: blocks of memory of few sizes are us
 
 
 class IPSOutput(NamedTuple):
-    """Everything a loss, a figure or a measure needs of one forward pass."""
+    """What a loss, a figure or a measure needs of one forward pass."""
 
     logits: dict[str, Tensor]  # task: (B, C)
     branch_logits: dict[str, Tensor]  # task: (B, H, C), every attention head alone
@@ -103,10 +103,8 @@ class IPSNet(nn.Module):
         """Run the selection, in evaluation mode and without gradient."""
         if isinstance(batch, MixedBatch):
             return joined([self.select(part, generator=generator) for part in batch.parts])
-        config = self.config
-        order = None
-        if config.shuffle:
-            order = torch.randperm(batch.n_patches, generator=generator)
+        config, n_patches = self.config, batch.n_patches
+        order = torch.randperm(n_patches, generator=generator) if config.shuffle else None
         self._selecting.refresh(self.precision)
         score_map = self.pool.score_map()
         return select_patches(
@@ -121,10 +119,10 @@ class IPSNet(nn.Module):
         )
 
     def forward(self, batch: PatchBatch | MixedBatch, *, generator: torch.Generator) -> IPSOutput:
-        """Select, then encode and classify the kept patches.
+        """Select, then encode and classify the kept patches, at most M of each of B images.
 
         Args:
-            batch: B images as patches; one of fewer than M patches keeps all of them.
+            batch: the images.
             generator: of the visiting order and the masking; on the CPU.
 
         Raises:
@@ -138,24 +136,21 @@ class IPSNet(nn.Module):
             check_finite(batch, image, index, patches)
         embeddings = self._at_position(self._embed_kept(patches, is_normalised(batch)), index)
         pooled = self.pool(selection.by_image(embeddings), selection.real)
-        heads = list(zip(self.tasks, self.heads.values(), strict=True))
-        return IPSOutput(
-            logits={t: head(pooled.tokens[:, i]) for i, (t, head) in enumerate(heads)},
-            branch_logits={t: head(pooled.branches[:, :, i]) for i, (t, head) in enumerate(heads)},
-            attn_weights=pooled.attn_weights,
-            head_outputs=pooled.head_outputs,
-            selection=selection,
-        )
+        logits, branch_logits = {}, {}
+        for i, (task, head) in enumerate(zip(self.tasks, self.heads.values(), strict=True)):
+            logits[task] = head(pooled.tokens[:, i])
+            branch_logits[task] = head(pooled.branches[:, :, i])
+        return IPSOutput(logits, branch_logits, pooled.attn_weights, pooled.head_outputs, selection)
 
     def _embed_kept(self, patches: Tensor, normalised: bool = False) -> Tensor:
         """Embed the kept patches (n, ...): all-zero ones are encoded once, and counted as many
         times as they are in the statistics of batch norms. Not so on an accelerator, where the
         host would wait for their number."""
-        if not self._norms or is_accelerator(self.device):
-            return self.embed(patches, normalised=normalised)
-        has_ink = not_blank(patches)
-        n_blank = int((~has_ink).sum())
-        if n_blank < _SHARED_FROM * len(patches):
+        n_blank = 0
+        if self._norms and not is_accelerator(self.device):
+            has_ink = not_blank(patches)
+            n_blank = int((~has_ink).sum())
+        if not n_blank or n_blank < _SHARED_FROM * len(patches):
             return self.embed(patches, normalised=normalised)
         n_inked = len(patches) - n_blank
         step = max(1, len(patches) // _SIZES)
@@ -175,15 +170,14 @@ class IPSNet(nn.Module):
             return embeddings
         return embeddings + sinusoidal_encoding(moved(index, self.device), embeddings.shape[-1])
 
-    def _score_set(self, generator: torch.Generator):
-        config = self.config
-        if not config.mask_k or not (self.training or config.mask_in_eval):
+    def _score_set(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
+        config, drawn = self.config, {"generator": generator}
+        k, p = config.mask_k, config.mask_p
+        if not k or not (self.training or config.mask_in_eval):
             return attention_scores
-        drop = {"k": config.mask_k, "p": config.mask_p, "generator": generator}
         if config.mask_variant == "logits":
-            mask = partial(mask_logits, **drop)
-            return lambda logits: attention_scores(mask(logits))
-        return lambda logits: mask_scores(attention_scores(logits), **drop)
+            return lambda logits: attention_scores(mask_logits(logits, k, p, **drawn))
+        return lambda logits: mask_scores(attention_scores(logits), k, p, **drawn)
 
 
 def _module_name(task: str) -> str:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Pooled(NamedTuple):
-    """What pooling gives: the tokens, and what every head did."""
+    """The tokens, and what every head did."""
 
     tokens: Tensor  # (B, T, D)
     attn_weights: Tensor  # (B, H, T, M), after softmax, before dropout; 0 of what is not real
@@ -51,13 +51,8 @@ class CrossAttentionPool(nn.Module):
         return folded.flatten(0, 1).T
 
     def forward(self, embeddings: Tensor, real: Tensor | None = None) -> Pooled:
-        """Pool sets of embeddings.
-
-        Args:
-            embeddings: (B, M, D).
-            real: (B, M) bool, at least one of each set; the others only fill a smaller set up and
-                are not attended to. None: all are.
-        """
+        """Pool sets of embeddings (B, M, D). `real` (B, M) bool, at least one of each set: the
+        others only fill a smaller set up and are not attended to; None: all are."""
         n_tokens = self.query.shape[1]
         scores = (embeddings @ self.score_map()).unflatten(-1, (self.n_heads, n_tokens))
         scores = scores.permute(0, 2, 3, 1)  # (B, H, T, M)

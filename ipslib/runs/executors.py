@@ -167,7 +167,7 @@ def dask_cluster(address: str) -> Executor:
         ) from error
 
     def results(work: Work, next_task: NextTask, report: Report) -> Results:
-        for name in ("distributed", "distributed.client"):  # it tells at length what we say in one
+        for name in ("distributed", "distributed.client"):  # at length what we say in one sentence
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         try:
             client = Client(address, timeout=_PATIENCE_S)

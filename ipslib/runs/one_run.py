@@ -1,4 +1,4 @@
-"""One run, from whatever is there to its record: locked, checkpointed, and told why it failed."""
+"""One run, from whatever is there to its record: locked, checkpointed, its failures explained."""
 
 import errno
 import os
@@ -73,7 +73,7 @@ def train_and_record(
         device: where the network lives.
         report: takes an event after every epoch, and where the run is waited for.
         checkpoint_seconds: time between checkpoints, $IPSLIB_CHECKPOINT_SECONDS or a minute if
-            None; the first follows the first epoch, so that a full disk is told at once.
+            None; the first follows the first epoch, so that a full disk is noticed at once.
         deadline: `time.monotonic()` of this machine at which to stop with a checkpoint.
 
     Raises:
@@ -85,8 +85,8 @@ def train_and_record(
     run, device = store.run(config), chosen_device(device)
     if checkpoint_seconds is None:
         checkpoint_seconds = _chosen_interval()
-    with _failures_told(run), _locked(run, report, wait=deadline == float("inf")):
-        with _disk_told(run):
+    with _as_failures(run), _locked(run, report, wait=deadline == float("inf")):
+        with _disk_failures(run):
             record = run.record()
             run.tidy()
             checkpoint = None if record else run.checkpoint()
@@ -119,8 +119,8 @@ def threads_of(config: RunConfig, device: str) -> Iterator[None]:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory was refused, on whatever device."""
-    said = str(error).lower()
-    return isinstance(error, MemoryError) or any(sign in said for sign in _MEMORY_SIGNS)
+    message = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in message for sign in _MEMORY_SIGNS)
 
 
 def _chosen_interval() -> float:
@@ -164,7 +164,7 @@ class _Attempt:
             "peak_memory_mb": peak_memory_mb(self.device),
         }
         record = make_record(config, trained, timing, self.device)
-        with _disk_told(self.run):
+        with _disk_failures(self.run):
             self.run.save(record, trained.network)
         return record
 
@@ -179,7 +179,7 @@ class _Attempt:
             return
         out_of_time = now + self._longest > self.deadline
         if out_of_time or now - self._saved >= self.checkpoint_seconds:
-            with _disk_told(run):
+            with _disk_failures(run):
                 run.save_checkpoint(state.snapshot(), self._epoch_seconds)
             self._saved = now
         if out_of_time:
@@ -189,7 +189,7 @@ class _Attempt:
 
 @contextmanager
 def _locked(run: Run, report: Report, *, wait: bool) -> Iterator[None]:
-    with _disk_told(run):
+    with _disk_failures(run):
         lock = run.acquire(wait=False)
         if lock is None and not wait:
             raise HeldElsewhere("held", f"{run.name} is being made by another process.")
@@ -203,7 +203,7 @@ def _locked(run: Run, report: Report, *, wait: bool) -> Iterator[None]:
 
 
 @contextmanager
-def _failures_told(run: Run) -> Iterator[None]:
+def _as_failures(run: Run) -> Iterator[None]:
     """Turn what can end training into RunFailed with its reason and remedy."""
     try:
         yield
@@ -223,7 +223,7 @@ def _failures_told(run: Run) -> Iterator[None]:
 
 
 @contextmanager
-def _disk_told(run: Run) -> Iterator[None]:
+def _disk_failures(run: Run) -> Iterator[None]:
     """Turn what the disk refuses into RunFailed with its reason and remedy."""
     try:
         yield

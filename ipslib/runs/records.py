@@ -69,7 +69,7 @@ class Run:
         _set_aside(self._path("checkpoint.pt"), reason)
 
     def save_failure(self, reason: str, message: str) -> None:
-        """Keep why the run failed; a disk that takes nothing is told, and stops nothing else."""
+        """Keep why the run failed; a disk that takes nothing stops nothing else."""
         path, failure = self._path("failure"), make_failure(self.config, reason, message)
         try:
             write_atomically(path, json.dumps(failure, indent=1) + "\n")
@@ -93,7 +93,7 @@ class Run:
             return False
         try:
             lock = self.acquire(wait=False)
-        except OSError:  # a folder that cannot be written: told when the run is made
+        except OSError:  # a folder that cannot be written: an error when the run is made
             return False
         if lock:
             lock.release()

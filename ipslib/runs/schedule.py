@@ -173,7 +173,7 @@ def _local_executor(waiting: Sequence[Run], jobs: int | None, device: str | None
     """This machine: a GPU takes one run after the other, a CPU one run a core."""
     jobs = jobs or (1 if chosen_device(device) == "cuda" else _jobs())
     for run in waiting:
-        for split in SPLITS:  # what cannot be read is told before any run is begun
+        for split in SPLITS:  # what cannot be read is an error before any run begins
             run.config.data.open_split(split).provenance  # noqa: B018
     return processes(jobs) if min(jobs, len(waiting)) > 1 else here
 

@@ -188,7 +188,12 @@ def published_beside(
             if name not in table:
                 raise IpslibError(f"no column {name!r} in the {whose}{did_you_mean(name, table)}.")
     places = [name for name in ("comparison", "arm") if name in frame]
-    return frame[[*places, *on]].drop_duplicates().merge(published, on=list(on))
+    asked = frame[[*places, *on]].drop_duplicates()
+    for name in on:  # whole numbers of one may be floats in the other
+        if pd.api.types.is_numeric_dtype(asked[name]):
+            asked = asked.astype({name: float})
+            published = published.astype({name: float})
+    return asked.merge(published, on=list(on))
 
 
 def found_digits(frame: pd.DataFrame) -> pd.Series:

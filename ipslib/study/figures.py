@@ -11,7 +11,6 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from IPython import get_ipython
 from matplotlib.axes import Axes
 from matplotlib.container import ErrorbarContainer
@@ -54,6 +53,8 @@ _TASK_TITLES = {"multi": "multi (exact match)"}
 
 def use_style() -> None:
     """Set the house style for every figure made from here on, and twice the pixels in notebooks."""
+    import seaborn as sns  # the study's; maps of own images do without
+
     sns.set_theme(style="ticks", palette="colorblind", font_scale=0.92)
     plt.rcParams.update(
         {
@@ -143,7 +144,7 @@ def learning_curves(records: Iterable[Mapping], *, by: str = "n_train") -> Figur
     summarise(frame, by=[by])  # refuses runs that differ in more than `by` and the seed
     levels = sorted(frame[by].unique())
     colours = dict(zip(levels, level_colours(len(levels)), strict=True))
-    curves = _curves(records, dict(zip(frame["id"], frame[by], strict=True)))
+    curves = curve_table(records, dict(zip(frame["id"], frame[by], strict=True)))
     chance = frame.groupby("task", sort=False)["chance"].first()
     figure, panels = task_panels(
         list(chance.index), x_label="epoch", y_label="accuracy (%)", chance=chance
@@ -246,6 +247,8 @@ def draw_means(
 
 def level_colours(n: int) -> list:
     """n colours that go from light to dark, for things that have an order."""
+    import seaborn as sns
+
     return sns.color_palette(_LEVELS, n) if n > 1 else sns.color_palette(_LEVELS, 3)[1:2]
 
 
@@ -291,8 +294,9 @@ def _fan_out(places: pd.Series, width: float) -> np.ndarray:
     return ((nth - (n - 1) / 2) / n * 0.6 * width).to_numpy()
 
 
-def _curves(records: list[Mapping], levels: Mapping[str, object]) -> pd.DataFrame:
-    """One row per run, epoch and task, with `train` and `test` accuracy."""
+def curve_table(records: list[Mapping], levels: Mapping[str, object]) -> pd.DataFrame:
+    """One row per run, epoch and task, with `train` and `test` accuracy, blank where there was no
+    evaluation, and in `level` what `levels` has of the run's id."""
     rows = []
     for record in records:
         for entry in record["history"]:

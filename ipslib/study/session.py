@@ -12,7 +12,7 @@ from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
-from ipslib.runs.profiles import Layout, base_config, resolve_notebook
+from ipslib.runs.profiles import Layout, base_config, load_parameters, resolve_notebook
 from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.runs.schedule import run_all
 from ipslib.study.figures import save_figure, use_style
@@ -76,8 +76,11 @@ class Study:
 
     @property
     def same_scale(self) -> bool:
-        """Whether runs have the published study's scale, so that levels can be compared too."""
-        return self.profile == "paper" and not self._overrides
+        """Whether runs have the published study's scale, so that levels can be compared too: those
+        of `paper` with no overrides but its own."""
+        if self.profile != "paper":
+            return False
+        return self._overrides == load_parameters("paper", self.notebook)["overrides"]
 
     @property
     def _of(self) -> str:

@@ -6,7 +6,7 @@ from ipslib import selection
 from ipslib.config import ModelConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.model import ips
-from ipslib.model.imagenet import normalised
+from ipslib.model.encoder import normalised
 from ipslib.model.ips import IPSNet
 from ipslib.patches import MixedBatch, TensorBatch
 from tests.reference import PlainIPS, dense_bag, random_network

@@ -89,18 +89,6 @@ class TestStops:
         assert len(record["timing"]["epoch_seconds"]) == 3
         assert names(stopped) == DONE
 
-    def test_interrupted_it_goes_on_next_time(self, store, expected):
-        def interrupt(event):
-            if event["epoch"] == 2:
-                raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            train_and_record(TINY, store, report=interrupt, checkpoint_seconds=0)
-        seen, record = epochs_of(store)
-        assert seen == [2, 3]
-        assert lasting(record) == expected
-        assert names(store) == DONE
-
     @pytest.mark.parametrize(
         ("chosen", "given", "n_saved"),
         [

@@ -1,19 +1,17 @@
 import io
-from itertools import pairwise, product
+from itertools import product
 
 import matplotlib
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.colors import to_rgba
 from PIL import Image
 
 from ipslib.datasets.megapixel_mnist.config import TASKS
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.study import figures
-from ipslib.study.tables import chance_level, long_form, summarise
+from ipslib.study.tables import chance_level, long_form
 
 matplotlib.use("Agg")
 SIZES, COUNTS, SEEDS = (28, 56), (400, 800), (0, 1, 2)
@@ -70,91 +68,37 @@ def published():
     )
 
 
-def test_bars_are_means_over_seeds_in_their_group(records):
-    ax = panel(figures.grouped_bars(long_form(records)), "max")
-    bars = [bar for container in ax.containers for bar in getattr(container, "patches", [])]
-    assert len(bars) == len(SIZES) * len(COUNTS)
-    for bar in bars:
-        middle = bar.get_x() + bar.get_width() / 2
-        size = SIZES[round(middle)]
-        n_train = COUNTS[int(middle > round(middle))]
-        mean = np.mean([accuracy_of(size, n_train, s) for s in SEEDS]) - 0.05
-        assert bar.get_height() == pytest.approx(100 * mean)
-    edges = sorted((bar.get_x(), bar.get_x() + bar.get_width()) for bar in bars)
-    assert all(right <= left for (_, right), (left, _) in pairwise(edges))
-
-
-def test_every_seed_is_a_dot_over_its_bar_and_intervals_are_the_tables(records):
-    frame = long_form(records)
-    ax = panel(figures.grouped_bars(frame), "majority")
-    dots = np.concatenate(
-        [c.get_offsets() for c in ax.collections if len(c.get_offsets()) == len(SIZES) * len(SEEDS)]
-    )
-    drawn = sorted((SIZES[round(x)], round(y, 6)) for x, y in dots)
-    runs = product(SIZES, COUNTS, SEEDS)
-    assert drawn == sorted((run[0], round(100 * accuracy_of(*run), 6)) for run in runs)
-    assert len(np.unique(dots[:, 0].round(6))) == len(dots)  # none hides another
-    intervals = [container for container in ax.containers if hasattr(container, "has_yerr")]
-    stems = [stem for each in intervals for stem in each.lines[2][0].get_segments()]
-    ends = sorted(tuple(stem[:, 1]) for stem in stems)
-    table = summarise(frame, by=["digit_size", "n_train"]).query("task == 'majority'")
-    assert np.allclose(ends, sorted(zip(100 * table["low"], 100 * table["high"], strict=True)))
-
-
-def test_published_values_are_open_markers_where_they_were_published(records):
+def test_every_panel_says_its_task_and_chance_and_its_axes_have_units(records):
     figure = figures.grouped_bars(long_form(records), published=published())
-    marks = [line for line in panel(figure, "top").lines if line.get_marker() == "D"]
-    points = np.concatenate([line.get_xydata() for line in marks])
-    points = points[np.isfinite(points[:, 1])]
-    assert sorted((round(x), x > round(x), y) for x, y in points) == [
-        (0, False, 30.0),
-        (1, True, 90.0),
-    ]
-    assert all(line.get_markerfacecolor() == "none" for line in marks)
-    assert {line.get_markeredgecolor() for line in marks} == {figures.PUBLISHED}
-    empty = [line for line in panel(figure, "max").lines if line.get_marker() == "D"]
-    assert not np.isfinite([line.get_ydata() for line in empty]).any()
-    labels = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert labels == ["training images:", "400", "800", "one run", "95 % interval", "published"]
-
-
-def test_every_panel_has_its_chance_line_and_its_axes_have_units(records):
-    figure = figures.grouped_bars(long_form(records))
     for task in TASKS:
-        ax = panel(figure, task)
-        level = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "--"]
-        assert level == [pytest.approx(100 * chance_level(task))]
-        assert any("chance" in text.get_text() for text in ax.texts)
-        assert ax.get_ylim()[0] == 0
+        chance = f"chance\n{100 * chance_level(task):.2g} %"
+        assert chance in [text.get_text() for text in panel(figure, task).texts]
     assert panel(figure, "majority").get_ylabel() == "test accuracy (%)"
     bottom = panel(figure, "top")
     assert bottom.get_xlabel() == "digit size and object-to-image ratio"
     assert [t.get_text() for t in bottom.get_xticklabels()] == ["28 px\n0.0087 %", "56 px\n0.035 %"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["training images:", "400", "800", "one run", "95 % interval", "published"]
 
 
-def test_bars_without_groups_stand_on_their_ticks(records):
+def test_a_curve_holds_training_of_every_epoch_and_test_where_it_was_evaluated(records):
+    levels = {record["id"]: record["config"]["n_train"] for record in records}
+    table = figures.curve_table(records, levels)
+    assert len(table) == len(records) * 4 * len(TASKS)
+    run = make_record(28, 400, 1)
+    rows = table[(table["id"] == run["id"]) & (table["task"] == "majority")]
+    last = accuracy_of(28, 400, 1)
+    assert set(rows["level"]) == {400}
+    assert rows["train"].tolist() == pytest.approx([last * epoch / 5 for epoch in (1, 2, 3, 4)])
+    assert rows["test"].dropna().tolist() == pytest.approx([last / 2, last])
+    assert rows.loc[rows["test"].notna(), "epoch"].tolist() == [2, 4]
+    figures.learning_curves(records[:3]).canvas.draw()
+
+
+def test_bars_need_no_groups(records):
     frame = long_form(records).query("digit_size == 28")
     ax = panel(figures.grouped_bars(frame, x="n_train", bars=None), "top")
-    middles = [bar.get_x() + bar.get_width() / 2 for bar in ax.patches]
-    assert middles == pytest.approx([0, 1])
     assert [t.get_text() for t in ax.get_xticklabels()] == ["400", "800"]
-
-
-def test_learning_curves_show_means_single_runs_and_skip_epochs_without_evaluation(records):
-    chosen = [r for r in records if r["config"]["digit_size"] == 28]
-    ax = panel(figures.learning_curves(chosen), "majority")
-    colours = figures.level_colours(len(COUNTS))
-    for n_train, colour in zip(COUNTS, colours, strict=True):
-        lines = [line for line in ax.lines if to_rgba(line.get_color()) == to_rgba(colour)]
-        thin = [line for line in lines if line.get_linewidth() < 1]
-        assert len(thin) == len(SEEDS)
-        assert all(line.get_xdata().tolist() == [2, 4] for line in thin)
-        mean = np.mean([accuracy_of(28, n_train, s) for s in SEEDS])
-        (test,) = [line for line in lines if line.get_linewidth() > 1.5]
-        assert test.get_ydata() == pytest.approx([50 * mean, 100 * mean])
-        (train,) = [line for line in lines if 1 < line.get_linewidth() < 1.5]
-        assert train.get_ydata() == pytest.approx(100 * mean * np.array([1, 2, 3, 4]) / 5)
-        assert train.get_linestyle() == "--"
 
 
 def test_runs_that_agree_exactly_are_drawn_with_no_interval(records):

@@ -50,6 +50,16 @@ def test_the_base_is_the_profiles_and_overrides_change_it(study):
     assert run.model.memory_size == 5
 
 
+def test_only_paper_with_its_own_overrides_has_the_published_scale(study, project):
+    own = {"canvas": 112}
+    project.set("paper", "base", BASE)
+    project.set("paper", "01_o2i_datasize", "overrides: {canvas: 112}")
+    assert study(profile="paper", overrides=own).same_scale
+    assert not study(profile="paper").same_scale
+    assert not study(profile="paper", overrides=own | {"epochs": 1}).same_scale
+    assert not study(profile="quick", overrides=own).same_scale
+
+
 @pytest.mark.parametrize(
     ("wrong", "hint"),
     [

@@ -24,8 +24,9 @@ _MARKS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }  # fmt: skip
 _WORKBOOKS = b"PK\x03\x04", b"\xd0\xcf\x11\xe0"
-_UNKNOWN = re.compile(  # what pandas, R and Excel write for a value that there is not
-    r"\??|-?nan|#?n/?a|<na>|nat|null|[+-]?inf(inity)?|-?1\.#(ind|qnan)|#.*[!?]", re.IGNORECASE
+_UNKNOWN = re.compile(  # what pandas, R and Excel write for a value that there is not, or no more
+    r"\??|-?nan|#?n/?a|<na>|nat|null|[+-]?inf(inity)?|-?1\.#(ind|qnan)|#.*[!?]|\d\.\d+E\+\d+",
+    re.IGNORECASE,
 )
 _UNNAMED = re.compile(r"(unnamed: .*)?", re.IGNORECASE)  # as pandas reads an index it exported
 _OF_GROUPS = re.compile(
@@ -84,7 +85,7 @@ def read_table(path: str | Path) -> Table:
         if name in columns:
             raise IpslibError(f"{path}: wanted one column {name!r}, got two; rename one of them.")
         if not _UNNAMED.fullmatch(name):
-            columns[name] = [unicodedata.normalize("NFC", cell) for cell in cells]
+            columns[name] = cells
         elif any(cells):
             notes.append("a column without a name, such as an exported index, is left out")
     if encoding not in ("utf-8", "utf-8-sig"):
@@ -245,10 +246,13 @@ def _check_looks_like_labels(path: str | Path, name: str, cells: Sequence[str]) 
     numbers = [float(value) for value in values if _NUMBER.fullmatch(value)]
     gaps = len(numbers) > _MANY and max(numbers) - min(numbers) >= len(numbers)
     measured = len(numbers) == len(values) and (gaps or any(number % 1 for number in numbers))
+    sets = [value for value in values if _holds_several(value, values)]
     if len(values) < 2:
         looks = f"{len(values)} class"
     elif _OF_SPLITS.fullmatch(name) or {value.casefold() for value in values} <= _PARTS:
         looks = f"parts of a split (call the one that is meant {SPLIT!r})"
+    elif sets:
+        looks = f"several labels in a cell, such as {sets[0]!r} (give each a column)"
     elif measured:
         looks = f"{len(values)} measurements"
     elif len(values) > _FEW and len(known) < _IMAGES_A_CLASS * len(values):
@@ -261,13 +265,22 @@ def _check_looks_like_labels(path: str | Path, name: str, cells: Sequence[str]) 
     )
 
 
+def _holds_several(value: str, values: set[str]) -> bool:
+    """Whether a value is put together of others."""
+    for mark in (";", "|", ","):
+        parts = {part.strip() for each in values for part in each.split(mark)}
+        if mark in value and (len(parts) < len(values) or parts & values):
+            return True
+    return False
+
+
 def _is_unknown(cell: str) -> bool:
     return cell == "None" or bool(_UNKNOWN.fullmatch(cell))
 
 
 def _checked(path: str | Path, name: str, cells: list[str], lines: Sequence[int]) -> list[str]:
     """Cells that all say something, each in one spelling; 1.0, as pandas writes whole numbers
-    beside a gap, is 1."""
+    beside a gap, is 1, and letters with accents are single ones."""
     unknown = [i for i, cell in enumerate(cells) if _is_unknown(cell)]
     if unknown:
         raise IpslibError(
@@ -275,8 +288,9 @@ def _checked(path: str | Path, name: str, cells: list[str], lines: Sequence[int]
             f"line {lines[unknown[0]]} (lines like it: {len(unknown)}); delete them, or write a "
             "class that is called so in another way."
         )
-    if name == IMAGE:
+    if name == IMAGE:  # as the file is called
         return cells
+    cells = [unicodedata.normalize("NFC", cell) for cell in cells]
     if all(map(_WHOLE.fullmatch, cells)):
         cells = [_WHOLE.sub(r"\1", cell) for cell in cells]
     first: dict[str | float, int] = {}

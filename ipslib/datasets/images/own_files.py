@@ -4,6 +4,7 @@ Each is opened once in a process, however often it is asked for, as long as none
 """
 
 import os
+import unicodedata
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -26,12 +27,16 @@ class Labelled(NamedTuple):
 
 
 def files_of(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Where the images of a table lie; one from Windows has other slashes."""
-    files = [folder / name for name in names]
-    return [
-        folder / name.replace("\\", "/") if "\\" in name and not file.exists() else file
-        for name, file in zip(names, files, strict=True)
-    ]
+    """Where the images of a table lie; one from Windows has other slashes, and a Mac takes letters
+    with accents apart."""
+    return [_file_of(folder, name) for name in names]
+
+
+def _file_of(folder: Path, name: str) -> Path:
+    slashed = name.replace("\\", "/")
+    forms = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+    files = (folder / each for each in (name, slashed, *forms))
+    return next((file for file in files if file.exists()), folder / name)
 
 
 def stamps(

@@ -124,12 +124,14 @@ def describe_images(
         raise IpslibError(
             f"{wrong!r} is no field of images{did_you_mean(wrong, known_fields)}."
         ) from error
-    channels = Counter(image.source.patch_shape[0] for image in _readable(config, table))
+    skipped: list[str] = []
+    channels = Counter(image.source.patch_shape[0] for image in _readable(config, table, skipped))
     if not channels:
-        images = table.columns[IMAGE]
+        has_suffix = any(Path(name).suffix for name in table.columns[IMAGE])
+        hint = "" if has_suffix else ", whose names have no suffix"
         raise IpslibError(
-            f"{path}: wanted images beside it, could read none of the {len(images)} it names (the "
-            f"first is {images[0]}); correct the column {IMAGE}."
+            f"{path}: wanted images beside it, could read none of the {len(skipped)} that it "
+            f"names; correct the column {IMAGE}{hint}. The first is left out: {skipped[0]}"
         )
     most = channels.most_common(1)[0][0]
     return attrs.evolve(config, in_channels=3 if most == 1 and 3 in channels else most)
@@ -294,9 +296,9 @@ class OwnImages:
         return parts
 
     def _divided(self, images: list[Labelled]) -> dict[str, list[Labelled]]:
-        """Parts where the table names none. The largest groups first, and else at random, each is
-        for testing if that brings the classes of the first task nearer to their shares; a class
-        that none of these has is tested on the smallest group that has it."""
+        """Parts where the table names none. In random order, each group is for testing if that
+        brings the classes of the first task nearer to their shares; a class that none of these has
+        is tested on the smallest group that has it."""
         config, task = self.config, next(iter(self.config.classes))
         classes, of_line = config.classes[task], self._column(task)
         groups = self._column(config.group) if config.group else range(len(of_line))
@@ -306,7 +308,7 @@ class OwnImages:
         missing = config.test_share * sum(counts.values())
         names, chosen = sorted(counts), set()
         order = [names[i] for i in stream(config.split_seed, 0).permutation(len(names))]
-        for group in sorted(order, key=lambda group: -counts[group].sum()):
+        for group in order:
             if abs(missing - counts[group]).sum() < abs(missing).sum():
                 chosen.add(group)
                 missing = missing - counts[group]

@@ -17,8 +17,7 @@ class MegapixelMNISTConfig:
     """Sizes in pixels, counts in images or objects.
 
     Noise objects are drawn from a pool of `n_patterns` a split; as published, as many as there
-    are objects on a canvas. Where those are few, a larger pool keeps the network from learning
-    the training set's patterns by heart.
+    are objects on a canvas. Where those are few, a larger pool keeps them from being memorised.
     """
 
     start: str = choice("own", ("own", "published"))  # of data, weights and orders
@@ -49,7 +48,8 @@ class MegapixelMNISTConfig:
         sides = ("patch_size", "digit_size", "noise_size")
         check_fits(self.canvas, **{name: getattr(self, name) for name in sides})
         _ = self.grid  # which checks itself
-        n_fit = most_apart(self.digit_size, self.canvas)
+        # No arrangement holds more than the plain grid does.
+        n_fit = (height // self.digit_size) * (width // self.digit_size)
         if n_fit < N_DIGITS:
             raise IpslibError(
                 f"digit_size: {N_DIGITS} digits of {self.digit_size} px cannot lie on a canvas of "
@@ -79,12 +79,10 @@ class MegapixelMNISTConfig:
 
     @property
     def n_classes(self) -> dict[str, int]:
-        """Outputs by task."""
         return dict.fromkeys(self.tasks, N_CLASSES)
 
     @property
     def source(self) -> str:
-        """The digits' source in words."""
         return {
             "mnist": "MNIST",
             "embedded": "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)",
@@ -106,11 +104,6 @@ class MegapixelMNISTConfig:
         from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST  # needs this module
 
         return MegapixelMNIST(self, split)
-
-
-def most_apart(size: int, canvas: tuple[int, int]) -> int:
-    """How many boxes of one size fit: no arrangement holds more than the plain grid does."""
-    return (canvas[0] // size) * (canvas[1] // size)
 
 
 def chance_level(task: str, *, n_classes: int = N_CLASSES) -> float:

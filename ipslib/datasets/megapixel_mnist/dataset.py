@@ -1,4 +1,5 @@
-"""Megapixel MNIST: five digits among noise on a canvas of any size, drawn patch by patch.
+"""Megapixel MNIST: five digits among noise on a canvas of any size, drawn patch by patch; and
+Needle MNIST, which it is set beside.
 
 An image is a key and its placements. Nothing is stored: patches are drawn when they are asked
 for, and the same key gives the same bytes whatever the machine, the order or the other images.
@@ -8,6 +9,7 @@ arXiv 1905.03711, introduced the task, Bergner et al., arXiv 2210.13007, its fou
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import attrs
 import numpy as np
@@ -20,7 +22,7 @@ from ipslib.datasets.megapixel_mnist.config import (
     MegapixelMNISTConfig,
     chance_level,
 )
-from ipslib.datasets.megapixel_mnist.digits import DigitSet, load_digits, resize_area
+from ipslib.datasets.megapixel_mnist.digits import SOURCES, DigitSet, load_digits, resize_area
 from ipslib.datasets.megapixel_mnist.noise import BOX, noise_pool
 from ipslib.datasets.megapixel_mnist.placement import (
     Placement,
@@ -30,10 +32,12 @@ from ipslib.datasets.megapixel_mnist.placement import (
 )
 from ipslib.datasets.megapixel_mnist.scenes import Layer, Scene, SceneBatch, Sheet
 from ipslib.datasets.synthetic import stream
-from ipslib.fields import choice
+from ipslib.errors import IpslibError
+from ipslib.fields import choice, integer, side_lengths
 from ipslib.patches import SPLITS, PatchGrid
 
-_POOL_KEY, _IMAGE_KEY = 0, 1
+NEEDLE_CLASS = 3
+_POOL_KEY, _IMAGE_KEY, _NEEDLE_KEY = 0, 1, 2
 _REMEMBERED_OBJECTS = 1_000_000  # of all images together; a larger set is placed anew each time
 
 
@@ -61,12 +65,10 @@ class MegapixelMNIST:
 
     @property
     def digits(self) -> DigitSet:
-        """The digits that this split draws from."""
         return load_digits(self.config.digits, self.split)
 
     @property
     def provenance(self) -> dict[str, object]:
-        """The digits' source and the checksums of both splits."""
         digits = {split: load_digits(self.config.digits, split) for split in SPLITS}
         sums = {split: each.sha256 for split, each in digits.items()}
         return {"digit_source": self.config.digits, "digits_sha256": sums}
@@ -167,3 +169,54 @@ class MegapixelMNIST:
 
     def _stream(self, *key: int) -> np.random.RandomState:
         return stream(self.config.data_seed, SPLITS[self.split], *key)
+
+
+class NeedlePlacement(NamedTuple):
+    """What lies where; the last object is the one in question."""
+
+    digits: np.ndarray  # (n_clutter + 1,) indices into the digit set
+    corners: np.ndarray  # (n_clutter + 1, 2) rows and columns in pixels, in drawing order
+    label: int  # 1 where the last object is a 3
+
+
+@attrs.frozen(kw_only=True)
+class NeedleMNIST:
+    """Is there a 3 among many other digits? The task that Megapixel MNIST is set beside, one split
+    of it; digits of 28 px, canvas height and width in pixels.
+
+    Pawlowski et al., arXiv 1908.06037. One of the objects on the canvas is in question: a 3 (label
+    1) or one more clutter digit (label 0), so that the number of objects does not tell the label.
+    It is pasted last and so lies whole on top; the clutter may overlap.
+    """
+
+    digits: str = choice("mnist", SOURCES)
+    split: str = choice("train", tuple(SPLITS))
+    canvas: tuple[int, int] = side_lengths((512, 512))
+    n_clutter: int = integer(30, at_least=0)
+    data_seed: int = integer(0, at_least=0)
+
+    def __attrs_post_init__(self) -> None:
+        if min(self.canvas) < BOX:
+            height, width = self.canvas
+            raise IpslibError(
+                f"canvas: digits of {BOX} px do not fit {height} x {width} px; enlarge canvas."
+            )
+
+    @property
+    def digit_set(self) -> DigitSet:
+        return load_digits(self.digits, self.split)
+
+    def placement(self, index: int) -> NeedlePlacement:
+        random = stream(self.data_seed, SPLITS[self.split], _NEEDLE_KEY, index)
+        label = random.randint(2)
+        needles, clutter = self.digit_set.of_class(NEEDLE_CLASS)
+        digits = random.choice(clutter, self.n_clutter + 1)
+        if label:
+            digits[-1] = random.choice(needles)
+        corners = place_freely(random, self.n_clutter + 1, BOX, self.canvas)
+        return NeedlePlacement(digits, corners, int(label))
+
+    def scene(self, placement: NeedlePlacement) -> Scene:
+        """Make a placement drawable; the last box is the one in question."""
+        boxes = np.column_stack([placement.corners, np.full_like(placement.corners, BOX)])
+        return Scene(boxes, self.digit_set.images[placement.digits])

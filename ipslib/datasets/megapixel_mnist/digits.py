@@ -49,11 +49,9 @@ class DigitSet:
 
 
 def find_source() -> str:
-    """Decide where digits come from: `mnist` when it is here or can be downloaded now, else
-    `embedded`. Without a network the answer comes within 10 seconds."""
-    if _mnist_is_here() or _network_answers():
-        return "mnist"
-    return "embedded"
+    """`mnist` when it is here or can be downloaded now, else `embedded`. Without a network the
+    answer comes within 10 seconds."""
+    return "mnist" if _mnist_is_here() or _network_answers() else "embedded"
 
 
 @lru_cache
@@ -63,10 +61,12 @@ def load_digits(source: str, split: str) -> DigitSet:
     Raises:
         IpslibError: for an unknown source, missing or truncated MNIST files, or no network.
     """
-    if source not in SOURCES:
-        raise IpslibError(f"digits: unknown source {source!r}{did_you_mean(source, SOURCES)}.")
-    if split not in SPLITS:
-        raise IpslibError(f"digits: unknown split {split!r}{did_you_mean(split, SPLITS)}.")
+    for name, value, known in (("digits", source, SOURCES), ("split", split, tuple(SPLITS))):
+        if value not in known:
+            raise IpslibError(
+                f"{name}: wanted one of {', '.join(known)}, got {value!r}"
+                f"{did_you_mean(value, known)}."
+            )
     images, labels = _mnist(split) if source == "mnist" else _embedded(split)
     for array in (images, labels):
         array.setflags(write=False)
@@ -85,15 +85,14 @@ def _mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
         )
     try:
         dataset = MNIST(root, train=split == "train", download=missing)
-        images, labels = dataset.data.numpy().copy(), dataset.targets.numpy().copy()
+        return dataset.data.numpy().copy(), dataset.targets.numpy().copy()
     except Exception as error:  # torchvision asserts, raises ValueError, RuntimeError or OSError
+        reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
         raise IpslibError(
             f"MNIST could not be read from {root / 'MNIST' / 'raw'}: a file is missing, truncated "
-            f"or damaged ({type(error).__name__}{_first_line(error)}); delete that folder to "
-            f"download it again, set {DATA_ROOT_VARIABLE} to a root that holds MNIST/raw, or use "
-            "digits: embedded."
+            f"or damaged ({reason}); delete that folder to download it again, set "
+            f"{DATA_ROOT_VARIABLE} to a root that holds MNIST/raw, or use digits: embedded."
         ) from error
-    return images, labels
 
 
 def _mnist_is_here() -> bool:
@@ -132,11 +131,6 @@ def _network_answers() -> bool:
     return reachable(*(mirror + MNIST.resources[0][0] for mirror in MNIST.mirrors))
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f": {lines[0]}" if lines else ""
-
-
 @lru_cache
 def _overlaps(size: int, new_size: int) -> np.ndarray:
     """Overlap of each new pixel with each old one, in units of 1 / new_size: (new_size, size)."""
@@ -148,9 +142,7 @@ def _overlaps(size: int, new_size: int) -> np.ndarray:
 
 def resize_area(images: np.ndarray, new_size: int) -> np.ndarray:
     """Resize square uint8 images (..., S, S) so that each new pixel is the mean of its area, in
-    whole numbers: the same bytes on every machine. An enlargement by a whole factor replicates
-    pixels.
-    """
+    whole numbers: the same bytes on every machine; a whole factor replicates pixels."""
     size = images.shape[-1]
     if new_size == size:
         return images

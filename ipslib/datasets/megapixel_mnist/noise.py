@@ -14,7 +14,6 @@ import numpy as np
 
 from ipslib.datasets.megapixel_mnist.digits import BOX, resize_area
 from ipslib.datasets.synthetic import stream
-from ipslib.errors import IpslibError, did_you_mean
 
 N_CURVE_POINTS = 100
 Point = tuple[int, int]  # x and y, in pixels or in units of 1 / _ONE of one
@@ -24,15 +23,8 @@ _CONTROL_POINTS, _CONTROL_SHARES = np.array([4, 6, 8]), np.array([3, 5, 1]) / 9
 
 
 def bezier_curve(control: np.ndarray, n_points: int = N_CURVE_POINTS) -> np.ndarray:
-    """Points of a Bezier curve by Bernstein's sum, term by term.
-
-    Args:
-        control: (n, 2) control points; the degree is n - 1.
-        n_points: number of parameter values, evenly spaced over 0..1.
-
-    Returns:
-        (n_points, 2) points from the first control point to the last.
-    """
+    """Points (n_points, 2) of the Bezier curve of n control points (n, 2), by Bernstein's sum,
+    term by term, at parameter values evenly spaced over 0..1."""
     weights = _bernstein_weights(len(control), n_points)
     return sum(weight[:, None] * point for weight, point in zip(weights, control, strict=True))
 
@@ -53,11 +45,6 @@ def random_control(random: np.random.RandomState) -> np.ndarray:
     """4, 6 or 8 control points (shares 3/9, 5/9, 1/9), uniform in the unit box: (n, 2)."""
     n_control = random.choice(_CONTROL_POINTS, p=_CONTROL_SHARES)
     return random.random_sample((n_control, 2))
-
-
-def random_curve(random: np.random.RandomState) -> np.ndarray:
-    """A curve of `random_control` points."""
-    return bezier_curve(random_control(random))
 
 
 def draw_stroke(curve: np.ndarray, *, size: int, stroke_width: float) -> np.ndarray:
@@ -89,16 +76,9 @@ def draw_stroke(curve: np.ndarray, *, size: int, stroke_width: float) -> np.ndar
 
 
 def draw_pixel_stroke(control: np.ndarray, stroke_width: float) -> np.ndarray:
-    """Draw a Bezier curve as published: control points, points of the curve and width are each
-    cut to whole pixels; no anti-aliasing (1.4 to 1.925 all draw 1 px, 2.0 to 2.8 draw 2 px).
-
-    Args:
-        control: (n, 2) control points (column, row) in units of the box, 0..1.
-        stroke_width: in pixels of the box of 28 px.
-
-    Returns:
-        (28, 28) uint8.
-    """
+    """Draw a Bezier curve as published, (28, 28) uint8: control points (n, 2) of column and row in
+    units of the box, points of the curve and width in pixels are each cut to whole pixels; no
+    anti-aliasing (1.4 to 1.925 all draw 1 px, 2.0 to 2.8 draw 2 px)."""
     points = bezier_curve((control * BOX).astype(np.int64)).astype(np.int64)
     canvas = np.zeros((BOX, BOX), np.uint8)
     for start, stop in pairwise(map(tuple, points.tolist())):
@@ -147,17 +127,14 @@ def noise_pool(
     Returns:
         (n, size, size) uint8, read-only.
     """
-    if kind == "bezier":
-        curves = (random_curve(stream(*key, j)) for j in range(n))
-        pool = [draw_stroke(curve, size=BOX, stroke_width=stroke_width) for curve in curves]
-    elif kind == "bezier_pixel":
-        controls = (random_control(stream(*key, j)) for j in range(n))
-        pool = [draw_pixel_stroke(control, stroke_width) for control in controls]
-    elif kind == "line":
+    if kind == "line":
         pool = _line_pool(n, key)
     else:
-        kinds = ("bezier", "bezier_pixel", "line")
-        raise IpslibError(f"noise: unknown kind {kind!r}{did_you_mean(kind, kinds)}.")
+        draw = {
+            "bezier": lambda c: draw_stroke(bezier_curve(c), size=BOX, stroke_width=stroke_width),
+            "bezier_pixel": lambda control: draw_pixel_stroke(control, stroke_width),
+        }[kind]
+        pool = [draw(random_control(stream(*key, j))) for j in range(n)]
     patterns = resize_area(np.stack(pool), size) if n else np.zeros((0, size, size), np.uint8)
     patterns.setflags(write=False)
     return patterns
@@ -182,14 +159,9 @@ def line_pixels(start: Point, stop: Point, width: int, *, size: int) -> tuple[np
     """Rows and columns, (n,) each, of a line's pixels on a square canvas: those that OpenCV's
     `line` takes (8-connected), since the published strokes are its lines.
 
-    A wide line is a disc at either end and a rectangle between them, whose sides are stepped along
-    and whose rows are filled. OpenCV counts there in 1/65536 px and cuts sides off at the canvas's
-    edges: both decide about single pixels.
-
-    Args:
-        start, stop: x and y of the line's ends, on the canvas.
-        width: in pixels; OpenCV draws 3 as 4, 5 as 6 and so on.
-        size: side of the canvas in pixels.
+    A wide line (OpenCV draws 3 px as 4, 5 as 6 and so on) is a disc at either end and a rectangle
+    between them, whose sides are stepped along and whose rows are filled. OpenCV counts there in
+    1/65536 px and cuts sides off at the canvas's edges: both decide about single pixels.
     """
     if width == 1:
         return _thin(start, stop)

@@ -9,7 +9,6 @@ from ipslib.datasets.megapixel_mnist.config import (
     N_CLASSES,
     N_DIGITS,
     MegapixelMNISTConfig,
-    most_apart,
 )
 from ipslib.datasets.megapixel_mnist.digits import DigitSet, resize_area
 from ipslib.datasets.megapixel_mnist.noise import draw_pixel_stroke, random_control
@@ -33,30 +32,13 @@ class Placement(NamedTuple):
 def place_apart(
     random: np.random.RandomState, n: int, size: int, canvas: tuple[int, int]
 ) -> np.ndarray:
-    """Place n square boxes uniformly, one by one, so that no two overlap.
+    """Place n square boxes of a size in pixels uniformly, one by one, so that no two overlap:
+    corners (n, 2) int64. `MegapixelMNISTConfig` sees that there is room for them.
 
     Boxes overlap when both their axis distances are below the size. Boxes drawn one by one can
     leave no room for the rest on a small canvas: a stuck layout starts over, and where hardly
     any layout exists, cells of a grid at a random offset are taken.
-
-    Args:
-        random: stream of the layout.
-        n: number of boxes.
-        size: side of a box in pixels.
-        canvas: height H and width W in pixels.
-
-    Returns:
-        (n, 2) int64, row and column of the top-left corners.
-
-    Raises:
-        IpslibError: where n boxes cannot lie apart.
     """
-    n_fit = most_apart(size, canvas)
-    if n > n_fit:
-        raise IpslibError(
-            f"{n} boxes of {size} px cannot lie on a canvas of {canvas[0]} x {canvas[1]} px "
-            f"without overlap (room for {n_fit}); enlarge the canvas or reduce the boxes."
-        )
     for _ in range(_RESTARTS):
         corners = _one_by_one(random, n, size, canvas)
         if len(corners) == n:
@@ -115,16 +97,8 @@ class PublishedStart:
 
     numpy's legacy generator draws a whole split at once: all digits, then all their corners, the
     noise pool, all noise corners, all patterns. Unlike on images of our own, what lies on image i
-    therefore depends on how many images there are.
-
-    Args:
-        config: a MegapixelMNISTConfig with `start` published.
-        split: `train` or `test`.
-        digits: that the split draws from.
-        n_images: of the split.
-
-    Raises:
-        IpslibError: where digits drawn one by one leave no room for the rest.
+    therefore depends on how many images there are. IpslibError where digits drawn one by one leave
+    no room for the rest.
     """
 
     def __init__(
@@ -142,7 +116,6 @@ class PublishedStart:
         self._size = size
 
     def placement(self, index: int) -> Placement:
-        """Of image `index`."""
         return Placement(
             self._digits[index],
             self._digit_corners[index],
@@ -152,7 +125,6 @@ class PublishedStart:
 
     @cached_property
     def noise_pool(self) -> np.ndarray:
-        """(n_noise, size, size) uint8."""
         empty = np.zeros((0, self._size, self._size), np.uint8)
         return resize_area(np.stack(self._strokes), self._size) if self._strokes else empty
 

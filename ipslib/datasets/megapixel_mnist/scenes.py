@@ -113,7 +113,6 @@ def ink_bounds(kinds: np.ndarray) -> np.ndarray:
 class Pasting(NamedTuple):
     """Which objects are pasted over which cells, sorted by the round in which that is done."""
 
-    n_cells: int
     ground: np.ndarray  # (n_cells,) the sheet's window that each cell begins as
     cell: np.ndarray  # (n,)
     kind: np.ndarray  # (n,) first byte of the object among those of all kinds
@@ -125,23 +124,19 @@ class Pasting(NamedTuple):
 
 class DrawnScenes:
     """A batch of scenes on an accelerator, as a PatchBatch: what patches show is a table of places
-    in one run of bytes.
+    in one run of bytes, those of `SceneBatch`.
 
-    The bytes are the sheet, which stays on the device with the patterns, and behind it the patches
+    The run is the sheet, which stays on the device with the patterns, and behind it the patches
     that lie under several objects, pasted once for a batch. Reading patches, whichever and in
     whatever order, is then one gather, of a shape that the caller knows, and nothing comes back to
-    the host. The bytes drawn are those of `SceneBatch`.
+    the host.
 
     Args:
-        grid: of every image.
         sheet: (L,) uint8 on the device, rows `pitch` bytes apart.
-        pitch: bytes from row to row.
         kinds: uint8 on the device, the pixels of all kinds of objects one behind the other.
         pasting: what is not on the sheet.
         windows: (B N,) for every patch its window of the sheet; behind the sheet's, cell by cell.
-        blank: (B, N) bool, on the host.
-        labels: {task: (B,) or (B, C)}, on the host.
-        boxes: (B, n, 4), on the host.
+        blank, labels, boxes: as of the SceneBatch, on the host.
     """
 
     def __init__(self, grid: PatchGrid, *, sheet: Tensor, pitch: int, kinds: Tensor,
@@ -150,22 +145,22 @@ class DrawnScenes:
         self.grid, self.device, self.labels, self.boxes = grid, sheet.device, labels, boxes
         self.blank, (self.batch_size, self.n_patches) = blank, blank.shape
         size = grid.patch_size
-        pixels = sheet.new_empty(len(sheet) + pasting.n_cells * size * pitch)
+        pixels = sheet.new_empty(len(sheet) + len(pasting.ground) * size * pitch)
         pixels[: len(sheet)] = sheet
         n_windows = len(pixels) - (size - 1) * pitch - size + 1
         self._windows = pixels.as_strided((n_windows, size, size), (1, pitch, 1))
-        cells = pixels[len(sheet) :].view(pasting.n_cells, size, pitch)[:, :, :size]
+        cells = pixels[len(sheet) :].view(-1, size, pitch)[:, :, :size]
         self._paste(cells, kinds, pasting)
         self._window = uploaded(torch.from_numpy(windows), self.device)
 
     def _paste(self, cells: Tensor, kinds: Tensor, pasting: Pasting) -> None:
         """Draw the patches (n_cells, P, P) that lie under several objects."""
-        if not pasting.n_cells:
+        if not len(cells):
             return
         size, at_once = cells.shape[1], max(1, _PASTED_VALUES // cells[0].numel())
         pixel = torch.arange(size, device=self.device)
         cells[:] = self._windows[uploaded(torch.from_numpy(pasting.ground), self.device)]
-        table = uploaded(torch.from_numpy(np.stack(pasting[2:7])), self.device)  # (5, n)
+        table = uploaded(torch.from_numpy(np.stack(pasting[1:6])), self.device)  # (5, n)
         for each_round in table.split(pasting.rounds.tolist(), dim=1):
             for part in each_round.split(at_once, dim=1):
                 cell, (first, row, col, side) = part[0], part[1:, :, None, None]  # (m, 1, 1)
@@ -181,26 +176,10 @@ class DrawnScenes:
 
 
 class SceneBatch:
-    """Images as a PatchBatch that is drawn patch by patch.
+    """Images as a PatchBatch that is drawn patch by patch: layers, the lowest first, and the sheet
+    of the lowest one's kinds; `boxes` (B, n, 4) are those of the highest layer."""
 
-    Args:
-        grid: of every image.
-        layers: what is pasted, the lowest first.
-        sheet: of the lowest layer's kinds.
-        labels: {task: (B,) or (B, C)}.
-
-    Attributes:
-        boxes: (B, n, 4) of top, left, height, width in pixels, of the highest layer.
-    """
-
-    def __init__(
-        self,
-        grid: PatchGrid,
-        layers: Sequence[Layer],
-        *,
-        sheet: Sheet,
-        labels: Mapping[str, Tensor],
-    ):
+    def __init__(self, grid: PatchGrid, layers: Sequence[Layer], *, sheet: Sheet, labels: Mapping):
         self.grid, self.labels, self.n_patches = grid, labels, grid.n_patches
         boxes = [layer.boxes for layer in layers]
         self.batch_size, self.boxes = len(boxes[-1]), torch.from_numpy(boxes[-1])
@@ -271,9 +250,8 @@ class SceneBatch:
         others = [uploaded(torch.from_numpy(kinds.ravel()), device) for kinds in self._kinds[1:]]
         pasting, size = self._pasting(), self.grid.patch_size
         window = self._ground.copy()
-        window[self._n_pastes > 0] = (
-            len(sheet) + np.arange(pasting.n_cells) * size * self._sheet.pitch
-        )
+        cells = np.arange(len(pasting.ground)) * size * self._sheet.pitch
+        window[self._n_pastes > 0] = len(sheet) + cells
         return DrawnScenes(
             self.grid, sheet=sheet, pitch=self._sheet.pitch, kinds=torch.cat([lowest, *others]),
             pasting=pasting, windows=window[self._slot], blank=self._without_ink(),
@@ -290,10 +268,8 @@ class SceneBatch:
         starts = np.cumsum([0, *(kinds.size for kinds in self._kinds)])
         columns = (cell, starts[layer] + kind * sizes[layer] ** 2, row, col, r1 - row)
         by_round = np.argsort(nth, kind="stable")
-        ground = self._ground[self._n_pastes > 0]
-        return Pasting(
-            len(ground), ground, *(each[by_round] for each in columns), rounds=np.bincount(nth)
-        )
+        ground, columns = self._ground[self._n_pastes > 0], (each[by_round] for each in columns)
+        return Pasting(ground, *columns, rounds=np.bincount(nth))
 
     def _without_ink(self) -> Tensor:
         """(B, N) bool: True where no object's ink meets the patch, though its box may."""

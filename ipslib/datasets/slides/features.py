@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
 from ipslib.fields import choice, integer
-from ipslib.model.encoder import build_encoder, weights_file
-from ipslib.model.imagenet import normalised
+from ipslib.model.encoder import build_encoder, normalised, weights_file
 
 
 @attrs.frozen(kw_only=True)

@@ -21,7 +21,7 @@ from ipslib.datasets.images.image import ArraySource
 from ipslib.datasets.images.sources import SourceBatch
 from ipslib.datasets.traffic_signs.annotations import Box
 from ipslib.errors import IpslibError
-from ipslib.model.imagenet import normalised
+from ipslib.model.encoder import normalised
 from ipslib.patches import PatchGrid
 
 _END_OF_JPEG, _TAIL = b"\xff\xd9", 64  # some writers pad what follows the end

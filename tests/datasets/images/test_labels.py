@@ -13,7 +13,8 @@ PLAIN = pd.DataFrame(
     }
 )
 
-UNKNOWN = ["", "nan", "NaN", "NA", "N/A", "#N/A", "None", "NULL", "<NA>", "inf", "-inf", "?"]
+UNKNOWN = ["", "nan", "NaN", "NA", "N/A", "#N/A", "None", "NULL", "<NA>", "inf", "-inf", "?",
+           "#REF!", "1.23457E+12"]  # fmt: skip
 
 
 @pytest.fixture
@@ -92,7 +93,13 @@ class TestValues:
                 read_labels(path)
 
     def test_words_that_only_look_so_are_classes(self, path):
-        for words in (["none", "mild"], ["unknown", "known"], ["-", "+"], ["Nan Hua", "Infant"]):
+        for words in (
+            ["Paris, France", "Rome, Italy"],
+            ["none", "mild"],
+            ["unknown", "known"],
+            ["-", "+"],
+            ["Nan Hua", "Infant"],
+        ):
             assert read(path, PLAIN.assign(kind=words * 6)).columns["kind"] == words * 6
 
     def test_whole_numbers_as_floats_are_whole_numbers(self, path):
@@ -135,6 +142,8 @@ class TestColumns:
             ("cv_fold", ["a", "b"], 12),
             ("subset", ["train", "val"], 12),
             ("scanner", ["A"], 12),
+            ("tags", ["clear", "clear;road"], 12),
+            ("tags", ["a,b", "b,c", "c,a", "a,b,c"], 12),
         ],
     )
     def test_what_does_not_look_like_labels_is_none_unless_named(self, path, name, values, n_lines):

@@ -1,5 +1,6 @@
 import os
 import shutil
+import unicodedata
 from collections import Counter
 
 import attrs
@@ -55,6 +56,7 @@ class TestDescribe:
     @pytest.mark.parametrize(
         ("text", "named"),
         [
+            ("image,kind\n0,a\n1,b\n", "suffix"),
             ("image,kind\n0.png,a\n1.png,\n", "'kind'"),
             ("image,kind\n0.png,a\n1.png,a\n", "'kind'"),
             ("image,kind\nno.png,a\nnone.png,b\n", "no.png"),
@@ -101,6 +103,15 @@ class TestOneImageTwice:
         Image.new("L", (40, 40)).save(folder / "A.png")
         rewrite(folder, image=["a.png", "A.png", *(f"{i}.png" for i in range(10))])
         assert len(describe_images(folder / "labels.csv").classes) == 1
+
+    @pytest.mark.parametrize("of_file", ["NFC", "NFD"])
+    @pytest.mark.parametrize("of_table", ["NFC", "NFD"])
+    def test_letters_with_accents_are_the_same_from_a_mac(self, folder, of_file, of_table):
+        forms = [unicodedata.normalize(form, "\u00e4/\u00fc.png") for form in (of_file, of_table)]
+        (folder / forms[0]).parent.mkdir()
+        (folder / "0.png").rename(folder / forms[0])
+        rewrite(folder, image=[forms[1], *(f"{i}.png" for i in range(1, 12))])
+        assert OwnImages(describe_images(folder / "labels.csv", patch_size=10)).skipped == ()
 
     def test_slashes_of_windows_are_slashes(self, folder):
         (folder / "sub").mkdir()

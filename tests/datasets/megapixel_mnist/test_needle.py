@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from ipslib.datasets.megapixel_mnist.needle import NEEDLE_CLASS, NeedleMNIST
+from ipslib.datasets.megapixel_mnist.dataset import NEEDLE_CLASS, NeedleMNIST
 from ipslib.errors import IpslibError
 
 

@@ -19,7 +19,7 @@ from ipslib.datasets.traffic_signs.photographs import (
 )
 from ipslib.errors import IpslibError
 from ipslib.metrics import has_object, touches
-from ipslib.model.imagenet import normalised
+from ipslib.model.encoder import normalised
 from ipslib.patches import PatchGrid, cut_image
 
 CANVAS = (65, 85)
