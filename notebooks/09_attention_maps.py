@@ -40,14 +40,9 @@ import numpy as np
 import pandas as pd
 from IPython.display import Markdown
 
-from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.model.original import load_original
-from ipslib.study import Finding, t_interval
-from ipslib.study.gallery import map_of_image
-from ipslib.study.maps import attention_figure
-from ipslib.study.session import Study, find_checkpoint
-from ipslib.study.tables import show
-from ipslib.training import evaluate
+from ipslib import MegapixelMNIST, evaluate, load_original
+from ipslib.paths import found
+from ipslib.study import Finding, Study, attention_figure, map_of_image, show, t_interval
 
 study = Study("09_attention_maps", profile, overrides=overrides)
 study
@@ -58,12 +53,12 @@ study
 # set). An original checkpoint is opened as it is; the one digit size given must be its own.
 
 # %%
-path = find_checkpoint(checkpoint, digit_sizes)
 settings = study.digit_settings(digit_sizes, noise_counts)
 configs = [study.config(**setting, n_train=n_train, seed=seed) for setting in settings]
-if path:
-    configs = [config.replace(n_test=n_images) for config in configs]
-    networks, source = [load_original(path)], f"Original checkpoint {path.name}."
+if checkpoint:
+    [config] = configs  # a checkpoint has one digit size
+    configs = [config.replace(n_test=n_images)]
+    networks, source = [load_original(found(checkpoint))], f"Original checkpoint {checkpoint}."
 else:
     records = study.run(configs)
     networks = [study.load_network(record) for record in records]
@@ -94,9 +89,9 @@ study.save_figure("maps", attention_figure(maps, scale=scale))
 rows = []
 for network, test_set, config in zip(networks, test_sets, configs, strict=True):
     measured = evaluate(network, test_set, config.training.batch_size)
-    data, found = config.data, measured.localisation._asdict()
+    data, of_set = config.data, measured.localisation._asdict()
     setting = {"digit_size": data.digit_size, "o2i_ratio": data.o2i_ratio, "n_noise": data.n_noise}
-    rows.append(setting | found | {"accuracy": measured.accuracy["majority"]})
+    rows.append(setting | of_set | {"accuracy": measured.accuracy["majority"]})
 table = pd.DataFrame(rows)
 study.save_table("attention", table)
 show(table)

@@ -60,31 +60,36 @@ images = [0, 1, 2]  # which test images with a sign are shown
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from IPython.display import Markdown, display
 
 from ipslib.datasets.synthetic import NOTE, titled
 from ipslib.datasets.traffic_signs.annotations import CLASSES
 from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
-from ipslib.study.arm_figures import arm_dots, attention_against_accuracy
-from ipslib.study.arms import headline
-from ipslib.study.comparisons import comparison_tables, published_counterparts, run_comparisons
-from ipslib.study.gallery import image_row, map_of_image
-from ipslib.study.maps import attention_figure
-from ipslib.study.session import Study
-from ipslib.study.sign_runs import (
-    SETTING,
-    confusion,
-    confusion_figure,
-    marked,
-    published_settings,
+from ipslib.study import (
+    DIAMOND,
+    GREY,
+    INK,
+    SIGN_SETTING,
+    Study,
+    arm_dots,
+    arm_table,
+    attention_against_accuracy,
+    attention_figure,
+    headline,
+    image_row,
+    map_of_image,
+    published_beside,
     published_signs,
-    published_strip,
-    with_sign,
+    row_legend,
+    run_comparisons,
+    show,
+    summarise,
 )
-from ipslib.study.tables import show
-from ipslib.study.wording import effect_in_words, points
+from ipslib.training import predict
 
 study = Study("11_traffic_signs", profile, base=base, overrides=overrides)
 study
@@ -124,14 +129,27 @@ kinds = problems.groupby(["set", "action", "kind"], sort=False).size().rename("c
 show(kinds.reset_index(), caption=titled("What reading found", data.is_synthetic))
 
 # %% [markdown]
-# The deciding signs are outlined. They are what attention is to find.
+# The deciding signs are outlined. They are what attention is to find. Where the photographs are
+# drawn, a line below every figure of them says so.
+
 
 # %%
+def marked(figure):
+    if data.is_synthetic:  # on the right: legends stand above, or below on the left
+        style = {"ha": "right", "fontsize": 10, "fontweight": "bold", "color": GREY}
+        figure.supxlabel(NOTE, x=0.99, **style)
+    return figure
+
+
 test = sets["test"]
-shown = with_sign(test)[np.array(images)]
+of_class = pd.Series([example.label for example in test.examples])
+of_class = of_class[of_class != CLASSES.index("EMPTY")]
+in_turn = of_class.to_frame("label").assign(nth=of_class.groupby(of_class).cumcount())
+in_turn = in_turn.sort_values(["nth", "label"])  # one of each class in turn
+shown = in_turn.index[images]
 names = [CLASSES[test.examples[i].label] for i in shown]
 pixels, boxes = [test.canvas(i) for i in shown], [test.boxes(i) for i in shown]
-study.save_figure("data", marked(image_row(pixels, names, boxes=boxes), data))
+study.save_figure("data", marked(image_row(pixels, names, boxes=boxes)))
 
 # %% [markdown]
 # ## What was published
@@ -140,10 +158,28 @@ study.save_figure("data", marked(image_row(pixels, names, boxes=boxes), data))
 
 # %%
 logs = published_signs()
-settings = published_settings(logs)
 study.save_table("published", logs)
-display(show(settings, caption="Published, on the Swedish traffic signs"))
-study.save_figure("published", published_strip(logs))
+compared = logs[logs["compared"]]
+settings = summarise(compared, by=["setting"])
+more = compared.groupby("setting")[["n_train", "n_test", "best_accuracy"]].mean()
+settings = settings.merge(more.astype({"n_train": int, "n_test": int}), on="setting")
+columns = ["setting", "n_train", "n_test", "n", "mean", "low", "high", "chance", "best_accuracy"]
+show(settings[columns], caption="Published, on the Swedish traffic signs")
+
+# %%
+figure, ax = plt.subplots(figsize=(9, 0.9 + 0.27 * len(settings)))
+chance = {"color": GREY, "ls": "", "marker": "|", "ms": 12, "mew": 1.4}
+dots = {"color": INK, "ls": "", "marker": "o", "ms": 3.5}
+at = compared["setting"].map(settings["setting"].tolist().index)
+ax.plot(100 * settings["chance"], settings.index, label="most frequent class", **chance)
+ax.plot(100 * compared["accuracy"], at, label="one published run", **dots)
+ax.plot(100 * settings["mean"], settings.index, label="published mean", **DIAMOND)
+ax.set(xlim=(0, 102), xticks=range(0, 101, 20), ylim=(len(settings) - 0.4, -0.6))
+ax.set(yticks=settings.index, yticklabels=settings["setting"])
+ax.set_xlabel("test accuracy (%), published, on the Swedish traffic signs")
+ax.grid(axis="x")
+row_legend(figure, ax.get_legend_handles_labels()[0])
+study.save_figure("published", figure)
 
 # %% [markdown]
 # Runs that are left out, and what is odd about others. The fraction thinned the test set too, so
@@ -170,12 +206,9 @@ Markdown(study.made_of(records))
 # setting.
 
 # %%
-same_scale = is_real and profile == "paper" and not overrides
-theirs = None
-if same_scale:
-    fit = logs[logs["compared"]]
-    theirs = published_counterparts(study, comparisons, fit, on=SETTING)
-effects = comparison_tables(frame, published=theirs, same_scale=same_scale)
+same_scale = is_real and study.same_scale
+theirs = published_beside(frame, compared, on=SIGN_SETTING) if same_scale else None
+effects = arm_table(frame, published=theirs, same_scale=same_scale)
 study.save_table("effects", effects.assign(signs=data.signs))
 for title, rows in effects.groupby("comparison", sort=False):
     display(show(headline(rows, "sign"), caption=titled(title, data.is_synthetic), objects="signs"))
@@ -184,8 +217,8 @@ for title, rows in effects.groupby("comparison", sort=False):
 for i, (title, rows) in enumerate(frame.groupby("comparison", sort=False)):
     beside = theirs[theirs["comparison"] == title] if same_scale else None
     beside = None if beside is None or beside.empty else beside
-    figure = marked(arm_dots(rows, published=beside, same_scale=same_scale), data)
-    study.save_figure(f"arms_{i}", figure)
+    figure = arm_dots(rows, published=beside, same_scale=same_scale)
+    study.save_figure(f"arms_{i}", marked(figure))
 
 # %% [markdown]
 # ## Which classes are mistaken for which?
@@ -194,13 +227,26 @@ for i, (title, rows) in enumerate(frame.groupby("comparison", sort=False)):
 # %%
 first = frame["arm"].iloc[0]
 ids = set(frame.loc[frame["arm"] == first, "id"])
-of_first = [record for record in records if record["id"] in ids]
-networks = [study.load_network(record) for record in of_first]
-counted = confusion(networks, test, study.base.training.batch_size)
-study.save_table("confusion", counted.reset_index())
-figure = confusion_figure(counted)
-figure.axes[0].set_title(f"{first}, {len(networks)} runs" if len(networks) > 1 else first)
-study.save_figure("confusion", marked(figure, data))
+networks = [study.load_network(record) for record in records if record["id"] in ids]
+counts = np.zeros((len(CLASSES), len(CLASSES)), int)
+for network in networks:
+    for output, batch in predict(network, test, study.base.training.batch_size):
+        answers = output.logits["sign"].argmax(dim=1).cpu().numpy()
+        np.add.at(counts, (batch.labels["sign"].numpy(), answers), 1)
+names_of = [name.removesuffix("_SIGN") for name in CLASSES]
+confusion = pd.DataFrame(counts, names_of, names_of).rename_axis("true class")
+study.save_table("confusion", confusion.reset_index())
+
+# %%
+figure, ax = plt.subplots(figsize=(5.2, 4.2))
+shares = 100 * confusion.div(confusion.sum(axis=1).clip(lower=1), axis=0)
+bar = {"label": "share of the true class (%)"}
+style = {"cmap": "Blues", "vmin": 0, "vmax": 100, "linewidths": 1, "cbar_kws": bar}
+sns.heatmap(shares, annot=counts, fmt="d", square=True, ax=ax, **style)
+ax.set(xlabel="answer", title=f"{first}, runs: {len(networks)}")
+ax.tick_params(length=0)
+ax.tick_params(axis="y", rotation=0)
+study.save_figure("confusion", marked(figure))
 
 # %% [markdown]
 # ## Does attention find the signs?
@@ -210,7 +256,7 @@ study.save_figure("confusion", marked(figure, data))
 # %%
 once = frame.drop_duplicates(["arm", "id"])
 figure = attention_against_accuracy(once, tasks=["sign"], objects="signs")
-study.save_figure("attention", marked(figure, data))
+study.save_figure("attention", marked(figure))
 
 # %% [markdown]
 # The patches that the reference keeps of three test images, coloured by attention; the deciding
@@ -221,68 +267,42 @@ maps = [
     map_of_image(networks[0], test, int(i), title=name)
     for i, name in zip(shown, names, strict=True)
 ]
-study.save_figure("maps", marked(attention_figure(maps, box_name="sign"), data))
+study.save_figure("maps", marked(attention_figure(maps, box_name="sign")))
 
 # %% [markdown]
 # ## Reading
+# Every arm: accuracy beside chance, its effect, and how often its kept patches touch a sign.
 
 # %%
-by_arm = once.groupby("arm", sort=False)
-means = 100 * by_arm[["accuracy", "balanced_accuracy", "roi_recall", "roi_recall_random"]].mean()
-level, chance = means.loc[first], 100 * once["chance"].iloc[0]
-right = np.diag(counted) / counted.sum(axis=1)
-wrong = counted.where(~np.eye(len(counted), dtype=bool), 0).stack()
+arms = headline(effects, "sign").drop_duplicates("arm").set_index("arm")
+shown = ["mean", "balanced_accuracy", "chance", "effect", "effect_low", "effect_high", "roi_recall"]
+show(arms[[*shown, "times_random"]].reset_index(), objects="signs")
+
+# %%
+by_class = (100 * pd.Series(np.diag(confusion), names_of) / confusion.sum(axis=1)).items()
+wrong = confusion.where(~np.eye(len(confusion), dtype=bool), 0).stack()
 mistaken, taken_for = wrong.idxmax()
-lines = [
-    f"*{first}* reads {level['accuracy']:.0f} % (balanced {level['balanced_accuracy']:.0f} %); "
-    f"naming the most frequent class always, {chance:.0f} %: it "
-    f"{'has learned' if level['accuracy'] > chance + (100 - chance) / 3 else 'has **not** learned'}"
-    f". Its best class is {right.idxmax()} ({100 * right.max():.0f} %), its worst "
-    f"{right.idxmin()} ({100 * right.min():.0f} %)"
-    + (
-        f". The commonest mistake: {mistaken} taken for {taken_for}, {wrong.max()} of "
-        f"{counted.loc[mistaken].sum()} answers."
-        if wrong.max()
-        else "; nothing was mistaken."
-    ),
-    f"Its kept patches touch {level['roi_recall']:.0f} % of the signs, random ones "
-    f"{level['roi_recall_random']:.0f} %.",
-]
-
-# %%
-for title, rows in effects.groupby("comparison", sort=False):
-    arms = rows["arm"].unique()
-    said = [
-        f"**{arm}** {effect_in_words(rows, arm, 'sign')}, "
-        f"{means.loc[arm, 'roi_recall']:.0f} % of the signs kept"
-        for arm in arms[1:]
-    ]
-    lines.append(f"*{title}*, against {arms[0]}: {'; '.join(said)}.")
-n_seeds = by_arm["id"].nunique()
-if n_seeds.min() == 1:
-    lines.append(
-        f"{(n_seeds == 1).sum()} of {len(n_seeds)} arms have one seed: their effects have no "
-        "interval, and what is luck cannot be told."
-    )
-
-# %%
-at = settings.set_index("setting")
-full, quarter = at.iloc[0], at[at["n_train"] == at["n_train"].min()]
-gap = quarter["best_accuracy"] - quarter["mean"]
-under = quarter[quarter["mean"] < quarter["chance"]]
-lines.append(
-    f"Published: {100 * full['mean']:.1f} % with {full['n_train']:.0f} images; with "
-    f"{quarter['n_train'].iloc[0]}, by setting, {100 * quarter['mean'].min():.0f} to "
-    f"{100 * quarter['mean'].max():.0f} %, and {len(under)} of {len(quarter)} settings end under "
-    f"the most frequent class's {100 * quarter['chance'].iloc[0]:.0f} %. Their best epochs lie "
-    f"{points(gap.min(), gap.max())} from the last."
-)
-lines.append(
-    "Both are of the same photographs."
-    if is_real
-    else f"{NOTE}. No number of ours can be held against a published one."
-)
-Markdown("\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)))
+reference, n_seeds = arms.iloc[0], once.groupby("arm")["id"].nunique()
+at = settings.assign(late=settings["best_accuracy"] - settings["mean"])
+full, few = at.iloc[0], at[at["n_train"] == at["n_train"].min()]
+origin = "Both are of the same photographs." if is_real else f"**{NOTE}**: compare no number."
+Markdown(f"""
+1. *{first}* reads {100 * reference["mean"]:.0f} %; naming the most frequent class always,
+   {100 * reference["chance"]:.0f} %. By class: {", ".join(f"{c} {x:.0f} %" for c, x in by_class)}.
+2. The commonest mistake: {mistaken} taken for {taken_for}, {wrong.max()} of
+   {confusion.loc[mistaken].sum()} answers.
+3. Its kept patches touch {100 * reference["roi_recall"]:.0f} % of the signs,
+   {reference["times_random"]:.1f} times as many as random ones.
+4. Arms whose effect has an interval that leaves out zero:
+   {(arms["effect_low"] * arms["effect_high"] > 0).sum()} of {len(arms) - 1}. Arms with one seed,
+   whose effect cannot be told from luck: {(n_seeds == 1).sum()} of {len(n_seeds)}.
+5. Published: {100 * full["mean"]:.1f} % with {full["n_train"]} images; with
+   {few["n_train"].iloc[0]}, by setting, {100 * few["mean"].min():.0f} to
+   {100 * few["mean"].max():.0f} %, below the most frequent class's
+   {100 * few["chance"].iloc[0]:.0f} % in {(few["mean"] < few["chance"]).sum()} of {len(few)}
+   settings. Best epochs lie {100 * few["late"].min():.0f} to {100 * few["late"].max():.0f} points
+   above the last. {origin}
+""")
 
 # %% [markdown]
 # ## Limits

@@ -42,20 +42,78 @@ overrides = {}  # any other field of the images, the network or its training
 # %%
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import tifffile
 from IPython.display import Markdown
+from PIL import Image, ImageDraw
 
+from ipslib import train_images
 from ipslib.datasets.images.own_images import OwnImages
-from ipslib.datasets.synthetic import synthetic_folder
-from ipslib.study.example_images import write_example_images
-from ipslib.study.figures import learning_curves
-from ipslib.study.own_images import train_images
-from ipslib.study.session import Study
-from ipslib.study.tables import long_form, show
+from ipslib.datasets.synthetic import make_once, stream, synthetic_folder
+from ipslib.study import Study, learning_curves, long_form, show
 
 study = Study("14_your_own_images", profile)
-folder = synthetic_folder(f"own_images_{n_drawn}_{drawn_side}")
-csv = labels or write_example_images(folder, n_drawn, side=drawn_side)
+
+# %% [markdown]
+# ## The drawn example
+# A cross, a disc or a ring of 18 px among strokes; the images take turns in being PNG, tiled TIFF,
+# `.npy` and JPEG.
+
+# %%
+SHAPES, SUFFIXES = ("cross", "disc", "ring"), (".png", ".tif", ".npy", ".jpg")
+GROUND, STROKE, SHAPE, SIZE = (200, 190, 170), (90, 105, 140), (170, 35, 30), 18
+
+
+def draw_image(random, shape):
+    """(H, W, 3) uint8."""
+    height, width = random.randint(3 * drawn_side // 4, drawn_side + 1, 2).tolist()
+    image = Image.new("RGB", (width, height), GROUND)
+    draw = ImageDraw.Draw(image)
+    for _ in range(25):
+        x, y = random.randint(0, width), random.randint(0, height)
+        dx, dy = random.randint(-drawn_side // 8, drawn_side // 8 + 1, 2).tolist()
+        draw.line((x, y, x + dx, y + dy), fill=STROKE, width=2)
+    draw_shape(draw, shape, random.randint(0, width - SIZE), random.randint(0, height - SIZE))
+    noise = random.randint(-12, 13, (height, width, 1))
+    return np.clip(np.asarray(image, np.int16) + noise, 0, 255).astype(np.uint8)
+
+
+def draw_shape(draw, shape, left, top):
+    right, bottom = left + SIZE - 1, top + SIZE - 1
+    draw.rectangle((left, top, right, bottom), fill=GROUND)
+    if shape == "cross":
+        draw.line((left, top, right, bottom), fill=SHAPE, width=3)
+        draw.line((left, bottom, right, top), fill=SHAPE, width=3)
+    else:
+        fill = SHAPE if shape == "disc" else GROUND
+        draw.ellipse((left, top, right, bottom), fill=fill, outline=SHAPE, width=3)
+
+
+# %%
+def write(path, pixels):
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, pixels, tile=(64, 64), compression="zlib", photometric="rgb")
+    elif path.suffix == ".npy":
+        np.save(path, pixels)
+    else:
+        Image.fromarray(pixels).save(path, quality=92)
+
+
+def draw_example(folder):
+    lines = ["image,shape"]
+    for i in range(n_drawn):
+        name, shape = f"{i:04d}{SUFFIXES[i % 4]}", SHAPES[i % 3]
+        write(folder / name, draw_image(stream(0, 7, i), shape))
+        lines.append(f"{name},{shape}")
+    (folder / "labels.csv").write_text("\n".join(lines) + "\n")
+
+
+# %%
+csv = labels
+if not labels:
+    folder = synthetic_folder(f"own_images_{n_drawn}_{drawn_side}")
+    csv = make_once(folder, draw_example) / "labels.csv"
 Markdown(f"The images of {Path(csv).name}." if labels else "**Drawn examples**, not photographs.")
 
 # %% [markdown]

@@ -35,7 +35,7 @@ from ipslib.runs import Kernel
 from ipslib.runs.executors import WorkerDied, here, processes
 from ipslib.runs.profiles import Layout
 from ipslib.runs.progress import Progress, Report, followed
-from ipslib.study.pictures import smaller_png
+from ipslib.study.figures import smaller_png
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
 SECONDS_TO_START = 180

@@ -17,7 +17,8 @@ _NAMES = {
     "findings": "arm_finding Finding load_findings per_doubling published_row "
     "slope_finding AGREES DISAGREES OPEN",
     "maps": "attention_figure bare BOX_COLOUR example_row image_row map_of_image",
-    "published": "load_published published_accuracy published_curve REFERENCE",
+    "published": "load_published published_accuracy published_curve published_signs REFERENCE "
+    "SIGN_SETTING",
     "published_configs": "CATEGORIES published_runs",
     "remeasure": "evaluate_again trained_runs",
     "session": "Study",

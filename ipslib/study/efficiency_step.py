@@ -71,9 +71,6 @@ class WholeImageNet(nn.Module):
         # the weight gradient of a 1 x 1 convolution of stride 2 (seen with torch 2.15).
         narrow = encoder[0].out_channels < 16
         self.memory_format = torch.contiguous_format if narrow else torch.channels_last
-        for norm in encoder.modules() if narrow else ():
-            if isinstance(norm, nn.BatchNorm2d):  # the exact one turns maps to channels last
-                norm.forward = partial(nn.BatchNorm2d.forward, norm)
         self.encoder = encoder.to(memory_format=self.memory_format)
         dim = config.model.embedding_dim
         n_classes = config.data.n_classes

@@ -19,10 +19,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from matplotlib_inline.backend_inline import set_matplotlib_formats
+from PIL import Image
 
 from ipslib.errors import IpslibError
 from ipslib.paths import write_atomically
-from ipslib.study.pictures import smaller_png
 from ipslib.study.tables import beside_published, chance_level, long_form, summarise
 
 INK, GREY, OURS, PUBLISHED = "#222222", "#6b6b6b", "#2c6f9c", "#c8430a"
@@ -46,6 +46,8 @@ _AXIS_LABELS = {
 }
 _TICKS = {"color": GREY, "labelcolor": INK, "major.width": 0.8, "major.size": 4}
 CHANCE_LINE = {"color": GREY, "linestyle": (0, (1, 1.5)), "linewidth": 1.1, "zorder": 2.5}
+_PNG_COLOURS = 256
+_SAME, _NEARLY_ALL = 12, 99.9  # of 255 levels; % of the pixels
 _TASK_TITLES = {"multi": "multi (exact match)"}
 
 
@@ -255,6 +257,25 @@ def save_figure(figure: Figure, path: Path) -> Path:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", facecolor="white")
     return write_atomically(path, smaller_png(buffer.getvalue()))
+
+
+def smaller_png(png: bytes) -> bytes:
+    """A PNG of 256 colours of its own; the picture itself where that would show, as in
+    photographs and colour bars, or be no smaller. Width and height stay.
+    """
+    with Image.open(io.BytesIO(png)) as image:
+        if image.mode == "P":
+            return png
+        on_white = Image.new("RGBA", image.size, "white")
+        on_white.alpha_composite(image.convert("RGBA"))
+    drawn = on_white.convert("RGB")
+    few = drawn.quantize(_PNG_COLOURS)
+    apart = np.abs(np.asarray(drawn, np.int16) - np.asarray(few.convert("RGB"), np.int16))
+    if np.percentile(apart.max(axis=2), _NEARLY_ALL) > _SAME:
+        return png
+    buffer = io.BytesIO()
+    few.save(buffer, "PNG", optimize=True)
+    return min(png, buffer.getvalue(), key=len)
 
 
 def _draw_bars(ax: Axes, rows: pd.DataFrame, at: list[float], width: float, colour) -> None:

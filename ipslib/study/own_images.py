@@ -9,13 +9,12 @@ import json
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
 from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, image_stamps
@@ -28,8 +27,10 @@ from ipslib.runs.one_run import train_and_record
 from ipslib.runs.progress import reporter
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import chosen_device
-from ipslib.study.maps import AttentionMap, attention_figure
 from ipslib.training import answer, attend
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 Image = str | Path | np.ndarray
 
@@ -82,29 +83,29 @@ class TrainedImages:
                 rows.append(row | dict(zip(columns, shares, strict=True)))
         return pd.DataFrame(rows)
 
-    def attention_map(self, image: Image, *, scale: str = "rank") -> Figure:
+    def attention_map(self, image: Image, *, scale: str = "rank") -> "Figure":
         """Draw what the network kept of an image, coloured by attention.
 
         Args:
             image: a file or an array, as for training.
             scale: `rank`, `linear` or `log`, see `ipslib.study.maps`.
         """
+        from matplotlib import pyplot as plt
+
+        from ipslib.study.maps import AttentionMap, attention_figure
+
         batch = self._batch(image)
         source = batch.sources[0]
         kept, weights = attend(self.network, batch)
         shown, step = _overview(batch)
-        figure = attention_figure(
-            [
-                AttentionMap(
-                    image=shown,
-                    corners=source.grid.corners(kept[0].numpy()) // step,
-                    patch_size=max(1, source.grid.patch_size // step),
-                    weights=weights[0].mean(dim=(0, 1)).numpy(),
-                    title=Path(source.name).name,
-                )
-            ],
-            scale=scale,
+        kept_patches = AttentionMap(
+            image=shown,
+            corners=source.grid.corners(kept[0].numpy()) // step,
+            patch_size=max(1, source.grid.patch_size // step),
+            weights=weights[0].mean(dim=(0, 1)).numpy(),
+            title=Path(source.name).name,
         )
+        figure = attention_figure([kept_patches], scale=scale)
         plt.close(figure)  # returned, not left to be shown a second time
         return figure
 

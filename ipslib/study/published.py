@@ -26,9 +26,16 @@ from importlib.resources import files
 
 import pandas as pd
 
+from ipslib.datasets.traffic_signs.config import PUBLISHED_COUNTS
 from ipslib.errors import IpslibError, did_you_mean
 
 REFERENCE = "results_28_28_1500_1500_50n_1000d_K_00_P_00"  # of Attention_Masking
+# What tells one published setting of traffic signs from another; fields of RunConfig.
+SIGN_SETTING = (
+    *("fraction", "patch_size", "memory_size", "iter_size", "mask_k", "mask_p"),
+    *("diversity_weight", "encoder", "weights"),
+)
+_NOT_COMPARED = "same curves|diversity in name|sets swapped"
 _MEASURES = {
     "accuracy": "test",
     "train_accuracy": "train",
@@ -117,6 +124,54 @@ def published_curve() -> pd.DataFrame:
     """The training of the `REFERENCE`: one row per epoch (from 1) and task with `loss` and
     `accuracy` on the training set, as logged."""
     return _read("published_curve.csv")
+
+
+def published_signs() -> pd.DataFrame:
+    """The published runs on traffic signs, one row per log, by setting.
+
+    Returns:
+        The columns of `published_accuracy`, with `fraction` (of the training images), `chance`
+        (the share of the most frequent class), `setting` in words, and `compared`: False where a
+        run stopped early, repeats another log, trained on the test set, or was configured other
+        than its name says. `diversity_weight` is that of the name where the log has none.
+    """
+    runs = published_accuracy("Traffic_Signs", incomplete=True)
+    in_name = runs["name"].str.extract(r"Diversity_loss_(\d+)D")[0]  # 010 is 0.1, 1 is 1
+    in_name = in_name.str.replace("^0", "0.", regex=True).astype(float).fillna(0)
+    runs["diversity_weight"] = runs["diversity_weight"].fillna(in_name)
+    tested = map(_sign_test_set, runs["n_train"], runs["n_test"])
+    runs["fraction"], runs["chance"] = zip(*tested, strict=True)
+    runs["setting"] = runs.apply(_sign_setting, axis=1)
+    runs["compared"] = runs["complete"] & ~runs["note"].str.contains(_NOT_COMPARED)
+    descending = ["fraction", "patch_size", "iter_size"]
+    by = ["fraction", "encoder", "mask_p", "mask_k", "diversity_weight", *descending[1:]]
+    ascending = [name not in descending for name in by]
+    return runs.sort_values(by, ascending=ascending, kind="stable", ignore_index=True)
+
+
+def _sign_test_set(n_train: float, n_test: float) -> tuple[float, float]:
+    """The fraction of the photographs that a run's sizes amount to, and the share of the most
+    frequent class among those it tested on."""
+    for split, other in (("test", "train"), ("train", "test")):  # some swapped the two
+        for fraction in (1.0, 0.5, 0.25):
+            tested, trained = (
+                [int(fraction * count) for count in PUBLISHED_COUNTS[of]] for of in (split, other)
+            )
+            if n_test == sum(tested) or n_train == sum(trained):
+                return fraction, max(tested) / sum(tested)
+    raise IpslibError(f"wanted sizes of a published set, got {n_train} and {n_test} images.")
+
+
+def _sign_setting(run: pd.Series) -> str:
+    words = [f"{100 * run['fraction']:g} %", f"patch {run['patch_size']}"]
+    words.append(f"M {run['memory_size']}, I {run['iter_size']}")
+    if run["mask_k"]:
+        words.append(f"masked K {run['mask_k']}, p {run['mask_p']:g}")
+    if run["diversity_weight"]:
+        words.append(f"diversity {run['diversity_weight']:g}")
+    if run["encoder"] != "resnet18":
+        words.append(f"{run['encoder']} {run['weights'].removeprefix('imagenet_')}")
+    return ", ".join(words)
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,7 +1,6 @@
 """What a notebook works with: its settings, its runs, and where its tables and figures go."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -13,7 +12,6 @@ from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
-from ipslib.paths import project_root
 from ipslib.runs.profiles import Layout, base_config, load_parameters, resolve_notebook
 from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.runs.schedule import run_all
@@ -163,22 +161,3 @@ class Study:
     @property
     def _number(self) -> str:
         return self.notebook.split("_")[0]
-
-
-def find_checkpoint(path: str, digit_sizes: Sequence[int]) -> Path | None:
-    """A checkpoint's path relative to the project; None for an empty one.
-
-    Raises:
-        IpslibError: for a missing file, or more than the one digit size it was trained on.
-    """
-    if not path:
-        return None
-    if len(digit_sizes) != 1:
-        raise IpslibError(
-            f"checkpoint: a checkpoint has one digit size, got {len(digit_sizes)} digit_sizes; "
-            "give the one it was trained on, and its noise count."
-        )
-    found = project_root() / Path(path).expanduser()
-    if not found.is_file():
-        raise IpslibError(f"There is no checkpoint at {found}; leave it empty to use own runs.")
-    return found

@@ -7,7 +7,17 @@ import pytest
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig, chance_level
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
-from ipslib.study.published import REFERENCE, load_published, published_accuracy, published_curve
+from ipslib.runs.profiles import load_parameters
+from ipslib.study.arms import published_beside
+from ipslib.study.published import (
+    REFERENCE,
+    SIGN_SETTING,
+    load_published,
+    published_accuracy,
+    published_curve,
+    published_signs,
+)
+from ipslib.study.session import Study
 from ipslib.study.statistics import take_off_epoch
 
 LIBRARY = Path(__file__).resolve().parents[3] / "shared" / "published" / "runs.csv"
@@ -167,3 +177,49 @@ def test_the_published_curve_is_the_references_log(training_logs):
         assert rows["loss"].tolist() == theirs["loss"].tolist()
         assert rows["accuracy"].tolist() == theirs["metric"].tolist()
     assert set(curve["task"]) == set(TASKS[:4])
+
+
+@pytest.fixture(scope="module")
+def signs():
+    return published_signs()
+
+
+def test_published_fractions_and_chance_are_those_of_the_sets_tested_on(signs):
+    by_size = signs.groupby("n_test")[["fraction", "chance"]].first()
+    assert by_size["fraction"].to_dict() == {169: 0.25, 184: 0.25, 341: 0.5, 684: 1.0}
+    expected = {169: 112 / 169, 184: 121 / 184, 341: 225 / 341, 684: 451 / 684}
+    assert by_size["chance"].to_dict() == pytest.approx(expected)
+
+
+def test_diversity_weights_are_those_of_the_names_where_the_log_has_none(signs):
+    weights = signs[signs["compared"]].groupby("diversity_weight").size().to_dict()
+    assert {w: weights[w] for w in (0.1, 0.25, 0.5, 0.75, 1.0)} == {
+        0.1: 5, 0.25: 5, 0.5: 5, 0.75: 5, 1.0: 3,
+    }  # fmt: skip
+
+
+def test_what_cannot_be_compared_is_kept_and_marked(signs):
+    left_out = signs[~signs["compared"]]
+    assert left_out["note"].ne("").all()
+    assert (left_out["n_test"] == 184).any()  # trained on the test set
+    assert not signs[signs["compared"]]["n_test"].eq(184).any()
+    plain = signs[signs["setting"] == "25 %, patch 100, M 10, I 32"]
+    assert plain["compared"].sum() == 5 < len(plain)
+
+
+def test_every_arm_of_paper_is_a_published_setting_of_signs(signs, monkeypatch, tmp_path):
+    monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path))
+    values = load_parameters("paper", "11_traffic_signs")
+    study = Study("11_traffic_signs", "paper", base=values["base"])
+    arms = pd.DataFrame(
+        {"comparison": title, "arm": arm} | study.config(**fields).flat()
+        for title, arms in values["comparisons"].items()
+        for arm, fields in arms.items()
+    )
+    theirs = published_beside(arms, signs[signs["compared"]], on=SIGN_SETTING)
+    found = theirs.groupby(["comparison", "arm"])["setting"].agg(["nunique", "size"])
+    assert len(found) == len(arms) and (found["nunique"] == 1).all()
+    runs = found["size"].droplevel("comparison")
+    assert runs.pop("weight 1") == 3 and (runs == 5).all()
+    ours = signs[signs["compared"] & (signs["encoder"] == "resnet18")]
+    assert set(theirs["setting"]) == set(ours["setting"])

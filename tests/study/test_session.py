@@ -6,7 +6,7 @@ from ipslib import paths
 from ipslib.errors import IpslibError
 from ipslib.runs import profiles
 from ipslib.study import session
-from ipslib.study.session import Study, find_checkpoint
+from ipslib.study.session import Study
 
 BASE = """\
 digits: auto
@@ -124,20 +124,6 @@ def test_runs_tables_and_figures_lie_in_the_profiles_folders(study, outputs, mon
     plt.close(figure)
     assert (outputs / "quick" / "tables" / "01_accuracy.csv").read_text() == "a\n1\n"
     assert (outputs / "quick" / "figures" / "01_accuracy.png").is_file()
-
-
-def test_a_checkpoint_is_found_from_the_project_or_refused(study, project, tmp_path):
-    assert find_checkpoint("", [28, 56]) is None
-    inside, outside = project.root / "models" / "a.pth", tmp_path / "b.pth"
-    inside.parent.mkdir()
-    for file in (inside, outside):
-        file.touch()
-    assert find_checkpoint("models/a.pth", [84]) == inside
-    assert find_checkpoint(str(outside), [84]) == outside
-    with pytest.raises(IpslibError, match="no checkpoint at .*none.pth"):
-        find_checkpoint("none.pth", [84])
-    with pytest.raises(IpslibError, match="one digit size, got 2"):
-        find_checkpoint("models/a.pth", [56, 84])
 
 
 def test_a_field_set_by_the_notebook_is_not_overridden_silently(study):
