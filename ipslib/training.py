@@ -120,12 +120,9 @@ class TrainingState:
         return torch.randperm(n_images, generator=order)
 
     def evaluation_generator(self, dataset: Dataset, batch_size: int) -> torch.Generator | None:
-        """Of the patches' orders in the evaluation after this epoch; None in a run with a start of
-        its own, whose evaluations all draw the same ones.
-
-        The published runs evaluated after every epoch: what that draws is drawn here, so that
-        `eval_every` does not change the training.
-        """
+        """Of the patches' orders in the evaluation after this epoch; None: the same every time. The
+        published runs evaluated after every epoch: what that draws is drawn here, so that
+        `eval_every` does not change the training."""
         if not self.published_start:
             return None
         self._draw_workers_seed()
@@ -238,13 +235,8 @@ def forward_step(
     """The forward pass of training, its losses, and the labels on the network's device."""
     labels = {task: moved(label, network.device) for task, label in batch.labels.items()}
     output = network(batch, generator=generator)
-    losses = combined_losses(
-        output,
-        labels,
-        semantic_weight=settings.semantic_weight,
-        diversity_weight=settings.diversity_weight,
-        diversity_on=settings.diversity_on,
-    )
+    names = ("semantic_weight", "diversity_weight", "diversity_on")
+    losses = combined_losses(output, labels, **{name: getattr(settings, name) for name in names})
     return output, losses, labels
 
 
