@@ -191,15 +191,14 @@ def _train_epoch(
     network, tally = state.network.train(), Tally()
     train_set = train_set.augmented(seed=settings.seed, epoch=epoch)
     steps = state.draw_training_order(len(train_set)).split(settings.batch_size)
-    before = (epoch - 1) * len(steps)
+    before, make = (epoch - 1) * len(steps), batch_maker(train_set, network.device)
 
     def where() -> str:
         step = tally.first_not_finite() or len(tally.totals) + 1
         return f"in epoch {epoch}, step {step} of {len(steps)}"
 
     with _stopped_where(settings, where):
-        made = prefetched(batch_maker(train_set, network.device), (s.tolist() for s in steps))
-        for step, batch in enumerate(made, before + 1):
+        for step, batch in enumerate(prefetched(make, (s.tolist() for s in steps)), before + 1):
             for group in state.optimiser.param_groups:
                 group["lr"] = learning_rate(step, len(steps), settings)
             output, losses, labels = forward_step(network, batch, settings, state.generator)
