@@ -121,13 +121,6 @@ def test_frozen_keeps_every_weight_and_statistic_but_stem_and_projection(setting
     assert not any(norm.training for norm in norms)
 
 
-def test_frozen_norms_are_in_evaluation_mode_from_the_start():
-    network = IPSNet(ModelConfig(frozen=True, width=0.125), {"majority": 10})
-    before = {name: value.clone() for name, value in network.encoder.named_buffers()}
-    network.embed(torch.rand(5, 1, 28, 28))
-    assert all(torch.equal(value, before[name]) for name, value in network.encoder.named_buffers())
-
-
 def test_without_freezing_weights_and_statistics_move():
     network = IPSNet(ModelConfig(width=0.125, memory_size=2, iter_size=2), {"majority": 10})
     changed = trained_a_step(network)
