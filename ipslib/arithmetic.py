@@ -10,7 +10,8 @@ VERSIONS = {
     1: "the first; records that state no version are of it",
     2: "batch norm exact on the CPU (its moments were off by up to a percent); the replaced first "
     "convolution starts with torch's default weights, as published; the cosine counts steps from "
-    "1; whole-pixel strokes cut their control points to whole pixels",
+    "1; whole-pixel strokes are the published ones: control points cut to whole pixels, column "
+    "first, joined by OpenCV's lines",
 }
 CURRENT = max(VERSIONS)
 
