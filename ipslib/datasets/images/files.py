@@ -32,6 +32,7 @@ class FileId(NamedTuple):
     path: Path
     size: int
     modified: int
+    changed: int  # moves with every write, also where `modified` is set back
 
 
 def file_id(path: str | Path) -> FileId:
@@ -45,7 +46,7 @@ def file_id(path: str | Path) -> FileId:
         found = "a folder" if path.is_dir() else "nothing"
         raise IpslibError(f"{path}: wanted an image file, found {found}; correct the path.")
     status = path.stat()
-    return FileId(path, status.st_size, status.st_mtime_ns)
+    return FileId(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def is_tiff(path: Path) -> bool:

@@ -114,7 +114,7 @@ def _decoded(path: Path) -> tuple[str, str]:
     encodings = [encoding for mark, encoding in _MARKS.items() if content.startswith(mark)][:1]
     if not encodings and b"\0" in content[:2]:
         encodings = ["utf-16-be" if content[:1] == b"\0" else "utf-16-le"]
-    for encoding in encodings or ("utf-8", "cp1252", "latin-1"):
+    for encoding in encodings or ("utf-8", "cp1252"):
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError:

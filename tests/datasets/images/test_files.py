@@ -1,3 +1,4 @@
+import os
 import re
 
 import numpy as np
@@ -111,3 +112,13 @@ def test_a_missing_package_is_named_with_the_file_that_needs_it(tmp_path):
 )
 def test_a_file_that_is_sound_is_not_called_damaged(error, told):
     assert re.search(told, str(unreadable("a.h5", error, "copy it again")))
+
+
+def test_other_content_is_another_file_even_of_the_same_size_and_time(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"one")
+    before, times = file_id(path), (path.stat().st_atime_ns, path.stat().st_mtime_ns)
+    path.write_bytes(b"two")
+    os.utime(path, ns=times)
+    after = file_id(path)
+    assert after != before and after[:3] == before[:3]
