@@ -269,10 +269,8 @@ class SlideBag:
     def _microns(self, corners: np.ndarray) -> float | None:
         """What the corners count, where it is not pixels but STAMP's unit: its first version says
         nothing and counts pixels of 256/224 µm, tile by tile."""
-        if (
-            self.layout.attributes.get("unit") in ("um", b"um")
-            or "tile_size_um" in self.layout.attributes
-        ):
+        said = self.layout.attributes
+        if said.get("unit") in ("um", b"um") or "tile_size_um" in said:
             return 1.0
         is_stamp = self.layout.features.name == "feats" and self.size_level0 is None
         if is_stamp and corners.any() and not (corners % _STAMP_TILE).any():
@@ -393,8 +391,9 @@ def _fullest(bags: Iterable[list[SlideBag]], skipped: dict[str, str]) -> Iterato
                 )
                 break
             skipped[Path(other.name).name] = (
-                f"{other.name}: not read, since {best.name} is of the same slide and says more; "
-                f"their features are {'the same' if is_same else 'others'}."
+                f"{other.name}: not read, since {best.name} is of the same slide"
+                f"{' and says more' * (other.n_known < best.n_known)}; their features are "
+                f"{'the same' if is_same else 'others'}."
             )
         else:
             yield best
