@@ -16,7 +16,7 @@ from ipslib.paths import reachable
 from ipslib.runs.profiles import AUTO, Layout, load_base
 from ipslib.runs.provenance import provenance
 from ipslib.runs.records import RecordStore, Run, in_found_precision
-from ipslib.runs.schedule import Outcome, run_outcomes
+from ipslib.runs.schedule import run_outcomes
 from ipslib.runtime import chosen_device
 from ipslib.study.published_configs import PublishedRun, published_runs
 
@@ -92,7 +92,8 @@ def work_queue(
         configs, store, jobs=jobs, device=device, choose=choose, deadline=deadline
     ):
         ended.append(outcome.status)
-        print(_line(runs[outcome.config.id], outcome), flush=True)
+        run = runs[outcome.config.id]
+        print(f"{run.category}: {run.name}: {outcome}", flush=True)
         if outcome.record:
             n_done += 1
             print(f"published runs regenerated: {n_done} of {len(runs)}", flush=True)
@@ -188,13 +189,3 @@ def _obtainable(runs: Sequence[PublishedRun]) -> list[PublishedRun]:
             flush=True,
         )
     return [run for run, file in zip(runs, files, strict=True) if file not in missing]
-
-
-def _line(run: PublishedRun, outcome: Outcome) -> str:
-    if outcome.status == "out of time":
-        return str(outcome.failure)
-    if outcome.failure:
-        return f"{run.name}: {outcome.failure.reason}: {outcome.failure}"
-    accuracy = outcome.record["result"]["accuracy"].items()
-    shown = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy)
-    return f"{run.category}: {run.name}: {shown}"

@@ -120,11 +120,8 @@ def run_sweep(
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
-    config, status, record, failure = outcome
-    accuracy = record["result"]["accuracy"] if record else {}
-    shown = ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy.items())
-    last = shown or f"{failure.reason}: {failure}"
-    return {"run": run_name(config), "id": config.id, "state": status, "last epoch on test": last}
+    run = {"run": run_name(outcome.config), "id": outcome.config.id}
+    return run | {"state": outcome.status, "last epoch on test": str(outcome)}
 
 
 def _sweep_notebook(sweep: Sweep) -> SweepResult:

@@ -35,6 +35,13 @@ class Outcome(NamedTuple):
     record: dict | None
     failure: RunFailed | None
 
+    def __str__(self) -> str:
+        """What came out, or why nothing did."""
+        if self.failure:
+            return f"{self.failure.reason}: {self.failure}"
+        accuracy = self.record["result"]["accuracy"].items()
+        return ", ".join(f"{task} {100 * value:.1f} %" for task, value in accuracy)
+
 
 def run_all(
     configs: Iterable[RunConfig], store: RecordStore, *, jobs: int | None = None
@@ -60,7 +67,13 @@ def run_all(
 
 def longest_first(waiting: Sequence[Run]) -> Run | None:
     """So that no long run is left alone at the end; last what other processes are at."""
-    return max(waiting, key=lambda run: (not run.is_held(), _effort(run.config)), default=None)
+
+    def key(run: Run) -> tuple[bool, int]:
+        # Where only reading tells how many images there are, by epochs alone.
+        n_images = getattr(run.config.data, "n_train", 1)
+        return not run.is_held(), n_images * run.config.training.epochs
+
+    return max(waiting, key=key, default=None)
 
 
 def run_outcomes(
@@ -188,8 +201,3 @@ def _jobs() -> int:
     if jobs < 1:
         raise IpslibError(f"{JOBS_VARIABLE}: wanted a number of runs, at least 1, got {chosen!r}.")
     return jobs
-
-
-def _effort(config: RunConfig) -> int:
-    """Images seen in training; where only reading tells how many there are, by epochs alone."""
-    return getattr(config.data, "n_train", 1) * config.training.epochs

@@ -31,6 +31,11 @@ SMALL = {
 # With all this alike, published runs differ in their seeds 0 to 3 only.
 
 
+def options(fields: dict) -> list[str]:
+    """Fields of a run as a command line has them."""
+    return [text for name, value in fields.items() for text in ("-p", name, json.dumps(value))]
+
+
 @pytest.fixture
 def outputs(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path / "outputs"))
@@ -71,6 +76,9 @@ def test_times_are_learned_in_proportion(configs):
     assert seconds(memory_size=50) == pytest.approx(1000 * (3600 + 150) / (3600 + 300), rel=0.001)
     evaluated = 1000 + 10 * 1000 / 1000 / 100 * 1000 * (3600 + 100) / (3600 + 300)
     assert seconds(n_test=1000, eval_every=10) == pytest.approx(evaluated, rel=0.001)
+    unlike = known.replace(encoder="resnet50", weights="imagenet_v1", frozen=True, canvas=1500)
+    times = [record(unlike, 9000.0), record(known, 1000.0)]  # of the most similar record
+    assert expected_seconds(known, times) == expected_seconds(known, times[1:])
 
 
 def test_times_of_other_devices_are_not_learned_from(outputs, monkeypatch):
@@ -82,14 +90,6 @@ def test_times_of_other_devices_are_not_learned_from(outputs, monkeypatch):
     monkeypatch.setattr(queue, "next_run", lambda waiting, failed, times, s: seen.append(times))
     work_queue("smoke", 1, SMALL)
     assert seen == [[]]
-
-
-def test_the_most_similar_record_is_learned_from(configs):
-    known = configs[1]
-    other = known.replace(encoder="resnet50", weights="imagenet_v1", frozen=True, canvas=1500)
-    times = [record(other, 9000.0), record(known, 1000.0)]
-    wanted = known.replace(n_train=2000)
-    assert expected_seconds(wanted, times) == expected_seconds(wanted, times[1:])
 
 
 @pytest.fixture
@@ -138,16 +138,15 @@ def test_what_another_process_is_at_is_left_to_it(runs):
 
 
 def test_the_queue_is_worked_off_and_counted(outputs, capsys):
-    assert len(published_runs("smoke", SMALL)) == 4  # by seed
-    arguments = [text for name, value in SMALL.items() for text in ("-p", name, json.dumps(value))]
-    assert main(["queue", "--profile", "smoke", "--minutes", "5", *arguments]) == 0
+    arguments = ["--profile", "smoke", *options(SMALL)]
+    assert main(["queue", *arguments]) == 0
     out = capsys.readouterr().out.splitlines()
     counted = [line for line in out if "regenerated" in line]
     assert counted == [f"published runs regenerated: {n} of 4" for n in range(5)]
     assert out[1].startswith("O2I_datasize: results_28_28_3000_3000_800n_800d: majority ")
-    assert main(["queue", "--profile", "smoke", *arguments]) == 0
+    assert main(["queue", *arguments]) == 0
     assert capsys.readouterr().out == "published runs regenerated: 4 of 4\n"
-    assert main(["queue", "--profile", "smoke", "--list", *arguments]) == 0
+    assert main(["queue", "--list", *arguments]) == 0
     assert [line[:4] for line in capsys.readouterr().out.splitlines()] == ["done"] * 4
 
 
@@ -218,13 +217,6 @@ def test_several_queues_share_the_runs(outputs, capsys):
     assert held.record()
 
 
-@pytest.mark.parametrize("minutes", ["0", "-1", "nan"])
-def test_minutes_are_positive(minutes, outputs, capsys):
-    assert main(["queue", "--minutes", minutes]) == 2
-    assert "minutes" in capsys.readouterr().err
-    assert not outputs.exists()
-
-
 def test_published_runs_are_never_made_of_other_digits(
     outputs, tmp_path, monkeypatch, fresh_digits, capsys
 ):
@@ -277,33 +269,28 @@ def write_made_up_mnist(root: Path) -> None:
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
 
 
-def test_runs_and_the_queue_need_torch_alone(tmp_path):
+@pytest.mark.parametrize(
+    ("command", "fields"),
+    [("run smoke", {"epochs": 1}), ("gpu --device cpu --smoke --jobs 2", SMALL | {"epochs": 1})],
+    ids=["run", "queue"],
+)
+def test_training_needs_torch_alone(tmp_path, command, fields):
     write_made_up_mnist(tmp_path)
-    program = WITH_TORCH_ALONE.format(refused=REFUSED)
-    settings = SMALL | {"digits": "mnist", "epochs": 1}
-    fields = [text for name, value in settings.items() for text in ("-p", name, json.dumps(value))]
-    environment = os.environ | {
-        "IPSLIB_DATA": str(tmp_path), "IPSLIB_OUTPUTS": str(tmp_path / "outputs"),
-        "OMP_NUM_THREADS": "1",
-    }  # fmt: skip
+    places = {"IPSLIB_DATA": str(tmp_path), "IPSLIB_OUTPUTS": str(tmp_path / "outputs")}
+    program = [sys.executable, "-c", WITH_TORCH_ALONE.format(refused=REFUSED)]
 
     def ipslib(*arguments: str) -> subprocess.CompletedProcess:
-        return subprocess.run(
-            [sys.executable, "-c", program, *arguments], cwd=ROOT, env=environment,
-            capture_output=True, text=True,
-        )  # fmt: skip
+        environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
+        call = [*program, *arguments]
+        return subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
 
-    done = ipslib("queue", "--profile", "smoke", "--minutes", "0.2", *fields)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[0] == "published runs regenerated: 0 of 4"
-    assert "majority" in done.stdout
-
-    done = ipslib("run", "smoke", "-p", "digits", "mnist", "-p", "epochs", "1")
+    done = ipslib(*command.split(), *options(fields | {"digits": "mnist"}))
     assert done.returncode == 0, done.stderr
     assert "majority" in done.stdout
-
-    refused = ipslib("study", "smoke")
-    assert refused.returncode != 0 and "is not installed" in refused.stderr
+    if "gpu" in command:
+        assert done.stdout.splitlines()[-1] == "published runs regenerated: 4 of 4"
+        refused = ipslib("study", "smoke")
+        assert refused.returncode != 0 and "is not installed" in refused.stderr
 
 
 def test_a_list_that_is_read_in_part_is_no_error():

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import pytest
@@ -108,21 +107,19 @@ def test_the_sweeps_of_the_study_name_runs_that_can_be_made(outputs):
 
 
 @pytest.mark.parametrize(
-    ("settings", "sentence"),
+    ("settings", "options", "field"),
     [
-        ({"runs": [{"seed": 1}, {"memory_sizes": 3}]}, "'memory_sizes' .* mean 'memory_size'"),
-        ({"runs": [{"seed": 1}], "grid": {"lr": [1.0, "fast"]}}, "lr: wanted a number"),
+        ({"runs": [{"seed": 1}, {"memory_sizes": 3}]}, {}, "'memory_sizes' .* mean 'memory_size'"),
+        ({"runs": [{"seed": 1}], "grid": {"lr": [1.0, "fast"]}}, {}, "lr"),
+        ({"runs": [{"seed": 1}]}, {"jobs": 0}, "jobs"),
     ],
 )
-def test_a_wrong_field_stops_the_sweep_before_anything_is_written(outputs, settings, sentence):
-    with pytest.raises(IpslibError, match=sentence):
-        run_sweep({"profile": "smoke", "fixed": TINY} | settings)
+def test_what_is_wrong_stops_the_sweep_before_anything_is_written(
+    outputs, settings, options, field
+):
+    with pytest.raises(IpslibError, match=field):
+        run_sweep({"profile": "smoke", "fixed": TINY} | settings, **options)
     assert not outputs.exists()
-
-
-def test_jobs_are_at_least_one(outputs):
-    with pytest.raises(IpslibError, match="jobs: wanted at least 1, got 0"):
-        run_sweep({"runs": [{}]}, jobs=0)
 
 
 def test_a_sweep_runs_here_goes_on_after_a_failure_and_is_reused(outputs, sweep_file, capsys):
@@ -146,15 +143,6 @@ def test_a_sweep_runs_here_goes_on_after_a_failure_and_is_reused(outputs, sweep_
     assert [row["state"] for row in swept.rows] == ["reused", "reused"]
     assert [record["config"]["seed"] for record in swept.records] == [1, 0]
     assert swept.n_failed == 0
-
-
-def test_processes_side_by_side_make_the_records_of_a_serial_sweep(outputs, monkeypatch, tmp_path):
-    torch.set_num_threads(1)
-    said = {"profile": "smoke", "fixed": TINY, "grid": {"seed": [0, 1]}}
-    apart = run_sweep(said, jobs=2).records
-    monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path / "serial"))
-    for ours, theirs in zip(run_sweep(said).records, apart, strict=True):
-        assert json.dumps(ours["history"]) == json.dumps(theirs["history"])
 
 
 @pytest.fixture

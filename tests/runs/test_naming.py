@@ -29,7 +29,7 @@ def published(shared):
     return [r for r in rows if re.match(r"results_\d+_\d+_\d+_\d+_\d+n", r["name"])]
 
 
-def test_published_names_say_what_their_rows_say(published):
+def test_published_names_say_what_their_rows_and_logs_say_and_come_back(published):
     assert len(published) > 120
     for row in published:
         fields = parse_run_name(row["name"])
@@ -38,23 +38,15 @@ def test_published_names_say_what_their_rows_say(published):
             if row[column]:
                 assert fields[field] == float(row[column]), (row["name"], column)
 
+        config = run_config(fields)
+        if row["category"] != "Unfiled":
+            assert config.data.patch_size == int(row["patch_size"]), row["name"]
+            assert config.data.n_train == float(row["n_train_inferred"]), row["name"]
+            assert config.model.encoder == row["enc_type"], row["name"]
+            assert (config.model.weights != "none") == (row["pretrained"] == "True"), row["name"]
+            trained_semantic = row["semantic_diversity_loss"] == "True"
+            assert (config.training.semantic_weight > 0) == trained_semantic, row["name"]
 
-def test_published_runs_are_what_their_logs_say(published):
-    for row in published:
-        if row["category"] == "Unfiled":
-            continue
-        config = run_config(parse_run_name(row["name"]))
-        assert config.data.patch_size == int(row["patch_size"]), row["name"]
-        assert config.data.n_train == float(row["n_train_inferred"]), row["name"]
-        assert config.model.encoder == row["enc_type"], row["name"]
-        assert (config.model.weights != "none") == (row["pretrained"] == "True"), row["name"]
-        trained_semantic = row["semantic_diversity_loss"] == "True"
-        assert (config.training.semantic_weight > 0) == trained_semantic, row["name"]
-
-
-def test_published_names_come_back(published):
-    for row in published:
-        config = run_config(parse_run_name(row["name"]))
         name = run_name(config)
         assert run_config(parse_run_name(name)) == config
         # What a name may leave out or say in a second way.

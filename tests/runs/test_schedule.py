@@ -1,5 +1,4 @@
 import json
-import sys
 import weakref
 
 import pytest
@@ -125,13 +124,6 @@ def test_a_run_that_fails_twice_is_recorded_and_stops_no_other(store, tried, eve
     assert names(store) == sorted([*kept, f"{SECOND.id}.json", f"{SECOND.id}.pt"])
 
 
-def test_a_run_that_fails_once_is_made_all_the_same(store, failing):
-    failing(1)
-    outcomes = list(run_outcomes([SECOND], store))
-    assert [(each.status, each.failure) for each in outcomes] == [("made", None)]
-    assert store.failures() == []
-
-
 def test_several_failures_are_one_sentence_with_their_number(store, monkeypatch):
     killed = by(lambda config: RunFailed("killed", "its process was killed."))
     monkeypatch.setattr(schedule, "here", killed)
@@ -190,15 +182,6 @@ def test_a_failure_keeps_no_network_in_memory(store, monkeypatch):
     assert [network() for network in networks] == [None, None]
 
 
-def test_ctrl_c_goes_through(store, monkeypatch):
-    def interrupt(config, **_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(one_run, "train", interrupt)
-    with pytest.raises(KeyboardInterrupt):
-        run_all([TINY, SECOND], store)
-
-
 def test_the_number_of_threads_is_as_before():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
@@ -245,15 +228,6 @@ def test_a_number_of_jobs_that_is_none_is_refused_before_any_run(store, monkeypa
     with pytest.raises(IpslibError, match=f"IPSLIB_JOBS.*'{jobs}'"):
         run_all([TINY], store)
     assert not store.folder.exists()
-
-
-def test_a_bar_shows_progress_where_no_runner_follows(store, monkeypatch, capsys):
-    monkeypatch.setattr(runs, "KERNEL", runs.Kernel())
-    monkeypatch.setitem(sys.modules, "ipykernel", sys)  # as in JupyterLab
-    run_all([TINY], store)
-    assert "100%" in capsys.readouterr().err
-    run_all([TINY], store)
-    assert capsys.readouterr().err == ""
 
 
 def test_digits_that_cannot_be_read_are_told_before_any_run(
