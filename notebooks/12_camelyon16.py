@@ -63,7 +63,7 @@ import attrs
 from IPython.display import Markdown
 
 from ipslib.datasets.slides.annotations import read_asap
-from ipslib.datasets.slides.sets import describe_bags
+from ipslib.datasets.slides.bags import describe_bags
 from ipslib.study.heat_maps import draw_heat_map
 from ipslib.study.session import Study
 from ipslib.study.slide_figures import finding_curves, slide_overview, slide_to_bag

@@ -1,7 +1,6 @@
 """`ipslib slides`: draw slides, prepare bags of features, and say what bags there are."""
 
 import argparse
-from pathlib import Path
 
 # What does the work is imported when it is called, as in the other commands.
 
@@ -16,11 +15,20 @@ def add_slides_command(commands: argparse._SubParsersAction) -> None:
     prepare.add_argument("out", metavar="OUT", help="folder of the bags")
     prepare.add_argument("--annotations", metavar="FOLDER", help="of ASAP's XML, for patch labels")
     prepare.add_argument("--labels", metavar="CSV", help="such as reference.csv: normal or tumor")
+    prepare.add_argument(
+        "--groups",
+        nargs="+",
+        metavar="NAME=WHAT",
+        default=[],
+        help="own groups of annotations: tumour, normal (cut out of it) or ignore",
+    )
     prepare.add_argument("--mpp", type=float, default=0.5, help="microns per pixel (0.5: 20x)")
     prepare.add_argument("--tile", type=int, default=256, help="side of a tile in pixels (256)")
     prepare.add_argument("--overlap", type=int, default=0, help="of tiles, in pixels (0)")
     prepare.add_argument("--min-tissue", type=float, default=0.1, help="share of a tile (0.1)")
-    prepare.add_argument("--slide-mpp", type=float, help="for slides without a resolution")
+    prepare.add_argument(
+        "--slide-mpp", type=float, help="microns per pixel of slides that do not state it"
+    )
     prepare.add_argument("--backbone", default="resnet50", help="resnet18 or resnet50")
     prepare.add_argument(
         "--weights", default="imagenet_v1", help="imagenet_v1, imagenet_v2, or none: random"
@@ -43,15 +51,20 @@ def add_slides_command(commands: argparse._SubParsersAction) -> None:
     check = actions.add_parser("check", help="count bags, their patches and their labels")
     check.add_argument("bags", metavar="BAGS", help="folder of bags, or a file of them")
     check.add_argument("--labels", metavar="CSV", help="such as reference.csv: normal or tumor")
+    check.add_argument("--rows", action="store_true", help="read every row too, in search of NaN")
     check.set_defaults(handler=_check)
 
 
 def _prepare(arguments: argparse.Namespace) -> int:
     from ipslib.datasets.slides.camelyon16 import find_slides, read_labels
-    from ipslib.datasets.slides.features import BackboneConfig
-    from ipslib.datasets.slides.prepare import TileConfig, known_annotations, prepare_slides
+    from ipslib.datasets.slides.prepare import (
+        BackboneConfig,
+        TileConfig,
+        known_annotations,
+        prepare_slides,
+    )
 
-    slides = find_slides(arguments.folder)
+    groups, slides = _groups(arguments.groups), find_slides(arguments.folder)
     table = read_labels(arguments.labels) if arguments.labels else {}
     prepared = prepare_slides(
         slides,
@@ -66,6 +79,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
             backbone=arguments.backbone, weights=arguments.weights, n_stages=arguments.stages
         ),
         annotations=known_annotations(slides, arguments.annotations, table),
+        groups=groups,
         slide_mpp=arguments.slide_mpp,
         reader=arguments.reader,
         batch_size=arguments.batch,
@@ -73,11 +87,29 @@ def _prepare(arguments: argparse.Namespace) -> int:
         device=arguments.device,
     )
     _say(prepared.skipped)
+    for name, what in prepared.changed.items():
+        print(f"{name}: made anew, since this changed: {what}")
     print(
         f"{len(prepared.made)} bags made, {len(prepared.reused)} reused, "
         f"{len(prepared.skipped)} slides left out; in {arguments.out}"
     )
     return int(bool(prepared.skipped))
+
+
+def _groups(said: list[str]) -> dict[str, bool | None]:
+    from ipslib.errors import IpslibError, did_you_mean
+
+    meanings = {"tumour": True, "normal": False, "ignore": None}
+    groups = {}
+    for each in said:
+        name, _, what = each.rpartition("=")
+        if not name or what not in meanings:
+            raise IpslibError(
+                f"--groups: wanted NAME=tumour, normal or ignore, got {each!r}"
+                f"{did_you_mean(what, meanings)}."
+            )
+        groups[name] = meanings[what]
+    return groups
 
 
 def _standin(arguments: argparse.Namespace) -> int:
@@ -97,11 +129,10 @@ def _standin(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     import numpy as np
 
-    from ipslib.datasets.slides.bags import open_bags
+    from ipslib.datasets.slides.bags import label_bags, open_bags
     from ipslib.datasets.slides.camelyon16 import split_of
-    from ipslib.datasets.slides.sets import label_bags
 
-    bags, unreadable = open_bags(Path(arguments.bags))
+    bags, unreadable = open_bags(arguments.bags, every_row=arguments.rows)
     labels, skipped = label_bags(bags, arguments.labels or None)
     _say(unreadable | skipped)
     for split in ("train", "test", None):

@@ -13,9 +13,9 @@ from matplotlib.patheffects import withStroke
 from sklearn.metrics import roc_curve
 
 from ipslib.datasets.slides.bags import SlideBag
-from ipslib.datasets.slides.metrics import FALSE_POSITIVE_RATES
+from ipslib.datasets.slides.evaluation import FALSE_POSITIVE_RATES
+from ipslib.datasets.slides.prepare import find_tissue
 from ipslib.datasets.slides.slide import Slide
-from ipslib.datasets.slides.tissue import MASK_MPP, tissue_mask
 from ipslib.study.arm_figures import arm_colours
 from ipslib.study.figures import CHANCE_LINE, row_legend
 from ipslib.study.maps import BOX_COLOUR, ROW_WIDTH, bare
@@ -48,9 +48,7 @@ def slide_to_bag(
         outlines: of tumour, each (n, 2) x and y in pixels of level 0.
         title: of the figure.
     """
-    mpp = max(MASK_MPP, slide.mpp)
-    tissue = tissue_mask(slide.overview(mpp), mpp, name=slide.name)
-    overview, (height, width) = slide_overview(slide), slide.shape
+    tissue, overview, (height, width) = find_tissue(slide), slide_overview(slide), slide.shape
     size = (ROW_WIDTH, ROW_WIDTH / 3 * height / width + 0.7)
     figure, row = plt.subplots(1, 3, figsize=size, layout="constrained")
     extent = (0, width, height, 0)

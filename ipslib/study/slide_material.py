@@ -4,9 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ipslib.datasets.slides.camelyon16 import find_annotations, find_slides, read_labels
-from ipslib.datasets.slides.features import BackboneConfig
-from ipslib.datasets.slides.prepare import TileConfig, known_annotations, prepare_slides
+from ipslib.datasets.slides.camelyon16 import (
+    canonical_name,
+    find_annotations,
+    find_slides,
+    read_labels,
+)
+from ipslib.datasets.slides.prepare import (
+    BackboneConfig,
+    TileConfig,
+    known_annotations,
+    prepare_slides,
+)
 from ipslib.datasets.slides.slide import Slide
 from ipslib.datasets.slides.synthetic import write_synthetic
 from ipslib.datasets.synthetic import NOTE, make_once, synthetic_folder, titled
@@ -43,7 +52,8 @@ class SlideMaterial(NamedTuple):
         """A slide by name; None where slides are not at hand."""
         if self.slides is None or not self.slides.is_dir():
             return None
-        path = find_slides(self.slides).get(name)
+        paths = {canonical_name(each): path for each, path in find_slides(self.slides).items()}
+        path = paths.get(canonical_name(name))
         return path and Slide(path)
 
 

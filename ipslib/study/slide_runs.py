@@ -7,12 +7,19 @@ import numpy as np
 import pandas as pd
 
 from ipslib.datasets.slides.bags import BagDataset
-from ipslib.datasets.slides.evaluation import SlideAnswer, answer_slides, detections, measure_found
-from ipslib.datasets.slides.metrics import Froc, auc_interval, froc
+from ipslib.datasets.slides.evaluation import (
+    Froc,
+    SlideAnswer,
+    answer_slides,
+    detections,
+    froc,
+    measure_found,
+)
 from ipslib.errors import IpslibError
 from ipslib.study.arms import run_arms
 from ipslib.study.session import Study
 from ipslib.study.slide_material import SlideMaterial
+from ipslib.study.statistics import auc_interval
 
 _CHANCE_AUC = 0.5
 _NOT_TOLD = "No interval lies above chance: whether tumour is found cannot be told."

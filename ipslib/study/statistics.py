@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import statsmodels.api as sm
 import statsmodels.formula.api as smf
-from scipy import special, stats
+from scipy import optimize, special, stats
 from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from ipslib.errors import IpslibError
@@ -22,6 +22,7 @@ SEEDS_WITH_OWN_SPREAD = 5  # with fewer, settings share their spread
 _RESAMPLES = 9999
 _N_TERMS = 4  # of the interaction model
 _LEAST_SPREAD = 1e-12  # where no spread was seen, scipy's bounds would be nan
+_AT_THE_ROOT = 1e-12  # an area of 1 is a root by itself
 _BY_LUCK = 0.999  # quantile of what a constant answer scores
 
 
@@ -309,3 +310,26 @@ def _sample(values: Sequence[float], *, at_least: int) -> np.ndarray:
     if len(sample) < at_least or not np.isfinite(sample).all():
         raise IpslibError(f"wanted {at_least} finite values or more, got {sample.tolist()}.")
     return sample
+
+
+def auc_interval(auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:
+    """95 % interval of an area under the ROC curve: what other slides would give.
+
+    The variance of Hanley and McNeil (Radiology 1982, doi 10.1148/radiology.143.1.7063747), taken
+    at the true area as Wilson's interval takes that of a share, with the mean of both numbers in
+    place of each (Newcombe, Statistics in Medicine 2006, doi 10.1002/sim.2324). So an area of 1
+    has an interval too, the wider the fewer the slides.
+
+    Args:
+        auc: the area.
+        n_positive, n_negative: slides of each kind.
+    """
+    z, pairs, mean = stats.norm.ppf(0.975), n_positive * n_negative, (n_positive + n_negative) / 2
+
+    def too_far(area: float) -> float:
+        spread = 1 + (mean - 1) * ((1 - area) / (2 - area) + area / (1 + area))
+        return (auc - area) ** 2 - z**2 * area * (1 - area) * spread / pairs
+
+    low = optimize.brentq(too_far, 0, auc - _AT_THE_ROOT) if auc > 0 else 0.0
+    high = optimize.brentq(too_far, auc + _AT_THE_ROOT, 1) if auc < 1 else 1.0
+    return low, high

@@ -37,10 +37,21 @@ def test_prepare_then_check(folder, capsys):
     assert "test_501: wanted a label" in capsys.readouterr().out
 
 
+def test_bags_made_anew_say_why(folder, capsys):
+    standin = folder / "standin"
+    known = ["--annotations", str(standin / "annotations")]
+    assert prepare(folder, "--stages", "1", *known, "--groups", "own=tumour", "a=b=ignore") == 0
+    said = capsys.readouterr().out
+    assert "tumor_501: made anew" in said and "groups" in said
+
+
 def test_a_mistake_is_one_sentence(folder, capsys):
     prepare(folder, "--stages", "1")
     assert prepare(folder, "--stages", "2") == 2
     assert "ipslib: " in capsys.readouterr().err
+    for wrong in ("Tumr", "Tumr=tumor", "=tumour"):
+        assert prepare(folder, "--groups", wrong) == 2
+        assert "--groups" in capsys.readouterr().err
     assert main(["slides", "check", str(folder / "nowhere")]) == 2
     assert "wanted a folder of feature bags" in capsys.readouterr().err
 

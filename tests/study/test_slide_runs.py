@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from ipslib.datasets import synthetic
-from ipslib.datasets.slides.sets import describe_bags
+from ipslib.datasets.slides.bags import describe_bags
 from ipslib.study.session import Study
 from ipslib.study.slide_figures import finding_curves, slide_to_bag
 from ipslib.study.slide_material import find_material

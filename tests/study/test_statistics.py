@@ -6,9 +6,11 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 from scipy.special import expit
+from sklearn.metrics import roc_auc_score
 
 from ipslib.errors import IpslibError
 from ipslib.study.statistics import (
+    auc_interval,
     correlation,
     interaction_table,
     interaction_test,
@@ -218,3 +220,27 @@ def test_correlation_of_too_little_is_blank():
     runs = pd.DataFrame({"x": [1.0, 2.0, np.nan], "y": [0.1, 0.1, 0.2]})
     assert correlation(runs, "x", "y") == pytest.approx((2, np.nan, np.nan, np.nan), nan_ok=True)
     assert correlation(runs, "x", "y", within=["x"]).n == 0
+
+
+def test_the_interval_of_an_auc_holds_it_and_narrows_with_more_slides():
+    for auc in (0.3, 0.9):
+        (low, high), (nearer, farther) = auc_interval(auc, 6, 6), auc_interval(auc, 49, 80)
+        assert 0 < low < nearer < auc < farther < high < 1
+    assert auc_interval(1, 6, 6)[0] < auc_interval(1, 49, 80)[0] < 1 == auc_interval(1, 6, 6)[1]
+    low, high = auc_interval(0.3, 6, 9)
+    assert auc_interval(0.7, 9, 6) == pytest.approx((1 - high, 1 - low))
+
+
+def test_the_interval_of_one_pair_is_wilsons_of_one_trial():
+    """Of one slide of each kind the area is right or wrong, a share of one."""
+    assert auc_interval(1.0, 1, 1) == pytest.approx(wilson_interval(1.0, 1))
+
+
+def test_the_interval_of_an_auc_covers_the_true_area():
+    random, true = np.random.default_rng(0), stats.norm.cdf(1.2 / np.sqrt(2))
+    held = 0
+    for _ in range(400):
+        scores = np.r_[random.normal(1.2, 1, 12), random.normal(0, 1, 15)]
+        low, high = auc_interval(roc_auc_score([1] * 12 + [0] * 15, scores), 12, 15)
+        held += low <= true <= high
+    assert 0.92 <= held / 400 <= 0.99

@@ -113,9 +113,15 @@ def load_package(package: str, file: Path) -> ModuleType:
 
 
 def unreadable(file: Path | str, error: Exception, remedy: str) -> IpslibError:
-    """The error of a file that is there and cannot be read."""
-    reason = (str(error).splitlines() or [""])[0].rstrip(".")
+    """The error of a file that is there and cannot be read: a damaged one, if nothing says that it
+    is not."""
+    reason, told = (str(error).splitlines() or [""])[0].rstrip("."), "a damaged one"
+    if isinstance(error, PermissionError | BlockingIOError):
+        told = "one that is locked"
+        remedy = "close the program that holds it, or see to its rights"
+    elif "lib/plugin)" in reason or "filter" in reason:  # HDF5's
+        told = "one whose compression is not installed here"
+        remedy = "pip install hdf5plugin and import it, or write the file anew without"
     return IpslibError(
-        f"{file}: wanted a readable file, got a damaged one ({type(error).__name__}: {reason}); "
-        f"{remedy}."
+        f"{file}: wanted a readable file, got {told} ({type(error).__name__}: {reason}); {remedy}."
     )

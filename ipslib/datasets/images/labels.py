@@ -95,6 +95,12 @@ def read_table(path: str | Path) -> Table:
     return Table(columns, [line for line, _ in rows], tuple(f"{note}." for note in notes))
 
 
+def read_rows(path: str | Path) -> list[tuple[int, list[str]]]:
+    """Number and cells of every line of a table that may have no heading, as `read_table` reads
+    them."""
+    return _cells(path, _decoded(Path(path))[0])[1]
+
+
 def _decoded(path: Path) -> tuple[str, str]:
     """The text, and in what encoding it was."""
     try:

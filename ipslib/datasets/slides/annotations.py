@@ -1,24 +1,32 @@
-"""Annotations of ASAP: tumour outlines with what is cut out of them, as masks and patch labels."""
+"""Annotations of ASAP: tumour outlines with what is cut out of them, as masks and patch labels.
 
-from collections.abc import Iterable, Mapping
+A slide's shape is its height and width at level 0; tiles are given by their corners there, x and y
+(N, 2), and their side.
+"""
+
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from skimage.draw import polygon, polygon_perimeter
+from scipy.ndimage import map_coordinates
+from skimage.draw import polygon
+from skimage.measure import points_in_poly
 
 from ipslib.datasets.images.files import file_id, unreadable
-from ipslib.datasets.slides.tiles import covered
 from ipslib.errors import IpslibError, did_you_mean
 
-# Spellings found in CAMELYON16 and 17: what is tumour (True), and what is cut out of it.
-GROUPS = {
+# Spellings found in CAMELYON16 and 17: what is tumour (True), and what is cut out of it. Of those
+# that ASAP puts into no group it says None.
+NO_GROUP = "None"
+GROUPS: Mapping[str, bool | None] = {
     "_0": True, "_1": True, "Tumor": True, "metastases": True,
-    "_2": False, "None": False, "Exclusion": False, "normal": False,
+    "_2": False, NO_GROUP: False, "Exclusion": False, "normal": False,
 }  # fmt: skip
-_OUTLINES = {"Polygon", "Spline", "Rectangle"}
+_OUTLINES = {"Polygon", "Spline", "Rectangle"}  # dots and measures enclose nothing
 _CELLS_A_TILE = 16  # pixels of the mask along a tile's side, for the share that is tumour
+_COPY_AGAIN = "copy it from its source again"
 
 
 class Outlines(NamedTuple):
@@ -28,96 +36,104 @@ class Outlines(NamedTuple):
     cut_out: list[np.ndarray]
 
 
-def read_asap(path: str | Path, *, groups: Mapping[str, bool] = GROUPS) -> Outlines:
+def read_asap(path: str | Path, *, groups: Mapping[str, bool | None] | None = None) -> Outlines:
     """Read an annotation file of ASAP.
 
     Args:
         path: XML with `Annotations/Annotation[@PartOfGroup]/Coordinates/Coordinate`.
-        groups: {group: True for tumour, False for what is cut out of it}.
+        groups: {group: True for tumour, False for what is cut out of it, None for what is neither};
+            those of `GROUPS` need not be named. What is in no group is cut out of the tumour that
+            it lies in.
 
     Raises:
-        IpslibError: when the file is missing, is no such XML, or names an unknown group.
+        IpslibError: when the file is missing, is no such XML, names an unknown group, or an outline
+            without a group lies in no tumour.
     """
-    path = file_id(path).path
+    path, groups = file_id(path).path, {**GROUPS, **(groups or {})}
+    remedy = "say by groups (--groups NAME=tumour, normal or ignore) what it is"
+    outlines, ungrouped = Outlines([], []), []
+    for annotation in _annotations(path):
+        group = annotation.get("PartOfGroup", NO_GROUP)
+        if annotation.get("Type", "Polygon") not in _OUTLINES:
+            continue
+        if group not in groups:
+            raise IpslibError(
+                f"{path}: wanted a known group of annotations, got {group!r}"
+                f"{did_you_mean(group, groups)}; {remedy}."
+            )
+        points = _points(path, annotation)
+        if len(points) >= 3 and groups[group] is not None:
+            (outlines.tumour if groups[group] else outlines.cut_out).append(points)
+            if group == NO_GROUP and not groups[group]:
+                ungrouped.append((annotation.get("Name"), points))
+    for name, points in ungrouped:
+        if not any(points_in_poly(points, tumour).any() for tumour in outlines.tumour):
+            raise IpslibError(
+                f"{path}: wanted a group for the outline {name!r}, got none, and it lies in no "
+                f"tumour that it could be cut out of; put it into a group, or {remedy}."
+            )
+    return outlines
+
+
+def _annotations(path: Path) -> list[ElementTree.Element]:
     try:
         root = ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
-        raise unreadable(path, error, "copy it from its source again") from error
-    annotations = root.findall("./Annotations/Annotation")
+        raise unreadable(path, error, _COPY_AGAIN) from error
     if root.tag != "ASAP_Annotations":
         raise IpslibError(
             f"{path}: wanted annotations of ASAP, got XML of {root.tag!r}; export them from ASAP."
         )
-    outlines = Outlines([], [])
-    for annotation in annotations:
-        group = annotation.get("PartOfGroup")
-        if annotation.get("Type", "Polygon") not in _OUTLINES:
-            continue  # dots and measures enclose nothing
-        if group not in groups:
-            raise IpslibError(
-                f"{path}: wanted a known group of annotations, got {group!r}"
-                f"{did_you_mean(str(group), groups)}; say in groups whether it is tumour."
-            )
-        points = _points(path, annotation)
-        if len(points) >= 3:
-            (outlines.tumour if groups[group] else outlines.cut_out).append(points)
-    return outlines
+    return root.findall("./Annotations/Annotation")
 
 
 def _points(path: Path, annotation: ElementTree.Element) -> np.ndarray:
+    """Its corners in order, (n, 2); some systems write a decimal comma."""
     try:
         stored = sorted(
-            (float(point.get("Order", n)), float(point.attrib["X"]), float(point.attrib["Y"]))
-            for n, point in enumerate(annotation.findall("./Coordinates/Coordinate"))
+            (int(each.get("Order", n)), *(float(each.attrib[a].replace(",", ".")) for a in "XY"))
+            for n, each in enumerate(annotation.findall("./Coordinates/Coordinate"))
         )
     except (KeyError, ValueError) as error:
-        raise unreadable(path, error, "copy it from its source again") from error
-    return np.array([point[1:] for point in stored]).reshape(-1, 2)
+        raise unreadable(path, error, _COPY_AGAIN) from error
+    points = np.array([each[1:] for each in stored]).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise IpslibError(f"{path}: wanted numbers as corners, got NaN or infinity; {_COPY_AGAIN}.")
+    return points
 
 
-def tumour_mask(
-    outlines: Outlines, shape: tuple[int, int], scale: float, *, touched: bool = False
-) -> np.ndarray:
-    """Paint tumour, then what is cut out, as the official masks are made.
-
-    Args:
-        outlines: of the slide.
-        shape: height and width of the slide at level 0.
-        scale: pixels of level 0 to one of the mask.
-        touched: also every pixel that an outline of tumour touches, so that the smallest
-            metastasis leaves a mark; else those whose centre is inside.
-
-    Returns:
-        (ceil(height / scale), ceil(width / scale)) bool.
-    """
+def tumour_mask(outlines: Outlines, shape: tuple[int, int], scale: float) -> np.ndarray:
+    """Paint tumour, then what is cut out, as the official masks are made: bool, a pixel for `scale`
+    of level 0, True where its centre is inside."""
     mask = np.zeros([int(np.ceil(side / scale)) for side in shape], bool)
-    for points, value in _painted(outlines):
-        # A pixel's centre is at a whole number here, and half a pixel further in the slide.
-        rows, cols = points[:, 1] / scale - 0.5, points[:, 0] / scale - 0.5
-        mask[polygon(rows, cols, mask.shape)] = value
-        if touched and value:
-            edge = polygon_perimeter(np.round(rows), np.round(cols), shape=mask.shape, clip=False)
-            mask[edge] = True
+    for painted, value in zip(outlines, (True, False), strict=True):
+        for points in painted:
+            # A pixel's centre is at a whole number here, and half a pixel further in the slide.
+            mask[polygon(*(points[:, ::-1] / scale - 0.5).T, mask.shape)] = value
     return mask
-
-
-def _painted(outlines: Outlines) -> Iterable[tuple[np.ndarray, bool]]:
-    yield from ((points, True) for points in outlines.tumour)
-    yield from ((points, False) for points in outlines.cut_out)
 
 
 def tumour_share(
     outlines: Outlines, shape: tuple[int, int], coords: np.ndarray, size: int
 ) -> np.ndarray:
-    """Which share of each tile is tumour, (N,) from 0 to 1.
-
-    Args:
-        outlines: of the slide.
-        shape: height and width of the slide at level 0.
-        coords: (N, 2) x and y of the tiles at level 0.
-        size: their side in pixels of level 0.
-    """
-    mask_scale = max(1.0, size / _CELLS_A_TILE)
-    mask = tumour_mask(outlines, shape, mask_scale)
-    whole = tuple(round(side * mask_scale) for side in mask.shape)  # the mask hangs over a little
+    """Which share of each tile is tumour, (N,) from 0 to 1."""
+    scale = max(1.0, size / _CELLS_A_TILE)
+    mask = tumour_mask(outlines, shape, scale)
+    whole = tuple(round(side * scale) for side in mask.shape)  # the mask hangs over a little
     return covered(mask, whole, coords, size)
+
+
+def covered(mask: np.ndarray, shape: tuple[int, int], coords: np.ndarray, size: int) -> np.ndarray:
+    """Which share of each tile a mask (H, W), of any size over the whole slide, covers: (N,) from 0
+    to 1, exact for the mask; what hangs over the slide is not covered."""
+    area = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
+    area[1:, 1:] = mask.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
+    rows, cols = mask.shape[0] / shape[0], mask.shape[1] / shape[1]  # mask pixels to one of level 0
+    left, top = coords[:, 0], coords[:, 1]
+    right, bottom = np.minimum(left + size, shape[1]), np.minimum(top + size, shape[0])
+
+    def up_to(y: np.ndarray, x: np.ndarray) -> np.ndarray:  # linear between pixels, so exact
+        return map_coordinates(area, [y * rows, x * cols], order=1, mode="nearest")
+
+    inside = up_to(bottom, right) - up_to(top, right) - up_to(bottom, left) + up_to(top, left)
+    return np.clip(inside / (size * rows * size * cols), 0, 1)

@@ -1,21 +1,25 @@
-"""What is known of CAMELYON16: names, splits, corrections, and where its files lie.
+"""What is known of CAMELYON16: names, splits, labels and corrections, where its files lie, and what
+a run on bags of it is made of.
 
 Ehteshami Bejnordi et al., JAMA 2017, doi 10.1001/jama.2017.14585: 159 normal and 111 tumour
 slides to train on and 129 to test on, after the corrections of the data set's own notes.
 """
 
-import csv
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import attrs
 import numpy as np
 
-from ipslib.datasets.images.files import file_id
+from ipslib.datasets.images.labels import read_rows
 from ipslib.datasets.slides.slide import SUFFIXES
 from ipslib.errors import IpslibError
+from ipslib.fields import flag, integer
+from ipslib.patches import Dataset
 
+TASK = "tumour"
 REMOVED = {
     "normal_086": "it was labelled wrongly and is tumor_111",
     "test_049": "it is a duplicate",
@@ -23,13 +27,57 @@ REMOVED = {
 _TUMOUR = (10, 15, 18, 20, 25, 29, 33, 34, 44, 46, 51, 54, 55, 56, 67, 79, 85, 92, 95, 110)
 # Slides of which not every metastasis is outlined: never ask there whether attention is right.
 NOT_EXHAUSTIVE = frozenset({f"tumor_{n:03d}" for n in _TUMOUR} | {"test_114"})
-_NAME = re.compile(r"(normal|tumor|test)_(\d+)", re.IGNORECASE)
+_NAME = re.compile(r"(normal|tumou?r|test)_(\d+)", re.IGNORECASE)
+_ENDINGS = (*SUFFIXES, ".xml", ".h5", ".hdf5", ".pt", ".npy", ".npz")  # of files named for a slide
 _CLASSES = {
-    "normal": 0, "negative": 0, "0": 0,
-    "tumor": 1, "tumour": 1, "positive": 1, "1": 1,
+    "normal": 0, "negative": 0, "tumor": 1, "tumour": 1, "positive": 1,
 }  # fmt: skip
 _NAME_COLUMNS = ("slide_id", "slide", "image", "name", "filename", "file", "bag_name")
 _LABEL_COLUMNS = ("label", "type", "class", "diagnosis")
+
+
+@attrs.frozen(kw_only=True)
+class SlidesConfig:
+    """Bags of CAMELYON16, or of slides that are named as its are.
+
+    The hash is of labels and features of the bags, so that a run belongs to them.
+    """
+
+    bags: str  # folder of the bags, relative to the project where it lies inside
+    labels: str = ""  # path of the CSV of labels; "": they follow from the names
+    bags_sha256: str
+    in_channels: int = integer(2048)  # D, features of a patch
+    standin: bool = flag(False)  # any slide was drawn: no result is one of real slides
+
+    kind = "slides"
+    tasks = (TASK,)
+    patch_size = None  # of features
+    grid = None  # slides differ in size
+
+    @property
+    def n_classes(self) -> dict[str, int]:
+        """Outputs by task."""
+        return {TASK: 2}
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.standin
+
+    @property
+    def source(self) -> str:
+        """What results are made of, in words."""
+        if self.standin:
+            return f"SYNTHETIC slides, drawn and not real ({Path(self.bags).name})"
+        return f"the slides of {Path(self.bags).name}"
+
+    @property
+    def short_name(self) -> str:
+        return f"{'standin' if self.standin else 'slides'}_{Path(self.bags).name}"
+
+    def open_split(self, split: str) -> Dataset:
+        from ipslib.datasets.slides.bags import open_slides  # and HDF5
+
+        return open_slides(self, split)
 
 
 class Labelled(NamedTuple):
@@ -39,16 +87,55 @@ class Labelled(NamedTuple):
     skipped: dict[str, str]
 
 
-def canonical_name(name: str) -> str:
-    """The name of a slide as the data set spells it: `Normal_86` is `normal_086`."""
+def canonical_name(name: object) -> str:
+    """The name of a slide as the data set spells it, without a file's ending: `Normal_86.tif` is
+    `normal_086`."""
+    name = str(name).strip()
+    ending = next((each for each in _ENDINGS if name.lower().endswith(each)), "")
+    name = name.removesuffix(name[len(name) - len(ending) :])
     match = _NAME.fullmatch(name)
-    return f"{match[1].lower()}_{int(match[2]):03d}" if match else name
+    return f"{match[1].lower().replace('tumour', 'tumor')}_{int(match[2]):03d}" if match else name
 
 
 def split_of(name: str) -> str | None:
     """`train` or `test` by the official split; None where the name is none of CAMELYON16."""
-    match = _NAME.fullmatch(name)
-    return match and ("test" if match[1].lower() == "test" else "train")
+    match = _NAME.fullmatch(canonical_name(name))
+    return match and ("test" if match[1] == "test" else "train")
+
+
+def said_class(said: object) -> int | None:
+    """The class that a cell, an attribute of HDF5 or an array of one says: a whole number of any
+    type, or a word; None where it says none.
+    """
+    values = np.ravel(np.asarray(said, object)).tolist()
+    value = values[0] if len(values) == 1 else None
+    value = value.decode(errors="replace") if isinstance(value, bytes) else value
+    if isinstance(value, str):
+        word = value.strip().lower()
+        value = _CLASSES.get(word, word)
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return int(number) if number % 1 == 0 else None  # NaN and infinity are no class either
+
+
+def by_slide(labels: Iterable[tuple[object, object]]) -> dict[str, object]:
+    """Labels by the canonical name of their slide.
+
+    Raises:
+        IpslibError: when two labels of a slide differ.
+    """
+    found: dict[str, object] = {}
+    for name, said in labels:
+        known = canonical_name(name)
+        if known in found and said_class(found[known]) != said_class(said):
+            raise IpslibError(
+                f"{name}: wanted one label of a slide, got {found[known]!r} and {said!r}; correct "
+                "one."
+            )
+        found[known] = said
+    return found
 
 
 def read_labels(path: str | Path) -> dict[str, int]:
@@ -60,40 +147,25 @@ def read_labels(path: str | Path) -> dict[str, int]:
         {slide: 0 normal, 1 tumour}.
 
     Raises:
-        IpslibError: when it is missing, or a row says no class.
+        IpslibError: when it is missing, a row says no class, or two rows contradict each other.
     """
-    path = file_id(path).path
-    rows = [row for row in csv.reader(path.read_text("utf-8-sig").splitlines()) if any(row)]
-    heading = [cell.strip().lower() for cell in rows[0]] if rows else []
-    name_at = next((heading.index(c) for c in _NAME_COLUMNS if c in heading), None)
-    label_at = next((heading.index(c) for c in _LABEL_COLUMNS if c in heading), None)
-    if name_at is None or label_at is None:
-        name_at, label_at = 0, 1
-    else:
-        rows = rows[1:]
-    labels = {}
-    for number, row in enumerate(rows, start=1):
-        said = row[label_at].strip().lower() if len(row) > label_at else ""
-        if said not in _CLASSES:
+    rows, labels = read_rows(path), []
+    heading = [cell.lower() for cell in rows[0][1]]
+    places = [
+        next((heading.index(name) for name in names if name in heading), None)
+        for names in (_NAME_COLUMNS, _LABEL_COLUMNS)
+    ]
+    has_heading = None not in places
+    name_at, label_at = places if has_heading else (0, 1)
+    for line, cells in rows[has_heading:]:
+        label = said_class(cells[label_at]) if label_at < len(cells) else None
+        if label not in (0, 1):
             raise IpslibError(
-                f"{path}: wanted a slide and its class, normal or tumor, in every row, got "
-                f"{','.join(row)!r} (row {number}); correct it."
+                f"{path}: wanted a slide and its class, normal or tumor, in every line, got "
+                f"{','.join(cells)!r} in line {line}; correct it."
             )
-        labels[canonical_name(_stem(row[name_at]))] = _CLASSES[said]
-    return labels
-
-
-def stored_class(said: object) -> int | None:
-    """The class that an attribute of HDF5 says: a number as it is, a word, or an array of one;
-    None where it says none.
-    """
-    values = np.ravel(said).tolist()
-    value = values[0] if len(values) == 1 else None
-    value = value.decode(errors="replace") if isinstance(value, bytes) else value
-    if isinstance(value, str):
-        value = _CLASSES.get(value.strip().lower())
-    is_whole = isinstance(value, int | float) and value % 1 == 0
-    return int(value) if is_whole else None
+        labels.append((cells[name_at], label))
+    return by_slide(labels)
 
 
 def label_slides(names: Iterable[str], table: Mapping[str, int] | None = None) -> Labelled:
@@ -107,23 +179,21 @@ def label_slides(names: Iterable[str], table: Mapping[str, int] | None = None) -
         Labels, and a sentence for every slide without one, removed officially, or in the table
         and not there.
     """
-    names, table = list(names), dict(table or {})
+    names, table = list(names), by_slide((table or {}).items())
     labels, skipped = {}, {}
     for name in names:
         known = canonical_name(name)
-        match = _NAME.fullmatch(name)
-        from_name = {"normal": 0, "tumor": 1}.get(match[1].lower()) if match else None
+        label = table.get(known, _CLASSES.get(known.split("_")[0]) if split_of(name) else None)
         if known in REMOVED:
             skipped[name] = f"{name}: left out, since {REMOVED[known]} (official correction)."
-        elif (label := table.get(known, from_name)) is None:
+        elif label is None:
             skipped[name] = (
                 f"{name}: wanted a label, found none in its name, its bag or the table of labels; "
                 "add it."
             )
         else:
             labels[name] = label
-    present = {canonical_name(name) for name in names}
-    for name in table.keys() - present - REMOVED.keys():
+    for name in table.keys() - set(map(canonical_name, names)) - REMOVED.keys():
         skipped[name] = f"{name}: wanted the slide of this label, found none; copy it, or ignore."
     return Labelled(labels, dict(sorted(skipped.items())))
 
@@ -134,8 +204,7 @@ def find_slides(folder: str | Path) -> dict[str, Path]:
     Raises:
         IpslibError: when there is none, or two have one name.
     """
-    found = _by_stem(Path(folder), SUFFIXES, "slide")
-    found = {name: path for name, path in found.items() if not name.lower().endswith("_mask")}
+    found = {path.stem: path for path in _by_name(Path(folder), SUFFIXES, "slide").values()}
     if not found:
         raise IpslibError(
             f"{folder}: wanted slides ({', '.join(SUFFIXES)}), found none; correct the folder."
@@ -145,26 +214,22 @@ def find_slides(folder: str | Path) -> dict[str, Path]:
 
 def find_annotations(folder: str | Path) -> dict[str, Path]:
     """Annotation files below a folder by the canonical name of their slide."""
-    found = _by_stem(Path(folder), (".xml",), "annotation")
-    return {canonical_name(name): path for name, path in found.items()}
+    return _by_name(Path(folder), (".xml",), "annotation")
 
 
-def _by_stem(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
+def _by_name(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
     if not folder.is_dir():
         raise IpslibError(f"{folder}: wanted a folder of {what}s, found none; correct the path.")
     found: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() not in suffixes or not path.is_file():
+        is_hidden = path.name.startswith(".")  # macOS writes ._NAME beside files on others' disks
+        is_one = path.suffix.lower() in suffixes and not path.stem.lower().endswith("_mask")
+        if is_hidden or not is_one or not path.is_file():
             continue
-        if path.stem in found:
+        name = canonical_name(path.name)
+        if name in found:
             raise IpslibError(
-                f"{path}: wanted one {what} of a name, got {found[path.stem]} too; remove one."
+                f"{path}: wanted one {what} of a name, got {found[name]} too; remove one."
             )
-        found[path.stem] = path
+        found[name] = path
     return found
-
-
-def _stem(cell: str) -> str:
-    name = cell.strip()
-    known = (*SUFFIXES, ".xml", ".h5", ".pt", ".npy")
-    return Path(name).stem if Path(name).suffix.lower() in known else name

@@ -1,17 +1,27 @@
-"""A whole slide, read window by window: by OpenSlide, or a pyramidal TIFF by tifffile alone.
+"""A whole slide, read window by window: by OpenSlide, or by tifffile what OpenSlide does not know.
 
 Positions are pixels of level 0, (x, y) from the top-left corner, as the field stores them; sizes
 are chosen by microns per pixel, since levels and magnifications of scanners differ.
 """
 
+import re
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
 from ipslib.datasets.images.decoded import tiff_source
-from ipslib.datasets.images.files import FileId, file_id, load_package, opened, unreadable
+from ipslib.datasets.images.files import (
+    FileId,
+    file_id,
+    is_tiff,
+    load_package,
+    opened,
+    unreadable,
+)
 from ipslib.errors import IpslibError, did_you_mean
 
 if TYPE_CHECKING:
@@ -19,11 +29,15 @@ if TYPE_CHECKING:
 
 READERS = ("auto", "openslide", "tifffile")
 SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".svslide")
-_TIFF = (".tif", ".tiff")
 _PLAUSIBLE_MPP = (0.05, 20.0)  # a tag of 72 dpi, 353 µm/px, is a default and no measurement
+_TOLERANCE = 1.05  # a level may be this much coarser than asked for, resolutions this unlike
+_MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0}  # two signs for micro
+_MICRONS |= {"nm": 1e-3, "mm": 1e3, "cm": 1e4, "inch": 25_400.0, "in": 25_400.0}
 _BAND_PIXELS = 16 * 2**20  # that are read at once for an overview
-_TOLERANCE = 1.05  # a level may be this much coarser than what is asked for
+_YCBCR_JPEG2000 = 33003  # Aperio's compression, of which tifffile gives YCbCr as it is stored
 _COPY_AGAIN = "copy the slide from its source again"
+
+Resolution = tuple[float, float]  # microns per pixel of level 0, along x and y
 
 
 class Level(NamedTuple):
@@ -33,24 +47,23 @@ class Level(NamedTuple):
     downsample: float  # pixels of level 0 to one of its own
 
 
-class Reader(Protocol):
-    """What reads a kind of file: levels, largest first, and pixels."""
-
-    levels: tuple[Level, ...]
-    mpp: float | None
-
-    def read(self, corner: tuple[int, int], level: int, shape: tuple[int, int]) -> np.ndarray: ...
-
-
 class Slide:
     """A whole slide. It holds no handle, so it goes to another process or thread as it is.
 
+    The resolution that a slide states is believed: of OME-XML, of Aperio's or ImageJ's
+    description, of OpenSlide or of the TIFF's tags, the first that can be one.
+
     Args:
         path: the file.
-        mpp: microns per pixel of level 0, for a slide that does not say; it wins over one that
-            does.
-        reader: `openslide`, `tifffile` (of a tiled TIFF), or `auto`: OpenSlide where it is
-            installed, else tifffile.
+        mpp: microns per pixel of level 0, for a slide that does not state them. A slide that
+            states others is believed, with a warning.
+        reader: `openslide`, `tifffile` (of TIFF alone), or `auto`: OpenSlide, and tifffile for a
+            TIFF that OpenSlide does not read.
+
+    Attributes:
+        levels: of its pyramid, the largest first.
+        mpp: microns per pixel of level 0.
+        states_mpp: whether they are the slide's own.
 
     Raises:
         IpslibError: when the file is missing or damaged, nothing installed can read it, or its
@@ -62,7 +75,14 @@ class Slide:
         self.path, self.name = file.path, file.path.stem
         self._reader = _reader(file, reader)
         self.levels = self._reader.levels
-        self.mpp = _checked_mpp(file.path, mpp, self._reader.mpp)
+        facts = _tiff_facts(file.path)
+        if facts.n_pixels > self.shape[0] * self.shape[1]:
+            raise IpslibError(
+                f"{file.path}: wanted the slide as the first image, got {self.shape[1]} x "
+                f"{self.shape[0]} px before a larger one; save that to a file of its own."
+            )
+        stated = [*facts.described, *self._reader.resolutions, *facts.tagged]
+        self.mpp, self.states_mpp = _believed(file.path, stated, mpp)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -71,15 +91,12 @@ class Slide:
 
     def level_for(self, mpp: float) -> int:
         """The coarsest level that is as fine as this many microns per pixel."""
-        finest = [
-            i
-            for i, level in enumerate(self.levels)
-            if self.mpp * level.downsample <= mpp * _TOLERANCE
-        ]
-        return max(finest, default=0)
+        coarsest = _TOLERANCE * mpp / self.mpp
+        fit = [i for i, level in enumerate(self.levels) if level.downsample <= coarsest]
+        return max(fit, default=0)
 
     def read(self, corner: tuple[int, int], *, level: int, shape: tuple[int, int]) -> np.ndarray:
-        """A window; what lies outside the slide is white.
+        """A window; what lies outside the slide, or is not stored, is white.
 
         Args:
             corner: x and y of its top-left pixel at level 0.
@@ -111,39 +128,88 @@ class Slide:
         return np.concatenate(bands)
 
 
-def _checked_mpp(path: Path, given: float | None, stored: float | None) -> float:
+def _believed(path: Path, stated: list[Resolution], given: float | None) -> tuple[float, bool]:
+    """Microns per pixel, and whether the slide states them."""
     low, high = _PLAUSIBLE_MPP
-    if given is not None:
-        if not low <= given <= high:
-            raise IpslibError(
-                f"mpp: wanted {low:g} to {high:g} microns per pixel of level 0, got {given:g}."
-            )
-        return float(given)
-    if stored is None or not low <= stored <= high:
-        found = "none" if stored is None else f"{stored:.4g} microns per pixel"
+    if given is not None and not low <= given <= high:
+        raise IpslibError(f"mpp: wanted {low:g} to {high:g} microns per pixel, got {given:g}.")
+    plausible = [each for each in stated if all(low <= axis <= high for axis in each)]
+    if not plausible and given is None:
+        found = f"{stated[0][0]:.6g} microns per pixel" if stated else "none"
         raise IpslibError(
-            f"{path}: wanted the slide's resolution, got {found}; give mpp, the microns per pixel "
-            "of its largest level."
+            f"{path}: wanted the slide's resolution, got {found}; give the microns per pixel of "
+            "its largest level (--slide-mpp; mpp of Slide, slide_mpp of prepare_slides)."
         )
-    return float(stored)
+    if not plausible:
+        return float(given), False
+    x, y = plausible[0]
+    if not _alike(x, y):
+        raise IpslibError(
+            f"{path}: wanted square pixels, got {x:.4g} x {y:.4g} microns; resample the slide."
+        )
+    mpp = (x + y) / 2
+    if given is not None and not _alike(mpp, given):
+        warnings.warn(
+            f"{path}: states {mpp:.4g} microns per pixel, which is believed, and not the "
+            f"{given:.4g} that were given.",
+            stacklevel=3,
+        )
+    return mpp, True
 
 
-def _reader(file: FileId, reader: str) -> Reader:
+def _alike(one: float, other: float) -> bool:
+    return max(one, other) <= _TOLERANCE * min(one, other)
+
+
+class _TiffFacts(NamedTuple):
+    """What a TIFF says of itself."""
+
+    described: list[Resolution]  # by OME-XML, Aperio or ImageJ
+    tagged: list[Resolution]  # by its tags, which are often a default
+    n_pixels: int  # of its largest image
+
+
+def _tiff_facts(path: Path) -> _TiffFacts:
+    """None of another or damaged file: its reader says so."""
+    described, tagged = [], []
+    if not is_tiff(path):
+        return _TiffFacts([], [], 0)
+    tifffile = load_package("tifffile", path)
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            page, imagej = tiff.pages.first, tiff.imagej_metadata or {}
+            if tiff.ome_metadata:
+                said = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels").attrib
+                sizes = (float(said.get(f"PhysicalSize{axis}", 0)) for axis in "XY")
+                units = (said.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY")
+                described.append(tuple(map(_in_microns, sizes, units)))
+            if aperio := re.search(r"\bMPP\s*=\s*(\d*[.,]?\d+)", page.description):
+                described.append((float(aperio[1].replace(",", ".")),) * 2)
+            if "unit" in imagej and all(page.resolution):
+                unit = str(imagej["unit"]).replace("\\u00B5", "µ")
+                described.append(tuple(_in_microns(1 / each, unit) for each in page.resolution))
+            if page.resolutionunit in (2, 3) and all(page.resolution):
+                tagged.append(tuple(1 / each for each in page.get_resolution("micrometer")))
+            sizes = [each.keyframe.imagelength * each.keyframe.imagewidth for each in tiff.series]
+            return _TiffFacts([each for each in described if all(each)], tagged, max(sizes))
+    except Exception:  # damage can show anywhere in the parser
+        return _TiffFacts([], [], 0)
+
+
+def _in_microns(size: float, unit: str) -> float:
+    return size * _MICRONS.get(unit, 0.0)
+
+
+def _reader(file: FileId, reader: str) -> "_OpenSlideReader | _TiffReader":
     if reader not in READERS:
         raise IpslibError(f"reader: no reader {reader!r}{did_you_mean(reader, READERS)}.")
-    is_tiff = file.path.suffix.lower() in _TIFF
-    if reader == "tifffile" or (reader == "auto" and is_tiff and not has_openslide()):
-        return _TiffReader(file)
-    return _OpenSlideReader(file)
-
-
-def has_openslide() -> bool:
-    """Whether OpenSlide can be used here, package and library."""
-    try:
-        import openslide  # noqa: F401
-    except (ImportError, OSError):
-        return False
-    return True
+    if reader != "tifffile":
+        try:
+            return _OpenSlideReader(file)
+        except IpslibError:
+            if reader == "openslide" or not is_tiff(file.path):
+                raise
+    return _TiffReader(file)
 
 
 class _OpenSlideReader:
@@ -155,7 +221,7 @@ class _OpenSlideReader:
         sizes = zip(slide.level_dimensions, slide.level_downsamples, strict=True)
         self.levels = tuple(Level((height, width), scale) for (width, height), scale in sizes)
         stored = [slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
-        self.mpp = None if None in stored else sum(map(float, stored)) / 2
+        self.resolutions = [] if None in stored else [tuple(map(float, stored))]
 
     def read(self, corner: tuple[int, int], level: int, shape: tuple[int, int]) -> np.ndarray:
         slide = opened(_open_openslide, self._file)
@@ -178,35 +244,47 @@ def _open_openslide(path: Path) -> "OpenSlide":
         ) from error
     try:
         return openslide.OpenSlide(path)
+    except openslide.OpenSlideUnsupportedFormatError as error:
+        raise IpslibError(
+            f"{path}: wanted a slide that OpenSlide reads, got another file; leave the reader to "
+            "auto, or convert the slide to a tiled TIFF."
+        ) from error
     except openslide.OpenSlideError as error:
         raise unreadable(path, error, f"{_COPY_AGAIN}, or check its format") from error
 
 
 class _TiffReader:
-    """Reads a pyramidal TIFF of tiles; of several images in it, the first."""
+    """Reads a TIFF, with its pyramid where it has one; of several images in it, the first."""
+
+    resolutions = ()  # those of a TIFF are known without it
 
     def __init__(self, file: FileId):
-        self._file = file
         tifffile = load_package("tifffile", file.path)
         try:
             with tifffile.TiffFile(file.path) as tiff:
-                series = tiff.series[0]
-                shapes = [level.shape[:2] for level in series.levels]
-                page = series.levels[0].pages[0].aspage()
-                unit = page.resolutionunit
-                density = page.get_resolution("micrometer") if unit in (2, 3) else (0, 0)
+                pages = [level.keyframe for level in tiff.series[0].levels]
+                is_foreign = tiff.is_bif or tiff.is_scn or pages[0].compression == _YCBCR_JPEG2000
+                is_foreign |= any(0 in page.databytecounts for page in pages)
         except Exception as error:  # damage can show anywhere in the parser
             raise unreadable(file.path, error, _COPY_AGAIN) from error
-        largest = shapes[0]
-        self.levels = tuple(
-            Level(shape, (largest[0] / shape[0] + largest[1] / shape[1]) / 2) for shape in shapes
-        )
-        self.mpp = sum(1 / each for each in density) / 2 if all(density) else None
+        if is_foreign:
+            raise IpslibError(
+                f"{file.path}: wanted one whole image in RGB, got a scanner's mosaic, YCbCr in "
+                "JPEG 2000 or gaps, which OpenSlide alone puts right; use reader openslide."
+            )
+        shapes = [(page.imagelength, page.imagewidth) for page in pages]
+        scales = [(shapes[0][0] / height + shapes[0][1] / width) / 2 for height, width in shapes]
+        self.levels = tuple(map(Level, shapes, scales))
         # The grid of a source is not used here, only its windows.
         self._images = [
             tiff_source(file.path, patch_size=256, level=level) for level in range(len(shapes))
         ]
-        self._check_colours()
+        image = self._images[0]
+        if image.patch_shape[0] < 3 or str(image.dtype) != "torch.uint8":
+            raise IpslibError(
+                f"{file.path}: wanted a slide in RGB of 8 bits, got {image.patch_shape[0]} "
+                f"channels of {str(image.dtype).removeprefix('torch.')}; convert it to RGB."
+            )
 
     def read(self, corner: tuple[int, int], level: int, shape: tuple[int, int]) -> np.ndarray:
         (height, width), downsample = self.levels[level]
@@ -218,12 +296,3 @@ class _TiffReader:
             inside = out[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
             inside[...] = self._images[level].window(rows, cols)[..., :3]
         return out
-
-    def _check_colours(self) -> None:
-        image = self._images[0]
-        if image.patch_shape[0] < 3 or str(image.dtype) != "torch.uint8":
-            raise IpslibError(
-                f"{self._file.path}: wanted a slide in RGB of 8 bits, got "
-                f"{image.patch_shape[0]} channels of {str(image.dtype).removeprefix('torch.')}; "
-                "convert it to RGB."
-            )

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from ipslib.datasets.images.files import (
     file_id,
     load_package,
     opened,
+    unreadable,
 )
 from ipslib.errors import IpslibError
 
@@ -95,3 +98,16 @@ def test_too_large_a_piece_is_refused_with_both_sizes():
 def test_a_missing_package_is_named_with_the_file_that_needs_it(tmp_path):
     with pytest.raises(IpslibError, match=r"a\.xyz: .* pip install no_such_package\."):
         load_package("no_such_package", tmp_path / "a.xyz")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (OSError("file signature not found"), "damaged.*copy it"),
+        (PermissionError("denied"), "locked.*rights"),
+        (BlockingIOError(11, "unable to lock file"), "locked.*close"),
+        (OSError("can't open directory (/usr/local/lib/plugin)"), "compression.*hdf5plugin"),
+    ],
+)
+def test_a_file_that_is_sound_is_not_called_damaged(error, told):
+    assert re.search(told, str(unreadable("a.h5", error, "copy it again")))

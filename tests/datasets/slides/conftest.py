@@ -5,8 +5,12 @@ from pathlib import Path
 import pytest
 
 from ipslib.datasets.slides.camelyon16 import find_slides, read_labels
-from ipslib.datasets.slides.features import BackboneConfig
-from ipslib.datasets.slides.prepare import TileConfig, known_annotations, prepare_slides
+from ipslib.datasets.slides.prepare import (
+    BackboneConfig,
+    TileConfig,
+    known_annotations,
+    prepare_slides,
+)
 from ipslib.datasets.slides.synthetic import SyntheticSlides, write_synthetic
 
 SMALL = {"n_train": 12, "n_test": 8, "side": 512, "mpp": 4.0}

@@ -6,10 +6,19 @@ import torch
 
 from ipslib.datasets.registry import run_config
 from ipslib.datasets.slides import evaluation
+from ipslib.datasets.slides.bags import describe_bags
 from ipslib.datasets.slides.camelyon16 import find_annotations
-from ipslib.datasets.slides.evaluation import SlideAnswer, answer_slides, detections, measure_found
-from ipslib.datasets.slides.metrics import froc
-from ipslib.datasets.slides.sets import describe_bags
+from ipslib.datasets.slides.evaluation import (
+    Detections,
+    SlideAnswer,
+    answer_slides,
+    detect,
+    detections,
+    find_metastases,
+    froc,
+    measure_found,
+)
+from ipslib.errors import IpslibError
 from ipslib.model.ips import evaluating
 from ipslib.training import build_network, train
 
@@ -91,3 +100,87 @@ def test_a_run_goes_on_without_what_cannot_be_read(config, standin, bags, tmp_pa
     assert (len(train_set), len(test)) == (11, 8)
     assert trained.history[-1]["test"]["measures"]["auc"].keys() == {"tumour"}
     assert len(answer_slides(trained.network, test)) == 8
+
+
+MPP, SCALE = 0.25, 32  # 8 µm a pixel of the mask
+
+
+def mask_of(*boxes: tuple[int, int, int, int]) -> np.ndarray:
+    mask = np.zeros((200, 200), bool)
+    for top, left, height, width in boxes:
+        mask[top : top + height, left : left + width] = True
+    return mask
+
+
+LARGE, OTHER, SMALL = (10, 10, 40, 40), (100, 100, 40, 40), (160, 20, 6, 6)  # 320 µm, 48 µm
+METASTASES = find_metastases(mask_of(LARGE, OTHER, SMALL), SCALE, MPP)
+
+
+def found_at(*found: tuple[int, int, float], metastases=METASTASES) -> Detections:
+    """Of (row, column) in pixels of the mask, and score."""
+    points = np.array([(col * SCALE, row * SCALE) for row, col, _ in found]).reshape(-1, 2)
+    return Detections(points, np.array([score for *_, score in found]), metastases)
+
+
+def test_metastases_are_numbered_and_isolated_cells_told_apart():
+    assert METASTASES.regions.max() == 3
+    assert METASTASES.isolated == {METASTASES.regions[162, 22]}
+    grown = METASTASES.regions[30] == METASTASES.regions[30, 30]
+    assert np.flatnonzero(grown)[[0, -1]].tolist() == [6, 53]  # 37.5 µm are 4.7 pixels
+
+
+def test_outlines_less_than_75_microns_apart_are_one_and_holes_are_filled():
+    near, far = (
+        mask_of((10, 10, 40, 40), (10, 58, 40, 40)),
+        mask_of((10, 10, 40, 40), (10, 61, 40, 40)),
+    )
+    assert [find_metastases(mask, SCALE, MPP).regions.max() for mask in (near, far)] == [1, 2]
+    ring = mask_of(LARGE)
+    ring[25:35, 25:35] = False
+    ring[20:45, 20:45] = False
+    assert find_metastases(ring, SCALE, MPP).regions[32, 32] == 1
+    assert find_metastases(np.zeros((9, 9), bool), SCALE, MPP).regions.max() == 0
+
+
+def test_the_curve_by_hand():
+    """Two metastases over two slides: found at 0.9 and 0.5, false ones at 0.7, 0.6 and 0.4."""
+    tumour = found_at((20, 20, 0.9), (21, 40, 0.8), (120, 120, 0.5), (80, 20, 0.7), (190, 190, 0.4))
+    normal = found_at((5, 5, 0.6), metastases=None)
+    curve = froc([tumour, normal])
+    assert curve.false_positives.tolist() == [0, 0, 0.5, 1.0, 1.0, 1.5]
+    assert curve.sensitivity.tolist() == [0, 0.5, 0.5, 0.5, 1.0, 1.0]
+    assert curve.at_rates == {0.25: 0.5, 0.5: 0.5, 1.0: 1.0, 2.0: 1.0, 4.0: 1.0, 8.0: 1.0}
+    assert curve.score == pytest.approx(5 / 6)
+
+
+def test_perfect_and_empty_detections_are_the_two_ends():
+    assert froc([found_at((20, 20, 0.9), (120, 120, 0.9))]).score == 1.0
+    assert froc([found_at(), found_at(metastases=None)]).score == 0.0
+
+
+def test_isolated_cells_neither_help_nor_hurt():
+    found = ((20, 20, 0.9), (60, 60, 0.3))
+    one, other = froc([found_at(*found)]), froc([found_at(*found, (162, 22, 0.95))])
+    assert one.at_rates == other.at_rates and one.score < 1
+    only = find_metastases(mask_of(SMALL), SCALE, MPP)
+    with pytest.raises(IpslibError, match="isolated tumour cells"):
+        froc([found_at((162, 22, 0.9), metastases=only)])
+
+
+def test_what_lies_outside_the_slide_is_a_false_positive():
+    outside = froc([found_at((20, 20, 0.5), (300, 20, 0.9), (-9, 20, 0.8))])
+    assert outside.false_positives[-1] == 2
+
+
+def test_sensitivity_between_two_rates_is_linear():
+    """One of two found with no false positive, both with one a slide: 3/4 at half of one."""
+    curve = froc([found_at((20, 20, 0.9), (80, 20, 0.5), (120, 120, 0.5))])
+    assert curve.at_rates[0.5] == pytest.approx(0.75)
+
+
+def test_detections_are_the_best_of_their_neighbourhood():
+    coords = np.array([(0, 0), (10, 0), (20, 0), (100, 0), (110, 0)])
+    points, scores = detect(np.array([0.2, 0.9, 0.8, 0.1, 0.3]), coords, 10, radius=15)
+    assert points.tolist() == [[15, 5], [115, 5]] and scores.tolist() == [0.9, 0.3]
+    points, scores = detect(np.array([0.2, 0.9, 0.8, 0.1, 0.3]), coords, 10, radius=5)
+    assert scores.tolist() == [0.9, 0.8, 0.3, 0.2, 0.1]

@@ -1,18 +1,195 @@
+import json
+import shutil
+from contextlib import nullcontext
+from urllib.error import URLError
+
 import h5py
 import numpy as np
 import pytest
+import tifffile
 import torch
 
 from ipslib.datasets.slides.annotations import read_asap, tumour_share
-from ipslib.datasets.slides.bag_files import read_settings
+from ipslib.datasets.slides.bags import SETTINGS, SlideBag
 from ipslib.datasets.slides.camelyon16 import find_slides, read_labels
-from ipslib.datasets.slides.features import Backbone, BackboneConfig
-from ipslib.datasets.slides.prepare import TileConfig, known_annotations, prepare_slides
+from ipslib.datasets.slides.prepare import (
+    Backbone,
+    BackboneConfig,
+    TileConfig,
+    find_tissue,
+    known_annotations,
+    lay_tiles,
+    prepare_slides,
+    read_tile,
+    tissue_mask,
+)
 from ipslib.datasets.slides.slide import Slide
-from ipslib.datasets.slides.synthetic import write_pyramid
+from ipslib.datasets.slides.synthetic import write_asap, write_pyramid
 from ipslib.errors import IpslibError
 
 from .conftest import BACKBONE, TILES
+
+GLASS, PINK = (242, 240, 243), (225, 170, 200)
+
+
+def painted(*, side: int = 200, pink=PINK) -> tuple[np.ndarray, np.ndarray]:
+    """A pink disc with a hole on noisy glass, and where it is."""
+    random = np.random.RandomState(0)
+    y, x = np.mgrid[:side, :side]
+    disc = np.hypot(y - 90, x - 110) < 60
+    disc &= np.hypot(y - 90, x - 110) > 20
+    image = np.where(disc[..., None], pink, GLASS) + random.normal(0, 2, (side, side, 3))
+    return image.clip(0, 255).astype(np.uint8), disc
+
+
+def overlap(one: np.ndarray, other: np.ndarray) -> float:
+    return (one & other).sum() / (one | other).sum()
+
+
+class TestTissue:
+    @pytest.mark.parametrize("pink", [PINK, (236, 222, 230)])
+    def test_strong_and_pale_is_found(self, pink):
+        image, disc = painted(pink=pink)
+        assert overlap(tissue_mask(image, 8.0), disc) > 0.95
+
+    def test_small_holes_are_filled_and_small_islands_dropped(self):
+        image, _ = painted()
+        image[5:9, 5:9] = PINK  # 32 x 32 µm
+        image[40:44, 108:112] = GLASS
+        mask = tissue_mask(image, 8.0)
+        assert not mask[:12, :12].any() and mask[38:46, 106:114].all()
+        assert not mask[90, 110]  # a hole of 320 µm stays
+
+    def test_is_no_black_padding(self):
+        image, disc = painted()
+        image[:, :30] = np.random.RandomState(1).randint(0, 9, (200, 30, 3))
+        mask = tissue_mask(image, 8.0)
+        assert not mask[:, :28].any() and overlap(mask, disc) > 0.95
+
+    def test_that_is_all_there_is_may_be_tiny(self, tmp_path):
+        """A piece of 30 x 60 µm on 1 mm of glass: no pixel of the mask is all tissue."""
+        image = np.full((1024, 1024, 3), GLASS, np.uint8)
+        image[500:530, 498:558] = (236, 200, 218)
+        write_pyramid(tmp_path / "a.tif", image, mpp=1)
+        slide = Slide(tmp_path / "a.tif")
+        grid = lay_tiles(slide, find_tissue(slide), TileConfig(mpp=1.0))
+        assert grid.coords.tolist() == [[256, 256], [512, 256], [256, 512], [512, 512]]
+
+    def test_that_is_faint_is_kept_only_where_it_hangs_on_strong(self):
+        image, _ = painted()
+        image[80:100, 165:190] = (236, 208, 224)  # at the disc's edge
+        image[165:190, 20:60] = (236, 208, 224)  # alone
+        mask = tissue_mask(image, 8.0)
+        assert mask[85:95, 175:185].all() and not mask[170:185, 25:55].any()
+
+    def test_of_glass_alone_is_none(self):
+        random = np.random.RandomState(0)
+        glass = (np.array(GLASS) + random.normal(0, 2, (90, 90, 3))).clip(0, 255).astype(np.uint8)
+        with pytest.raises(IpslibError, match="normal_9.*tissue"):
+            tissue_mask(glass, 8.0, name="normal_9")
+
+
+class TestTiles:
+    """On a slide of 512 px and 4 microns per pixel."""
+
+    EVERYWHERE = np.ones((128, 128), bool)
+
+    @pytest.fixture
+    def slide(self, standin) -> Slide:
+        return Slide(standin.images / "tumor_502.tif")
+
+    def laid(self, slide, tissue=EVERYWHERE, **config):
+        return lay_tiles(slide, tissue, TileConfig(**config))
+
+    def test_cover_the_slide_once_and_stand_in_rows(self, slide):
+        grid = self.laid(slide, tile_size=100, mpp=4.0, min_tissue=0)
+        assert (grid.size_level0, grid.level, grid.read_size) == (100, 0, 100)
+        assert grid.coords[:7].tolist() == [[x, 0] for x in range(0, 600, 100)] + [[0, 100]]
+        assert len(grid.coords) == 36
+
+    def test_follow_microns_and_are_read_from_the_level_that_is_fine_enough(self, slide):
+        grid = self.laid(slide, tile_size=64, mpp=8.0)
+        assert (grid.size_level0, grid.level, grid.read_size) == (128, 1, 64)
+        stored = slide.read((128, 256), level=1, shape=(64, 64))
+        assert np.array_equal(
+            read_tile(slide, grid, grid.coords.tolist().index([128, 256])), stored
+        )
+        between = self.laid(slide, tile_size=64, mpp=6.0)
+        assert (between.size_level0, between.level, between.read_size) == (96, 0, 96)
+        assert read_tile(slide, between, 0).shape == (64, 64, 3)
+
+    def test_keep_their_colours_when_resized(self, slide):
+        grids = [self.laid(slide, tile_size=n, mpp=256 / n * 2) for n in (128, 80)]
+        assert {grid.size_level0 for grid in grids} == {128}
+        means = [read_tile(slide, grid, 5).mean(axis=(0, 1)) for grid in grids]
+        assert np.abs(means[0] - means[1]).max() < 1.5
+
+    def test_with_too_little_tissue_are_left_out(self, slide):
+        tissue = np.zeros((128, 128), bool)
+        tissue[:, 32:48] = True  # x from 128 to 192 px of level 0
+        half = self.laid(slide, tissue, tile_size=96, mpp=4.0, min_tissue=0.6)
+        assert half.coords.tolist() == [[96, y] for y in range(0, 480, 96)]  # two thirds tissue
+        some = self.laid(slide, tissue, tile_size=64, mpp=4.0, min_tissue=1.0)
+        assert some.coords.tolist() == [[128, y] for y in range(0, 512, 64)]
+        with pytest.raises(IpslibError, match="min_tissue"):
+            self.laid(slide, tissue, tile_size=100, mpp=4.0, min_tissue=0.9)
+
+    def test_overlap_and_are_never_finer_than_the_slide(self, slide):
+        grid = self.laid(slide, tile_size=64, mpp=8.0, overlap=16)
+        assert (grid.size_level0, grid.step_level0) == (128, 96)
+        assert grid.coords[1].tolist() == [96, 0]
+        with pytest.raises(IpslibError, match="overlap"):
+            TileConfig(tile_size=64, overlap=64)
+        with pytest.raises(IpslibError, match="mpp"):
+            self.laid(slide, mpp=0.5)
+
+
+class TestBackbone:
+    TILES = torch.randint(0, 256, (3, 64, 64, 3), generator=torch.Generator().manual_seed(0)).byte()
+
+    @pytest.mark.parametrize(
+        ("name", "n_stages", "n_features"),
+        [("resnet18", 1, 64), ("resnet18", 4, 512), ("resnet50", 3, 1024), ("resnet50", 4, 2048)],
+    )
+    def test_gives_the_features_of_its_last_stage(self, name, n_stages, n_features):
+        config = BackboneConfig(backbone=name, weights="none", n_stages=n_stages)
+        features = Backbone(config)(self.TILES)
+        assert features.shape == (3, n_features) and features.dtype == torch.float32
+        assert not features.requires_grad
+
+    def test_of_random_weights_follows_its_seed_and_leaves_other_randomness_alone(self):
+        torch.manual_seed(5)
+        expected = torch.rand(1)
+        torch.manual_seed(5)
+        made = [
+            Backbone(BackboneConfig(backbone="resnet18", weights="none", n_stages=1, seed=seed))
+            for seed in (0, 0, 1)
+        ]
+        assert torch.rand(1) == expected
+        assert made[0].sha256() == made[1].sha256() != made[2].sha256()
+        features = [each(self.TILES) for each in made]
+        assert torch.equal(features[0], features[1])
+        assert not torch.allclose(features[0], features[2])
+
+    def test_normalises_tiles_as_imagenet_was_and_each_by_itself(self):
+        network = Backbone(BackboneConfig(backbone="resnet18", weights="none", n_stages=1))
+        assert torch.allclose(network(self.TILES)[1:2], network(self.TILES[1:2]), atol=1e-5)
+        seen = []
+        network.layers.register_forward_pre_hook(lambda _, images: seen.extend(images))
+        network(torch.tensor([124, 116, 104]).byte().expand(1, 8, 8, 3))  # the mean colour
+        network(torch.full((1, 4, 4, 3), 255).byte())
+        assert seen[0].shape == (1, 3, 8, 8) and seen[0].abs().max() < 0.02
+        assert seen[1][0, :, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
+
+    def test_without_weights_names_their_file_and_how_to_do_without(self, monkeypatch):
+        def offline(**_):
+            raise URLError("no network")
+
+        monkeypatch.setattr("ipslib.model.encoder.resnet50", offline)
+        with pytest.raises(IpslibError, match=r"resnet50-0676ba61\.pth.*checkpoints.*none"):
+            Backbone(BackboneConfig())
+        with pytest.raises(IpslibError, match="imagenet_v2"):
+            Backbone(BackboneConfig(backbone="resnet18", weights="imagenet_v2"))
 
 
 def some(standin, *names) -> dict:
@@ -68,7 +245,7 @@ def test_patch_labels_are_the_share_of_tumour(standin, bags):
         assert not file["patch_labels"][:].any()
 
 
-def test_where_tumour_lies_is_known_of_normal_and_of_outlined_slides(standin, tmp_path):
+def test_where_tumour_lies_is_known_of_normal_and_of_outlined_slides(standin):
     slides = find_slides(standin.images)
     known = known_annotations(slides, standin.annotations, read_labels(standin.reference))
     assert known.keys() == slides.keys()
@@ -76,51 +253,198 @@ def test_where_tumour_lies_is_known_of_normal_and_of_outlined_slides(standin, tm
     alone = known_annotations(slides, None, {})
     assert set(alone) == {f"normal_{n}" for n in range(501, 507)}
     assert known_annotations({"tumor_010": None, "test_114": None}, None, {"test_114": 1}) == {}
+    spelt = known_annotations({"Tumor_501": None}, standin.annotations, {})
+    assert spelt["Tumor_501"].name == "tumor_501.xml"
 
 
-def test_finished_slides_are_skipped_and_interrupted_ones_made(standin, tmp_path, monkeypatch):
-    slides = some(standin, "normal_501", "test_501")
-    first = prepare(some(standin, "normal_501"), tmp_path)
-    (tmp_path / "test_501.h5.part").write_bytes(b"interrupted")
-    assert first == (["normal_501"], [], {})
-    stamp = (tmp_path / "normal_501.h5").stat().st_mtime_ns
-    assert prepare(slides, tmp_path) == (["test_501"], ["normal_501"], {})
-    assert (tmp_path / "normal_501.h5").stat().st_mtime_ns == stamp
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["normal_501.h5", "test_501.h5"]
-    monkeypatch.setattr(
-        "ipslib.datasets.slides.prepare.Backbone", None
-    )  # not even the weights are needed
-    assert prepare(slides, tmp_path) == ([], ["normal_501", "test_501"], {})
+SQUARE = np.array([(0, 0), (90, 0), (90, 90), (0, 90)], float)
 
 
-def test_a_stop_in_a_slide_leaves_no_bag(standin, tmp_path, monkeypatch):
+@pytest.mark.parametrize("outlines", [[], [SQUARE + 600], [SQUARE, SQUARE - 200]])
+def test_annotations_without_tumour_on_the_slide_are_refused(standin, tmp_path, outlines):
+    """Else every patch of a tumour slide would be labelled as normal."""
+    write_asap(tmp_path / "a.xml", outlines, [SQUARE])
+    slides = some(standin, "tumor_501")
+    done = prepare(slides, tmp_path / "bags", annotations={"tumor_501": tmp_path / "a.xml"})
+    assert "a.xml" in done.skipped["tumor_501"] and not done.made
+
+
+class TestReuse:
+    """A bag is kept if it was made of the same; what is not the same is named."""
+
+    @pytest.fixture
+    def place(self, standin, tmp_path):
+        """Two slides with their annotations, prepared."""
+        for name in ("normal_501", "tumor_501"):
+            shutil.copy(standin.images / f"{name}.tif", tmp_path)
+        shutil.copy(standin.annotations / "tumor_501.xml", tmp_path)
+        assert self.again(tmp_path).made == ["normal_501", "tumor_501"]
+        return tmp_path
+
+    def again(self, place, **options):
+        slides = find_slides(place)
+        known = known_annotations(slides, place, {})
+        return prepare(slides, place / "bags", **{"annotations": known} | options)
+
+    def test_of_what_is_the_same(self, place):
+        before = {path: path.stat().st_mtime_ns for path in (place / "bags").iterdir()}
+        copied = shutil.copy(place / "normal_501.tif", place / "copy.tif")
+        shutil.move(copied, place / "normal_501.tif")  # other times, the same content
+        assert self.again(place) == ([], ["normal_501", "tumor_501"], {}, {})
+        assert {path: path.stat().st_mtime_ns for path in (place / "bags").iterdir()} == before
+
+    def test_not_after_the_slide_has_changed(self, place, standin):
+        shutil.copy(standin.images / "normal_502.tif", place / "normal_501.tif")
+        done = self.again(place)
+        assert (done.made, done.reused) == (["normal_501"], ["tumor_501"])
+        assert done.changed == {"normal_501": "normal_501.tif"}
+        prepare(some(standin, "normal_502"), place / "other")
+        one, other = SlideBag(place / "bags/normal_501.h5"), SlideBag(place / "other/normal_502.h5")
+        assert torch.equal(one.probe(), other.probe())
+
+    def test_not_of_labels_after_annotations_have_changed(self, place, monkeypatch):
+        path = place / "bags" / "tumor_501.h5"
+        before = SlideBag(path)
+        labels, rows = before.patch_labels, before.probe()
+        write_asap(place / "tumor_501.xml", [np.array([(0, 0), (512, 0), (512, 512), (0, 512)])])
+        monkeypatch.setattr("ipslib.datasets.slides.prepare.encoded", None)  # no feature is needed
+        done = self.again(place)
+        assert (done.made, done.reused) == (["tumor_501"], ["normal_501"])
+        assert done.changed == {"tumor_501": "tumor_501.xml"}
+        after = SlideBag(path)
+        assert not labels.all() and after.patch_labels.all() and torch.equal(after.probe(), rows)
+        assert self.again(place).reused == ["normal_501", "tumor_501"]
+        # Taken away, given for the first time, and read otherwise.
+        assert "annotated" in self.again(place, annotations=None).changed["tumor_501"]
+        assert SlideBag(path).patch_labels is None
+        assert "tumor_501.xml" in self.again(place).changed["tumor_501"]
+        assert "groups" in self.again(place, groups={"own": True}).changed["tumor_501"]
+
+    def test_not_of_another_resolution_given(self, place):
+        mute = place / "normal_501.tif"
+        tifffile.imwrite(
+            mute, tifffile.imread(mute), tile=(256, 256), photometric="rgb", compression="jpeg",
+            metadata=None, resolution=(1, 1), resolutionunit="NONE",
+        )  # fmt: skip
+        done = self.again(place)
+        assert "--slide-mpp" in done.skipped["normal_501"] and done.reused == ["tumor_501"]
+        for mpp in (4.0, 2.0):
+            with pytest.warns(UserWarning, match=r"tumor_501") if mpp == 2.0 else nullcontext():
+                done = self.again(place, slide_mpp=mpp)
+            assert (done.made, done.reused) == (["normal_501"], ["tumor_501"])
+            with h5py.File(place / "bags" / "normal_501.h5") as file:
+                assert file["coords"].attrs["level0_mpp"] == mpp
+        assert done.changed == {"normal_501": "slide_mpp"}
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"tiles": TileConfig(tile_size=32, mpp=8.0)},
+            {"backbone": BackboneConfig(backbone="resnet18", weights="none", n_stages=1)},
+            {"backbone": BackboneConfig(backbone="resnet18", weights="none", n_stages=2, seed=1)},
+        ],
+    )
+    def test_never_among_other_settings(self, place, other):
+        with pytest.raises(IpslibError, match=r"_501\.h5.*(mpp|n_stages|seed)"):
+            self.again(place, **other)
+
+    def test_never_among_other_weights_or_unknown_ones(self, place, monkeypatch):
+        monkeypatch.setattr(Backbone, "sha256", lambda self: "others of the same name")
+        with pytest.raises(IpslibError, match=r"_501\.h5.*weights"):
+            self.again(place)
+        monkeypatch.undo()
+        with h5py.File(place / "bags" / "normal_501.h5", "r+") as file:
+            del file.attrs[SETTINGS]
+        with pytest.raises(IpslibError, match=r"normal_501\.h5"):
+            self.again(place)
+
+    def test_says_where_an_old_bag_stays(self, place):
+        (place / "normal_501.tif").write_bytes(b"torn")
+        done = self.again(place)
+        assert "still there" in done.skipped["normal_501"] and done.reused == ["tumor_501"]
+
+
+def test_a_stop_in_a_slide_leaves_no_bag_and_it_is_made_next_time(standin, tmp_path, monkeypatch):
     def stopped(*_, **__):
-        yield np.zeros((3, BACKBONE.n_features), np.float32)
+        yield np.zeros((3, 128), np.float32)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("ipslib.datasets.slides.prepare.encoded", stopped)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(some(standin, "normal_501"), tmp_path)
-    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
-
-
-def test_bags_of_other_settings_are_not_mixed(standin, tmp_path):
     slides = some(standin, "normal_501")
-    prepare(slides, tmp_path)
-    one_stage = BackboneConfig(backbone="resnet18", weights="none", n_stages=1)
-    for other in ({"tiles": TileConfig(tile_size=32, mpp=8.0)}, {"backbone": one_stage}):
-        with pytest.raises(IpslibError, match=r"normal_501\.h5: wanted a bag of the settings"):
-            prepare(slides, tmp_path, **other)
-    assert read_settings(tmp_path / "normal_501.h5")["is_standin"] is True
+    with monkeypatch.context() as patch:
+        patch.setattr("ipslib.datasets.slides.prepare.encoded", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            prepare(slides, tmp_path)
+    assert [path.suffix for path in tmp_path.iterdir()] == [".part"]
+    assert prepare(slides, tmp_path).made == ["normal_501"]
+    assert [path.name for path in tmp_path.iterdir()] == ["normal_501.h5"]
 
 
-def test_one_slide_that_fails_does_not_stop_the_rest(standin, tmp_path):
+def test_one_slide_that_fails_does_not_stop_the_rest(standin, tmp_path, monkeypatch):
     glass = tmp_path / "glass.tif"
     write_pyramid(glass, np.full((256, 256, 3), 240, np.uint8), mpp=4)
     (tmp_path / "torn.tif").write_bytes((standin.images / "normal_501.tif").read_bytes()[:900])
     slides = {"glass": glass, "torn": tmp_path / "torn.tif"} | some(standin, "normal_501")
-    made, _, skipped = prepare(slides, tmp_path / "bags")
-    assert made == ["normal_501"] and set(skipped) == {"glass", "torn"}
-    assert "glass: wanted tissue, found none" in skipped["glass"]
-    assert "torn.tif: wanted" in skipped["torn"]
-    assert read_settings(tmp_path / "bags" / "normal_501.h5")["mpp"] == 4
+    done = prepare(slides, tmp_path / "bags")
+    assert done.made == ["normal_501"]
+    assert {"glass": "tissue", "torn": "torn.tif"}.items() <= {
+        name: next(word for word in ("tissue", "torn.tif") if word in reason)
+        for name, reason in done.skipped.items()
+    }.items()
+    settings = SlideBag(tmp_path / "bags" / "normal_501.h5").settings
+    assert settings["is_standin"] is True and settings["mpp"] == 4
+
+
+def test_what_is_not_there_is_left_out_by_name(standin, tmp_path):
+    slides = some(standin, "tumor_501") | {"absent": tmp_path / "absent.tif"}
+    done = prepare(slides, tmp_path / "bags", annotations={"tumor_501": tmp_path / "no.xml"})
+    assert "no.xml" in done.skipped["tumor_501"] and "absent.tif" in done.skipped["absent"]
+
+
+def test_features_that_are_no_numbers_are_never_written(standin, tmp_path, monkeypatch):
+    forward = Backbone.forward
+    monkeypatch.setattr(Backbone, "forward", lambda self, tiles: forward(self, tiles) / 0)
+    done = prepare(some(standin, "normal_501"), tmp_path)
+    assert "normal_501.tif" in done.skipped["normal_501"] and not list(tmp_path.glob("*.h5"))
+
+
+REAL = {
+    "cmu-1-small-region.svs": 0.499,
+    "tcga-cr-7395-01a-01-ts1.svs": None,
+    "kidney-48-5.tif": None,
+}
+
+
+@pytest.mark.parametrize("reader", ["auto", "openslide", "tifffile"])
+@pytest.mark.parametrize("name", REAL)
+def test_a_real_slide_becomes_a_bag_by_every_reader_that_can(shared, tmp_path, name, reader):
+    path, stem = shared / "slides" / name, name.rsplit(".", 1)[0]
+    if not path.is_file():
+        pytest.skip("../shared holds no slides")
+    tiles = TileConfig(tile_size=64, mpp=2.0)
+    mute = prepare({stem: path}, tmp_path, tiles=tiles, reader=reader)
+    cannot = reader == "openslide" and name.startswith("kidney")
+    if REAL[name] is None:
+        word = "OpenSlide" if cannot else "--slide-mpp"
+        assert word in mute.skipped[stem] and "damaged" not in mute.skipped[stem]
+        mute = prepare({stem: path}, tmp_path, tiles=tiles, reader=reader, slide_mpp=0.5)
+    assert mute.made == ([] if cannot else [stem])
+    if cannot:
+        return
+    bag = SlideBag(tmp_path / f"{stem}.h5")
+    with tifffile.TiffFile(path) as tiff:
+        pixels = tiff.pages.first.asarray()
+    mpp = REAL[name] or 0.5
+    assert bag.layout.attributes["level0_mpp"] == pytest.approx(mpp)
+    assert bag.size_level0 == round(128 / mpp) and bag.n_patches
+    # What the bag was made of lies where it says.
+    slide, network, coords = Slide(path, reader=reader, mpp=mpp), Backbone(BACKBONE), bag.coords()
+    grid = lay_tiles(slide, np.ones((9, 9), bool), tiles)
+    for n in (0, bag.n_patches // 2, bag.n_patches - 1):
+        x, y = coords[n].tolist()
+        stored = pixels[y : y + bag.size_level0, x : x + bag.size_level0]
+        window = slide.read((x, y), level=0, shape=stored.shape[:2])
+        assert np.abs(window.astype(int) - stored).mean() < 1  # decoders differ a little
+        tile = read_tile(slide, grid, grid.coords.tolist().index([x, y]))
+        expected = network(torch.tensor(tile)[None])
+        assert torch.allclose(bag.read(torch.tensor([n])), expected, atol=1e-3)
+    assert json.loads(bag.layout.attributes[SETTINGS])["slide"].keys() == {name}

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from ipslib.datasets.slides.annotations import read_asap, tumour_mask
@@ -13,7 +14,7 @@ from ipslib.datasets.slides.camelyon16 import (
     label_slides,
     read_labels,
 )
-from ipslib.datasets.slides.metrics import find_metastases, slide_auc
+from ipslib.datasets.slides.evaluation import find_metastases
 from ipslib.datasets.slides.slide import Slide
 from ipslib.datasets.slides.synthetic import draw_slide, write_synthetic
 from ipslib.datasets.synthetic import is_synthetic
@@ -81,4 +82,4 @@ def test_features_tell_tumour_slides_from_normal_ones(standin, bags):
     scaled = StandardScaler().fit(pooled[~is_test]).transform(pooled)
     model = LogisticRegression(max_iter=1000).fit(scaled[~is_test], dataset.labels[~is_test])
     scores = model.decision_function(scaled[is_test])
-    assert slide_auc(dataset.labels[torch.from_numpy(is_test)].numpy(), scores) >= 0.9
+    assert roc_auc_score(dataset.labels[torch.from_numpy(is_test)].numpy(), scores) >= 0.9
