@@ -14,11 +14,9 @@ from ipslib.errors import IpslibError, did_you_mean
 def _study(arguments: argparse.Namespace) -> int:
     from ipslib.commands.study import run_study
 
+    settings = _settings(arguments)
     return run_study(
-        arguments.profile,
-        arguments.notebooks,
-        parameters=_settings(arguments),
-        force=arguments.force,
+        arguments.profile, arguments.notebooks, parameters=settings, force=arguments.force
     )
 
 
@@ -94,10 +92,9 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     return values
 
 
-def _add_settings(command: argparse.ArgumentParser, metavar: tuple, *, help: str) -> None:
-    command.add_argument(
-        "-p", nargs=2, metavar=metavar, action="append", default=[], dest="parameters", help=help
-    )
+def _add_settings(command: argparse.ArgumentParser, name: str, *, help: str) -> None:
+    of = {"nargs": 2, "action": "append", "default": [], "dest": "parameters"}
+    command.add_argument("-p", metavar=(name, "VALUE"), help=help, **of)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -108,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     study.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
     study.add_argument("notebooks", metavar="NOTEBOOK", nargs="*", help="name or number (all)")
     study.add_argument("--force", action="store_true", help="also run what is up to date")
-    _add_settings(study, ("NAME", "VALUE"), help="override a parameter of the notebooks named")
+    _add_settings(study, "NAME", help="override a parameter of the notebooks named")
     study.set_defaults(handler=_study)
 
     run = commands.add_parser(
@@ -116,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
     run.add_argument("name", metavar="NAME", nargs="?", help="a run name as published")
-    _add_settings(run, ("FIELD", "VALUE"), help="set a field of RunConfig")
+    _add_settings(run, "FIELD", help="set a field of RunConfig")
     run.set_defaults(handler=_run)
 
     sweep = commands.add_parser("sweep", help="run all settings of a sweep file, see params/sweeps")
@@ -132,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     queue.add_argument("--minutes", type=float, default=25, help="time there is (25)")
     queue.add_argument("--list", action="store_true", help="only list the queue, in order")
     queue.add_argument("--readme", action="store_true", help="count the runs in outputs/README.md")
-    _add_settings(queue, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")
+    _add_settings(queue, "FIELD", help="set a field of RunConfig in every run")
     queue.set_defaults(handler=_queue)
 
     gpu = commands.add_parser(
@@ -143,7 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     gpu.add_argument("--skip-checks", action="store_true", help="go straight to the runs")
     gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --smoke")
     gpu.add_argument("--smoke", action="store_true", help="tiny images, to see that it runs")
-    _add_settings(gpu, ("FIELD", "VALUE"), help="set a field of RunConfig in every run")
+    _add_settings(gpu, "FIELD", help="set a field of RunConfig in every run")
     gpu.set_defaults(handler=_gpu)
 
     pairing = commands.add_parser("notebooks", help="write notebooks/*.ipynb for JupyterLab")

@@ -55,8 +55,7 @@ class ModelConfig:
             )
         if self.weights == "imagenet_v2" and self.encoder != "resnet50":
             raise IpslibError(
-                "weights: imagenet_v2 exists for resnet50 only; "
-                "use imagenet_v1 or encoder resnet50."
+                "weights: imagenet_v2 is of resnet50; use imagenet_v1 or encoder resnet50."
             )
         if self.weights != "none" and self.width != 1.0:
             raise IpslibError(
@@ -70,13 +69,10 @@ class ModelConfig:
 
     @property
     def embedding_dim(self) -> int:
-        """D: channels of the last ResNet-18 stage used; 128 behind ResNet-50's projection, and
-        512 (times the width) behind that of feature bags."""
-        if self.encoder == "resnet50":
-            return 128
-        if self.encoder == "features":
-            return round(512 * self.width)
-        return round(64 * self.width) * 2 ** (self.n_stages - 1)
+        """D: channels of the last ResNet-18 stage used; else those behind a projection."""
+        last_stage = round(64 * self.width) * 2 ** (self.n_stages - 1)
+        projected = {"resnet50": 128, "features": round(512 * self.width)}
+        return projected.get(self.encoder, last_stage)
 
 
 @attrs.frozen(kw_only=True)
@@ -154,18 +150,15 @@ class RunConfig:
         field or a bad value."""
         sections = {"data": data_class, "model": ModelConfig, "training": TrainingConfig}
         section_of = {f.name: name for name, of in sections.items() for f in attrs.fields(of)}
-        unknown = [name for name in values if name not in section_of]
-        if unknown:
-            hint = did_you_mean(unknown[0], section_of)
-            raise IpslibError(f"{unknown[0]!r} is no field of a run{hint}.")
-        needed = [f.name for f in attrs.fields(data_class) if f.default is attrs.NOTHING]
-        missing = [name for name in needed if name not in values]
-        if missing:
-            raise IpslibError(f"{missing[0]}: wanted a value for {data_class.kind}, got none.")
-        fields = {
-            section: {n: v for n, v in values.items() if section_of[n] == section}
-            for section in sections
-        }
+        fields: dict[str, dict] = {section: {} for section in sections}
+        for name, value in values.items():
+            if name not in section_of:
+                hint = did_you_mean(name, section_of)
+                raise IpslibError(f"{name!r} is no field of a run{hint}.")
+            fields[section_of[name]][name] = value
+        for field in attrs.fields(data_class):
+            if field.default is attrs.NOTHING and field.name not in values:
+                raise IpslibError(f"{field.name}: wanted a value for {data_class.kind}, got none.")
         return cls(**{name: of(**fields[name]) for name, of in sections.items()})
 
     @property
@@ -205,10 +198,8 @@ class RunConfig:
         return self.id_by(arithmetic.CURRENT)
 
     def id_by(self, version: int) -> str:
-        """The run's id, made by a version of the arithmetic."""
         identity = self.changed() | ({"arithmetic": version} if version > 1 else {})
-        canonical = json.dumps(identity, sort_keys=True)
-        return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def check_published_start(section: object, **wanted: object) -> None:

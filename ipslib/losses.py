@@ -27,12 +27,12 @@ class Losses(NamedTuple):
 def task_losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Of logits {task: (B, C)}: each task's negative log-likelihood for labels (B,) of one class,
     or binary cross-entropy for sets, (B, C) multi-hot."""
-    return {
-        task: (F.binary_cross_entropy_with_logits if labels[task].ndim == 2 else F.cross_entropy)(
-            each, labels[task]
-        )
-        for task, each in logits.items()
-    }
+    losses = {}
+    for task, each in logits.items():
+        is_set = labels[task].ndim == 2
+        loss = F.binary_cross_entropy_with_logits if is_set else F.cross_entropy
+        losses[task] = loss(each, labels[task])
+    return losses
 
 
 def task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:

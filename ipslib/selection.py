@@ -266,9 +266,9 @@ class _LogitReader:
 
     def _unread(self, patches: Tensor) -> zip:
         """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
-        blank = self.batch.blank
-        if blank is None:
-            blank = torch.zeros(self.batch.batch_size, self.batch.n_patches, dtype=torch.bool)
-        image, column = (~blank[:, patches]).nonzero(as_tuple=True)
+        n_images, blank = self.batch.batch_size, self.batch.blank
+        every = torch.ones(n_images, len(patches), dtype=torch.bool)
+        unread = every if blank is None else ~blank[:, patches]
+        image, column = unread.nonzero(as_tuple=True)
         n_together = _READ_CHUNKS * self.chunk_size
         return zip(image.split(n_together), column.split(n_together), strict=True)

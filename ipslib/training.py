@@ -120,12 +120,9 @@ class TrainingState:
         return torch.randperm(n_images, generator=order)
 
     def evaluation_generator(self, dataset: Dataset, batch_size: int) -> torch.Generator | None:
-        """Of the patches' orders in the evaluation after this epoch; None in a run with a start of
-        its own, whose evaluations all draw the same ones.
-
-        The published runs evaluated after every epoch: what that draws is drawn here, so that
-        `eval_every` does not change the training.
-        """
+        """Of the patches' orders in the evaluation after this epoch; None: the same every time. The
+        published runs evaluated after every epoch: what that draws is drawn here, so that
+        `eval_every` does not change the training."""
         if not self.published_start:
             return None
         self._draw_workers_seed()
@@ -194,15 +191,14 @@ def _train_epoch(
     network, tally = state.network.train(), Tally()
     train_set = train_set.augmented(seed=settings.seed, epoch=epoch)
     steps = state.draw_training_order(len(train_set)).split(settings.batch_size)
-    before = (epoch - 1) * len(steps)
+    before, make = (epoch - 1) * len(steps), batch_maker(train_set, network.device)
 
     def where() -> str:
         step = tally.first_not_finite() or len(tally.totals) + 1
         return f"in epoch {epoch}, step {step} of {len(steps)}"
 
     with _stopped_where(settings, where):
-        made = prefetched(batch_maker(train_set, network.device), (s.tolist() for s in steps))
-        for step, batch in enumerate(made, before + 1):
+        for step, batch in enumerate(prefetched(make, (s.tolist() for s in steps)), before + 1):
             for group in state.optimiser.param_groups:
                 group["lr"] = learning_rate(step, len(steps), settings)
             output, losses, labels = forward_step(network, batch, settings, state.generator)
@@ -238,13 +234,8 @@ def forward_step(
     """The forward pass of training, its losses, and the labels on the network's device."""
     labels = {task: moved(label, network.device) for task, label in batch.labels.items()}
     output = network(batch, generator=generator)
-    losses = combined_losses(
-        output,
-        labels,
-        semantic_weight=settings.semantic_weight,
-        diversity_weight=settings.diversity_weight,
-        diversity_on=settings.diversity_on,
-    )
+    names = ("semantic_weight", "diversity_weight", "diversity_on")
+    losses = combined_losses(output, labels, **{name: getattr(settings, name) for name in names})
     return output, losses, labels
 
 

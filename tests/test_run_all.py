@@ -12,10 +12,6 @@ def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProces
     return subprocess.run([SCRIPT, *arguments], cwd=cwd, capture_output=True, text=True)
 
 
-def test_it_is_valid_bash():
-    assert subprocess.run(["bash", "-n", SCRIPT]).returncode == 0
-
-
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_names_every_profile_from_any_folder(flag, tmp_path):
     shown = call(flag, cwd=tmp_path)
@@ -30,10 +26,6 @@ def test_an_unknown_word_is_one_sentence_with_the_nearest(wrong, near):
     assert refused.returncode == 2
     assert f"did you mean '{near}'?" in refused.stderr
     assert refused.stderr.count("\n") == 1
-
-
-def test_a_word_near_nothing_lists_what_there_is():
-    assert "choose smoke, quick, paper or test" in call("zzz").stderr
 
 
 def test_ci_calls_the_same_tests():

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ipslib import runtime, selection
-from ipslib.__main__ import main
+from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist import scenes
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.scenes import DrawnScenes
@@ -76,6 +76,15 @@ def test_a_step_is_the_same_as_on_the_host(monkeypatch, memory_size, tolerance):
         assert gap <= tolerance, name
 
 
+def step_of(state: TrainingState, batch: DrawnScenes, config: RunConfig) -> torch.Tensor:
+    """A whole step of training; its loss."""
+    _, losses, _ = forward_step(state.network.train(), batch, config.training, state.generator)
+    state.optimiser.zero_grad()
+    losses.total.backward()
+    state.optimiser.step()
+    return losses.total
+
+
 def test_a_step_asks_the_accelerator_nothing(monkeypatch):
     work_as_on_an_accelerator(monkeypatch)
     config = SMALL.replace(
@@ -83,17 +92,9 @@ def test_a_step_asks_the_accelerator_nothing(monkeypatch):
     )
     state, batch = TrainingState(config), MegapixelMNIST(config.data).batch(range(4)).on("cpu")
     assert isinstance(batch, DrawnScenes)
-
-    def step() -> None:
-        network = state.network.train()
-        _, losses, _ = forward_step(network, batch, config.training, state.generator)
-        state.optimiser.zero_grad()
-        losses.total.backward()
-        state.optimiser.step()
-
-    step()
+    step_of(state, batch, config)
     with Waits() as waits:
-        step()
+        step_of(state, batch, config)
     # The one that is left is of the host's own table of what is blank, once a window.
     assert waits.seen == ["nonzero"]
 
@@ -159,13 +160,6 @@ class TestChosen:
                 call()
         assert list(tmp_path.iterdir()) == []
 
-    @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-    def test_on_the_command_line_it_is_one_sentence(self, tmp_path, capsys):
-        (tmp_path / "a.svs").touch()
-        arguments = ["slides", "prepare", str(tmp_path), str(tmp_path / "bags")]
-        assert main([*arguments, "--device", "cuda"]) == 2
-        assert capsys.readouterr().err.count("\n") == 1
-
 
 def test_only_a_cpu_is_no_accelerator_and_keeps_its_tensors_and_arithmetic():
     assert not is_accelerator("cpu") and not is_accelerator(torch.device("cpu"))
@@ -186,15 +180,10 @@ def test_a_step_on_cuda_never_waits():
         if i:  # the first step may, as libraries prepare themselves
             torch.cuda.set_sync_debug_mode("error")
         try:
-            _, losses, _ = forward_step(
-                state.network.train(), batch, config.training, state.generator
-            )
-            state.optimiser.zero_grad()
-            losses.total.backward()
-            state.optimiser.step()
+            loss = step_of(state, batch, config)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert losses.total.isfinite()
+    assert loss.isfinite()
 
 
 # A second block of the size of one that was freed: how many page faults it costs.
@@ -297,13 +286,3 @@ class TestPrefetched:
         threading.Timer(0.05, may_end.set).start()
         results.close()
         assert ended == [0, 1]
-
-    def test_batches_made_ahead_are_the_same(self, small_data):
-        dataset = MegapixelMNIST(small_data(), "train")
-        orders = torch.randperm(12).view(4, 3)
-        for order, batch in zip(orders, prefetched(dataset.batch, orders.tolist()), strict=True):
-            alone = MegapixelMNIST(small_data(), "train").batch(order.tolist())
-            image, patch = (~alone.blank).nonzero(as_tuple=True)
-            assert torch.equal(batch.blank, alone.blank)
-            assert torch.equal(batch.read(image, patch), alone.read(image, patch))
-            assert all(torch.equal(batch.labels[task], alone.labels[task]) for task in alone.labels)

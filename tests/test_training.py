@@ -1,6 +1,5 @@
 import io
 import math
-import time
 
 import pytest
 import torch
@@ -8,7 +7,6 @@ import torch
 from ipslib import training
 from ipslib.config import TrainingConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.training import (
     DivergenceError,
@@ -19,24 +17,9 @@ from ipslib.training import (
     learning_rate,
     train,
 )
+from tests.tiny import TINY as SMALLEST
 
-TINY = run_config(
-    {
-        "digits": "embedded",
-        "canvas": 84,
-        "patch_size": 28,
-        "n_noise": 1,
-        "n_train": 10,
-        "n_test": 6,
-        "width": 0.125,
-        "n_heads": 4,
-        "memory_size": 3,
-        "iter_size": 2,
-        "epochs": 2,
-        "batch_size": 4,
-        "warmup_epochs": 1,
-    }
-)
+TINY = SMALLEST.replace(n_train=10, n_test=6, iter_size=2)
 EVERYTHING = TINY.replace(
     semantic_weight=1.0, diversity_weight=2.0, mask_k=2, mask_p=0.5, n_noise=3, epochs=3
 )
@@ -85,15 +68,6 @@ class TestTrain:
         for name, value in one.state_dict().items():
             assert torch.equal(value, other.state_dict()[name])
 
-    def test_a_row_an_epoch_is_handed_over_as_it_is_made(self):
-        seen = []
-        trained = train(TINY, on_epoch=lambda row, _: seen.append((row["epoch"], time.time())))
-        assert [epoch for epoch, _ in seen] == [1, 2]
-        assert seen[0][1] < seen[1][1]
-        parts = trained.history[0]["train"]["loss_parts"]
-        assert parts["task"] == trained.history[0]["train"]["loss"]
-        assert parts["semantic"] == parts["diversity"] == 0
-
     def test_the_parts_of_the_loss_add_up(self, trained):
         for row in trained.history:
             parts = row["train"]["loss_parts"]
@@ -118,7 +92,7 @@ class TestTrain:
 
         monkeypatch.setattr(training, "learning_rate", from_step_4_infinite)
         seen = []
-        with pytest.raises(IpslibError, match="finite in epoch 2, step 3 of 3 .*lower lr"):
+        with pytest.raises(IpslibError, match="epoch 2, step 3 of 3"):
             train(TINY, on_epoch=lambda row, _: seen.append(row["epoch"]))
         assert seen == [1]
 
@@ -127,7 +101,7 @@ class TestTrain:
             return math.inf if step == 6 else 1e-3
 
         monkeypatch.setattr(training, "learning_rate", at_last_infinite)
-        with pytest.raises(DivergenceError, match="no longer finite on the test set after epoch 2"):
+        with pytest.raises(DivergenceError, match="test set after epoch 2"):
             train(TINY)
 
     def test_bf16_trains(self):
@@ -175,10 +149,6 @@ class TestSnapshot:
             resumed = train(EVERYTHING, snapshot=snapshot | {name: other})
             assert not equal_weights(resumed, trained), name
 
-    def test_taking_a_snapshot_changes_nothing(self, trained):
-        again = train(EVERYTHING, on_epoch=lambda _, state: state.snapshot())
-        assert equal_weights(again, trained)
-
     @pytest.mark.parametrize("wrong", ["nothing", "no random state", "another width"])
     def test_what_does_not_fit_is_refused(self, wrong):
         snapshot = TrainingState(TINY).snapshot()
@@ -187,44 +157,41 @@ class TestSnapshot:
             snapshot = {"hello": "world"}
         elif wrong == "no random state":
             del snapshot["generator"]
-        with pytest.raises(SnapshotError, match="does not fit"):
+        with pytest.raises(SnapshotError, match="snapshot"):
             train(config, snapshot=snapshot)
 
 
 class TestLearningRate:
-    SETTINGS = TrainingConfig(epochs=30, warmup_epochs=10, lr=2e-3, final_lr_ratio=0.001)
-    STEPS = 7  # an epoch
+    """7 steps an epoch; of 30 epochs 10 warm up."""
 
     def rate(self, step, **changes):
         fields = {"epochs": 30, "warmup_epochs": 10, "lr": 2e-3, "final_lr_ratio": 0.001} | changes
-        return learning_rate(step, self.STEPS, TrainingConfig(**fields))
+        return learning_rate(step, 7, TrainingConfig(**fields))
 
-    def test_warm_up_rises_by_equal_steps_to_the_peak(self):
-        assert self.rate(1) == pytest.approx(2e-3 / 70)
-        assert self.rate(35) == pytest.approx(1e-3)
-        assert self.rate(70) == pytest.approx(2e-3)
+    @pytest.mark.parametrize(
+        ("step", "changes", "rate"),
+        [
+            (1, {}, 2e-3 / 70),
+            (35, {}, 1e-3),
+            (70, {}, 2e-3),  # the peak
+            (140, {}, 2e-3 * (1 + 0.001) / 2),  # half-way down
+            (210, {}, 2e-6),  # the last step
+            (70, {"final_lr_ratio": 1.0}, 2e-3),  # a floor of 1 is a constant rate
+            (140, {"final_lr_ratio": 1.0}, 2e-3),
+            (210, {"final_lr_ratio": 1.0}, 2e-3),
+            (35, {"epochs": 5}, 1e-3),  # a warm-up longer than the run
+            (35, {"epochs": 5, "warmup_epochs": 5}, 2e-3),
+        ],
+    )
+    def test_closed_forms(self, step, changes, rate):
+        assert self.rate(step, **changes) == pytest.approx(rate)
 
-    def test_cosine_falls_from_the_peak_to_its_floor(self):
-        assert self.rate(71) == pytest.approx(2e-3, rel=1e-3)
-        assert self.rate(140) == pytest.approx(2e-3 * (1 + 0.001) / 2)  # half-way
-        assert self.rate(210) == pytest.approx(2e-6)  # the last step
-
-    def test_it_rises_then_falls_at_every_step(self):
+    def test_it_rises_then_falls_at_every_step_and_without_warm_up_only_falls(self):
         rates = [self.rate(step) for step in range(1, 211)]
         assert rates[:70] == sorted(rates[:70])
         assert rates[69:] == sorted(rates[69:], reverse=True)
-
-    def test_without_warm_up_it_starts_at_the_peak(self):
-        assert self.rate(1, warmup_epochs=0) == pytest.approx(2e-3, rel=1e-3)
-
-    def test_warm_up_longer_than_the_run_only_rises(self):
-        rates = [self.rate(step, epochs=5) for step in range(1, 36)]
-        assert rates == sorted(rates)
-        assert rates[-1] == pytest.approx(1e-3)
-        assert self.rate(35, epochs=5, warmup_epochs=5) == pytest.approx(2e-3)
-
-    def test_a_floor_of_1_is_a_constant_rate(self):
-        assert {self.rate(step, final_lr_ratio=1.0) for step in range(70, 211)} == {2e-3}
+        rates = [self.rate(step, warmup_epochs=0) for step in range(1, 211)]
+        assert rates == sorted(rates, reverse=True) and rates[0] == pytest.approx(2e-3, rel=1e-3)
 
 
 class TestEvaluate:

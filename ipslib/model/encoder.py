@@ -35,22 +35,19 @@ class WeightsFile(NamedTuple):
 
 
 def weights_file(encoder: str, weights: str) -> WeightsFile | None:
-    """The file that a pretrained encoder needs; None for weights that it does not have."""
+    """The file that a pretrained encoder needs, if any."""
     known = _WEIGHTS.get((encoder, weights))
     return known and WeightsFile(Path(get_dir(), "checkpoints", Path(known.url).name), known.url)
 
 
 def build_encoder(config: ModelConfig, in_channels: int) -> nn.Sequential:
     """Build the encoder of a configuration: patches (n, C, P, P) or features (n, C) to embeddings
-    (n, D).
+    (n, D). IpslibError where pretrained weights are neither cached nor downloadable.
 
     Of images, the sequence is conv, batch norm, ReLU, max pool, stages, average pool, and the
     projection 2048 -> D behind ResNet-50. Frozen: every weight but the replaced first convolution
     and the projection keeps its value. Features are normalised each, projected, normalised over
     the batch and rectified, as published for CAMELYON16.
-
-    Raises:
-        IpslibError: where pretrained weights are neither cached nor downloadable.
     """
     if config.encoder == "features":
         return nn.Sequential(
@@ -94,12 +91,8 @@ def _stem(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 def _narrow_resnet18(channels: int) -> list[nn.Module]:
     """ResNet-18 of another width: torchvision's layers and initialisation."""
-    layers = [
-        _stem(3, channels),
-        RepeatBatchNorm2d(channels),
-        nn.ReLU(inplace=True),
-        nn.MaxPool2d(3, stride=2, padding=1),
-    ]
+    layers = [_stem(3, channels), RepeatBatchNorm2d(channels)]
+    layers += [nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
     n_in = channels
     for stage in range(4):
         n_out, stride = channels * 2**stage, 1 if stage == 0 else 2

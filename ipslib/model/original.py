@@ -39,8 +39,8 @@ def load_original(path: str | Path, **changes: object) -> IPSNet:
     """
     state = _read(Path(path))
     first, tokens = state.get("encoder.0.weight"), state.get("transf.crs_attn.q")
-    got = ["none" if each is None else tuple(each.shape) for each in (first, tokens)]
-    if [len(shape) for shape in got] != [4, 3] or "none" in got:
+    got = [None if each is None else tuple(each.shape) for each in (first, tokens)]
+    if [len(shape or ()) for shape in got] != [4, 3]:
         raise IpslibError(
             f"{path} holds no original checkpoint: wanted encoder.0.weight of 4 dimensions and "
             f"transf.crs_attn.q of 3, got {got[0]} and {got[1]}; give a file of the original code."

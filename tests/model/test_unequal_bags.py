@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from ipslib.losses import combined_losses
 from ipslib.patches import MixedBatch, TensorBatch
-from ipslib.training import attend
 from tests.reference import random_network
 
 M, IN_CHANNELS = 32, 12
@@ -128,13 +127,3 @@ def test_masking_drops_of_each_bag_what_it_drops_alone(mask_variant):
         kept = together.selection.indices[i]
         assert torch.equal(kept[kept >= 0], each.selection.indices[0])
         torch.testing.assert_close(together.logits["kind"][i], each.logits["kind"][0], **CLOSE)
-
-
-def test_who_asks_where_a_network_looks_is_told_of_every_bag_its_own():
-    network, bags = network_of_bags(), bags_of((5, 50))
-    kept, weights = attend(network, MixedBatch(bags))  # (B, M), (B, H, T, M)
-    for i, bag in enumerate(bags):
-        own, own_weights = attend(network, bag)
-        there = kept[i] >= 0
-        assert torch.equal(kept[i][there], own[0])
-        torch.testing.assert_close(weights[i][..., there], own_weights[0], **CLOSE)

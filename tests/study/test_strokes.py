@@ -5,12 +5,12 @@ from ipslib.datasets.megapixel_mnist.noise import (
     bezier_curve,
     draw_stroke,
     noise_pool,
-    random_curve,
+    random_control,
 )
 from ipslib.datasets.synthetic import stream
 from ipslib.study.strokes import noise_patterns, stroke_table, stroke_widths
 
-CURVES = [random_curve(stream(3, j)) for j in range(40)]
+CURVES = [bezier_curve(random_control(stream(3, j))) for j in range(40)]
 
 
 def drawn(width: float, size: int = 28) -> np.ndarray:
@@ -72,7 +72,7 @@ def test_patterns_are_drawn_as_the_configuration_says(small_data):
 
 
 def test_the_table_holds_width_quartiles_and_ink_of_each_kind():
-    curves = [random_curve(stream(2, j)) for j in range(12)]
+    curves = [bezier_curve(random_control(stream(2, j))) for j in range(12)]
     widths = {"thin": 1.0, "thick": 3.0}
     strokes = {
         label: np.stack([draw_stroke(curve, size=28, stroke_width=w) for curve in curves])

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest, chisquare
-from torch.utils.data import DataLoader
 
-from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
-from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST, Placement
+from ipslib.datasets.megapixel_mnist.dataset import (
+    NEEDLE_CLASS,
+    MegapixelMNIST,
+    NeedleMNIST,
+    Placement,
+)
 from ipslib.datasets.megapixel_mnist.noise import noise_pool
 from ipslib.errors import IpslibError
 from ipslib.patches import cut_image
@@ -159,14 +162,6 @@ def test_an_image_does_not_depend_on_its_batch_or_on_the_order_of_reading(small_
     assert batch.read(nothing, nothing).shape == (0, 1, 28, 28)
 
 
-@pytest.mark.parametrize("n_workers", [0, 2])
-def test_workers_draw_the_same_bytes(small_data, n_workers):
-    dataset = MegapixelMNIST(small_data(), "train")
-    loader = DataLoader(range(8), batch_size=3, collate_fn=dataset.batch, num_workers=n_workers)
-    drawn = torch.cat([read_all(batch) for batch in loader])
-    assert torch.equal(drawn, read_all(dataset.batch(range(8))))
-
-
 @pytest.mark.parametrize(
     ("variant", "sha256"),
     [
@@ -186,18 +181,6 @@ def test_every_machine_draws_these_bytes(small_data, variant, sha256):
     assert digest.hexdigest()[:16] == sha256
 
 
-def test_the_published_setting_draws_real_digits(mnist_root):
-    batch = MegapixelMNIST(MegapixelMNISTConfig(n_noise=3), "test").batch([0])
-    assert batch.n_patches == 3600 and batch.blank.float().mean() > 0.98
-    image, patch = (~batch.blank).nonzero(as_tuple=True)
-    assert batch.read(image, patch).any()
-
-
-def test_an_unknown_split_is_refused(small_data):
-    with pytest.raises(IpslibError, match="split"):
-        MegapixelMNIST(small_data(), "val")
-
-
 def test_noise_comes_from_a_pool_of_its_own_size(small_data):
     few, many = (
         MegapixelMNIST(small_data(n_noise=5, n_patterns=n, n_train=60), "train") for n in (2, 300)
@@ -210,3 +193,52 @@ def test_noise_comes_from_a_pool_of_its_own_size(small_data):
     assert small_data(n_noise=5).n_patterns == 5  # as published, one for each object
     with pytest.raises(IpslibError, match="n_patterns"):
         small_data(n_noise=5, n_patterns=0)
+
+
+@pytest.fixture
+def needle() -> NeedleMNIST:
+    return NeedleMNIST(digits="embedded", canvas=(120, 90), n_clutter=7)
+
+
+def test_the_label_says_whether_a_3_lies_on_the_canvas(needle):
+    for index in range(60):
+        placement = needle.placement(index)
+        classes = needle.digit_set.labels[placement.digits]
+        assert len(classes) == 8  # as many objects with a needle as without
+        assert (classes[:-1] != NEEDLE_CLASS).all()
+        assert (classes[-1] == NEEDLE_CLASS) == placement.label
+
+
+def test_the_object_in_question_lies_whole_on_top(needle):
+    for index in range(20):
+        placement = needle.placement(index)
+        scene = needle.scene(placement)
+        top, left, height, width = scene.boxes[-1]
+        image = scene.draw(needle.canvas)
+        box = image[top : top + height, left : left + width]
+        assert np.array_equal(box, needle.digit_set.images[placement.digits[-1]])
+        assert image.dtype == np.uint8
+
+
+def test_half_of_the_images_have_a_needle(needle):
+    labels = [needle.placement(index).label for index in range(600)]
+    assert binomtest(sum(labels), 600, 0.5).pvalue > 1e-3
+
+
+def test_images_are_keyed_by_index_split_and_seed(needle):
+    def draw(index: int, **changes: object) -> bytes:
+        fields = {"digits": "embedded", "canvas": (120, 90), "n_clutter": 7} | changes
+        other = NeedleMNIST(**fields)
+        return other.scene(other.placement(index)).draw(other.canvas).tobytes()
+
+    first = draw(0)
+    assert first == needle.scene(needle.placement(0)).draw(needle.canvas).tobytes()
+    assert len({first, draw(1), draw(0, split="test"), draw(0, data_seed=1)}) == 4
+    assert hashlib.sha256(first).hexdigest()[:16] == "2221d89e1d7d105b"
+
+
+def test_bad_input_is_refused():
+    assert NeedleMNIST(digits="embedded", canvas=28, n_clutter=0).placement(0).corners.any() == 0
+    for field, value in {"canvas": (27, 50), "split": "val"}.items():
+        with pytest.raises(IpslibError, match=field):
+            NeedleMNIST(**{field: value})

@@ -147,7 +147,7 @@ def test_a_mirror_that_answers_means_mnist(no_mnist, monkeypatch):
     ("source", "split", "hint"), [("minst", "train", "'mnist'"), ("embedded", "tset", "'test'")]
 )
 def test_unknown_names_are_refused(source, split, hint):
-    with pytest.raises(IpslibError, match=f"digits: .*{hint}"):
+    with pytest.raises(IpslibError, match=hint):
         load_digits(source, split)
 
 

@@ -37,11 +37,6 @@ def test_where_one_layout_exists_it_is_found():
     assert sorted(corners[:, 0].tolist()) == [0, 28, 56, 84, 112]
 
 
-def test_what_cannot_lie_apart_is_refused():
-    with pytest.raises(IpslibError, match="5 boxes of 28 px"):
-        place_apart(stream(0), 5, 28, (83, 83))
-
-
 @pytest.mark.parametrize(("canvas", "axis"), [((2, 5), 1), ((5, 2), 0)])
 @pytest.mark.parametrize("rounds", [0, 20])
 def test_each_box_is_uniform_over_what_is_left(rounds, canvas, axis, monkeypatch):
@@ -125,22 +120,6 @@ class TestPublishedStart:
         }
         for task, count in counts.items():
             assert np.bincount(labels[task].numpy(), minlength=10).tolist() == count
-
-    @pytest.mark.parametrize(
-        ("name", "ink", "first", "last"), [("train", 1589, 40, 24), ("test", 1594, 17, 27)]
-    )
-    def test_ink_of_the_noise_pool(self, split, name, ink, first, last):
-        """Of 50 patterns; read off the images, on which every pattern lies alone somewhere."""
-        patterns = {}
-        for i in range(60):
-            placed = split(name).placement(i)
-            boxes = np.concatenate([placed.noise_corners, placed.digit_corners])
-            canvas = split(name).canvas(i)
-            for (row, col), kind in zip(placed.noise_corners, placed.patterns, strict=True):
-                if (np.abs(boxes - (row, col)) < 28).all(axis=1).sum() == 1:
-                    patterns[kind] = (canvas[row : row + 28, col : col + 28] > 0).sum()
-        assert len(patterns) == 50
-        assert (sum(patterns.values()), patterns[0], patterns[49]) == (ink, first, last)
 
     def test_other_sizes_than_the_published_ones(self):
         config = MegapixelMNISTConfig(

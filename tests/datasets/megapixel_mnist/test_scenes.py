@@ -124,15 +124,6 @@ def test_patches_that_only_meet_the_margin_of_a_box_are_known_to_be_blank(small_
     assert batch.drawn_on(CPU).blank.sum() > batch.blank.sum()
 
 
-def test_patterns_go_to_a_device_once(small_data):
-    data = MegapixelMNIST(small_data(), "train")
-    sheet = data._noise_sheet
-    data.batch([0]).drawn_on(CPU)
-    first = sheet.on(CPU)
-    data.batch([1]).drawn_on(CPU)
-    assert all(one is other for one, other in zip(first, sheet.on(CPU), strict=True))
-
-
 def test_reading_asks_the_device_nothing(small_data):
     drawn = MegapixelMNIST(small_data(n_noise=60), "train").batch([0, 1]).drawn_on(CPU)
     image, patch = every_patch(drawn)
