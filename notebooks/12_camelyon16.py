@@ -59,28 +59,51 @@ radius = 200  # µm: of detections nearer than this the best counts
 overrides = {}  # any other field of RunConfig, for every run, such as {"lr": 0.0005}
 
 # %%
-import attrs
-from IPython.display import Markdown
+from contextlib import suppress
 
+import attrs
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from IPython.display import Markdown
+from matplotlib.collections import PatchCollection
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from sklearn.metrics import roc_curve
+
+from ipslib import IpslibError
 from ipslib.datasets.slides.annotations import read_asap
 from ipslib.datasets.slides.bags import describe_bags
-from ipslib.study.heat_maps import draw_heat_map
-from ipslib.study.session import Study
-from ipslib.study.slide_figures import finding_curves, slide_overview, slide_to_bag
-from ipslib.study.slide_material import find_material
-from ipslib.study.slide_runs import (
-    bag_table,
-    run_slides,
-    shown_slides,
-    slide_table,
-    slides_in_words,
+from ipslib.datasets.slides.evaluation import (
+    FALSE_POSITIVE_RATES,
+    answer_slides,
+    detections,
+    froc,
+    measure_found,
 )
-from ipslib.study.tables import show
+from ipslib.datasets.slides.prepare import find_tissue
+from ipslib.datasets.synthetic import NOTE, titled
+from ipslib.study import (
+    BOX_COLOUR,
+    CHANCE_LINE,
+    PUBLISHED,
+    Study,
+    arm_colours,
+    auc_interval,
+    draw_heat_map,
+    draw_slide,
+    find_material,
+    row_legend,
+    run_arms,
+    show,
+    slide_overview,
+)
 
 material = find_material(slides, bags, labels, annotations, standin=standin)
 data = describe_bags(material.bags, material.labels)
 base = {"dataset": "slides", "encoder": "features"} | attrs.asdict(data) | settings
 study = Study("12_camelyon16", profile, base=base, overrides=overrides)
+warning = NOTE if material.is_synthetic else ""  # stands above every table of synthetic slides
 study
 
 # %% [markdown]
@@ -90,9 +113,20 @@ study
 
 # %%
 sets = {split: study.base.data.open_split(split) for split in ("train", "test")}
-counts = bag_table(sets)
+rows = []
+for split, slide_set in sets.items():
+    all_bags = [slide_set[i] for i in range(len(slide_set))]
+    sizes = [bag.n_patches for bag in all_bags]
+    known = [
+        bag.patch_labels.float().mean().item() for bag in all_bags if bag.patch_labels is not None
+    ]
+    shares = [share for share in known if share]
+    row = {"set": split, "slides": len(all_bags), "with_tumour": int(slide_set.labels.sum())}
+    row |= {"fewest_patches": min(sizes), "median": int(np.median(sizes)), "most": max(sizes)}
+    rows.append(row | {"tumour_patches": np.median(shares) if shares else np.nan})
+counts = pd.DataFrame(rows)
 study.save_table("bags", counts)
-show(counts, caption=material.warning)
+show(counts, caption=warning)
 
 # %% [markdown]
 # What was left out, and why: a label without a slide, a slide without a label, a bag that cannot be
@@ -111,17 +145,59 @@ Markdown("\n".join(f"- {reason}" for reason in skipped.values()) or "Nothing was
 test = sets["test"]
 bag, shown = test[test.names.index(slide)], material.open_slide(slide)
 tumour = read_asap(material.outlines[slide]).tumour if slide in material.outlines else []
+
+
+def draw_tiles(ax):
+    is_tumour = (
+        np.zeros(bag.n_patches, bool) if bag.patch_labels is None else bag.patch_labels.numpy()
+    )
+    for which, colour, width in ((~is_tumour, "#333333", 0.3), (is_tumour, PUBLISHED, 1.4)):
+        size = bag.size_level0
+        tiles = [Rectangle(tuple(corner), size, size) for corner in bag.coords()[which]]
+        ax.add_collection(PatchCollection(tiles, fc="none", ec=colour, lw=width))
+
+
+# %%
 if shown:
-    title = material.titled(slide)
-    study.save_figure("slide", slide_to_bag(shown, bag, tumour, title=title))
+    tissue, picture = find_tissue(shown), slide_overview(shown)
+    height, width = shown.shape
+    figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.5 * height / width + 0.7))
+    for ax, title in zip(panels, ["slide", "tissue", f"{bag.n_patches} tiles"], strict=True):
+        draw_slide(ax, picture, shown.shape, tumour if title == "slide" else ())
+        ax.set_title(title)
+    shade = np.where(tissue[..., None], 0, [0.25, 0.25, 0.25, 0.8])
+    panels[1].imshow(shade, extent=(0, width, height, 0))
+    draw_tiles(panels[2])
+    keys = {"outline of the tumour": BOX_COLOUR, "tile": "#333333", "tile of tumour": PUBLISHED}
+    lines = [Line2D([], [], color=colour, label=label) for label, colour in keys.items()]
+    figure.legend(handles=lines, loc="outside lower left", ncols=3)
+    figure.suptitle(titled(slide, material.is_synthetic))
+    study.save_figure("slide", figure)
 
 # %% [markdown]
 # ## The runs
 
 # %%
-runs = run_slides(study, ways, seeds, material, radius=radius)
-study.save_table("runs", runs.frame)
-Markdown(study.made_of(runs.records))
+records, frame = run_arms(study, ways, seeds)
+study.save_table("runs", frame)
+Markdown(study.made_of(records))
+
+# %% [markdown]
+# Each network answers every test slide, and every patch of it alone.
+
+# %%
+by_id = {record["id"]: record for record in records}
+rows, answers, curves = [], {}, {}
+for run in frame.itertuples():
+    key, record = (run.arm, run.id), by_id[run.id]
+    answers[key] = answer_slides(study.load_network(record), test)
+    row = {"way": run.arm, "accuracy": run.accuracy, "chance": run.chance, "auc": run.auc}
+    row |= measure_found(answers[key], test)._asdict()
+    with suppress(IpslibError):  # nothing is known of where metastases are
+        curves[key] = froc(detections(answers[key], test, material.outlines, radius=radius))
+    row["froc"] = curves[key].score if key in curves else np.nan
+    rows.append(row | {"seconds": record["timing"]["training_seconds"]})
+measured = pd.DataFrame(rows)
 
 # %% [markdown]
 # ## The table
@@ -132,16 +208,67 @@ Markdown(study.made_of(runs.records))
 # tumour*: on tumour slides, beside patches drawn blindly.
 
 # %%
-table = slide_table(runs, test)
-study.save_table("summary", table)
-show(shown_slides(table), caption=material.warning)
+by_way = measured.groupby("way", sort=False)
+table = by_way.mean()
+table.insert(0, "n", by_way.size())
+n_tumour = int(test.labels.sum())
+bounds = [auc_interval(auc, n_tumour, len(test) - n_tumour) for auc in table["auc"]]
+table["auc_low"], table["auc_high"] = np.transpose(bounds)
+study.save_table("summary", table.reset_index())
+
+# %%
+HEADINGS = {
+    "auc": "AUC (%)",
+    "patch_auc": "AUC of patches (%)",
+    "attention_auc": "by attention (%)",
+    "froc": "FROC (%)",
+    "kept_tumour": "kept that are tumour (%)",
+    "kept_tumour_random": "blindly (%)",
+}
+in_percent = (100 * table[list(HEADINGS)]).round(1).rename(columns=HEADINGS)
+in_percent.insert(1, "low", table["auc_low"])  # shown as one interval
+in_percent.insert(2, "high", table["auc_high"])
+whole = table[["n", "accuracy", "chance"]].join(in_percent)
+whole["training (s)"] = table["seconds"].round(1)
+show(whole.reset_index(names="kept patches"), caption=warning)
 
 # %% [markdown]
 # ## The curves
-# A line a run. On the left chance is the diagonal.
+# A line a run; the reference is dashed, so that both are seen. On the left chance is the diagonal.
 
 # %%
-study.save_figure("curves", finding_curves(runs.answered, title=material.titled("test slides")))
+styles = {
+    way: {"color": c, "alpha": 0.75} for way, c in zip(ways, arm_colours(len(ways)), strict=True)
+}
+styles[next(iter(ways))]["linestyle"] = (0, (4, 1.5))
+
+
+def draw_curves(roc, free):
+    for key, of_run in reversed(answers.items()):  # the reference on top
+        labels_of, scores = [a.label for a in of_run], [a.score for a in of_run]
+        false, true, _ = roc_curve(labels_of, scores, drop_intermediate=False)
+        roc.plot(100 * false, 100 * true, **styles[key[0]])
+        if curve := curves.get(key):
+            share = 100 * curve.sensitivity
+            free.step(curve.false_positives, share, where="post", **styles[key[0]])
+    roc.plot([0, 100], [0, 100], **CHANCE_LINE)
+
+
+# %%
+figure, (roc, free) = plt.subplots(1, 2, figsize=(10.5, 4.2))
+draw_curves(roc, free)
+roc.set(title="slides", xlabel="normal slides called tumour (%)", ylim=(0, 102), xlim=(-1, 101))
+roc.set_ylabel("tumour slides called tumour (%)")
+free.set(title="metastases", xlabel="false positives a slide", ylim=(0, 102))
+free.set_ylabel("metastases found (%)")
+free.set_xscale("symlog", linthresh=FALSE_POSITIVE_RATES[0])
+free.set_xlim(-0.01, 2 * FALSE_POSITIVE_RATES[-1])
+free.set_xticks([0, *FALSE_POSITIVE_RATES], ["0", "¼", "½", "1", "2", "4", "8"])
+free.minorticks_off()
+lines = [Line2D([], [], label=way, **style) for way, style in styles.items()]
+row_legend(figure, [*lines, Line2D([], [], label="chance", **CHANCE_LINE)])
+figure.suptitle(titled("test slides", material.is_synthetic), x=0.99, ha="right")
+study.save_figure("curves", figure)
 
 # %% [markdown]
 # ## Where does it look?
@@ -149,24 +276,44 @@ study.save_figure("curves", finding_curves(runs.answered, title=material.titled(
 # of every patch alone. The outline is the annotator's.
 
 # %%
-first = runs.answered[0]
-answer = next(each for each in first.answers if each.name == slide)
+first = next(iter(answers))
+answer = next(each for each in answers[first] if each.name == slide)
 if shown:
-    picture, place = slide_overview(shown), (bag.coords(), bag.size_level0, shown.shape)
+    place = (bag.coords(), bag.size_level0, shown.shape)
     maps = {"rank": ("attention", answer.attention), "score": ("tumour", answer.tumour)}
     for scale, (what, scores) in maps.items():
-        title = material.titled(f"{slide}, {what}, {first.way}")
+        title = titled(f"{slide}, {what}, {first[0]}", material.is_synthetic)
         heat = draw_heat_map(picture, scores, *place, outlines=tumour, scale=scale, title=title)
         study.save_figure(f"map_{what}", heat)
 
 # %% [markdown]
 # ## Reading
+# Chance is an AUC of 50 %. Accuracy needs a threshold that fits, which the AUC does not.
 
 # %%
+above = table.index[table["auc_low"] > 0.5]
+times = table["kept_tumour"] / table["kept_tumour_random"]
 Markdown(f"""
-{material.warning and f"**{material.warning}.**"}
+{warning and f"**{warning}.**"}
 
-{slides_in_words(table, len(test))}
+1. The interval of the AUC lies above chance for: {
+    "; ".join(above) or "none (it cannot be told)"
+}. AUC of {len(test)} test slides: {
+    "; ".join(f"{way} {100 * auc:.0f} %" for way, auc in table["auc"].items())
+}.
+2. Kept patches of a tumour slide are tumour, in multiples of blindly drawn ones: {
+    "; ".join(f"{way} {x:.1f}" for way, x in times.dropna().items()) or "not known"
+}.
+3. AUC of patches, alone and by attention: {
+    "; ".join(
+        f"{r.Index} {100 * r.patch_auc:.0f} % and {100 * r.attention_auc:.0f} %"
+        for r in table.dropna(subset="patch_auc").itertuples()
+    )
+    or "not known"
+}.
+4. Metastases found (FROC): {
+    "; ".join(f"{way} {100 * x:.0f} %" for way, x in table["froc"].dropna().items()) or "not known"
+}.
 """)
 
 # %% [markdown]

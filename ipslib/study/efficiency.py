@@ -134,6 +134,7 @@ class _Measurements:
 
     def of(self, measurement: Measurement) -> dict:
         settings = attrs.asdict(measurement, recurse=False)
+        # `way` is what a variant is called in measurements that are kept already.
         settings |= {"way": settings.pop("variant"), "config": measurement.config.changed()}
         return self._kept(settings, lambda: {"result": measure_apart(measurement)})
 
