@@ -33,7 +33,7 @@ def project_root() -> Path:
     return here
 
 
-def data_root(root: Path | None = None) -> Path:
+def data_root() -> Path:
     """The folder of data: $IPSLIB_DATA, or the project's `data`."""
     named = os.environ.get(DATA_ROOT_VARIABLE)
     if named and not from_here(named).is_dir():
@@ -41,7 +41,7 @@ def data_root(root: Path | None = None) -> Path:
             f"{DATA_ROOT_VARIABLE} names the folder {named}, which does not exist; "
             "correct it, or unset it to use data/ or the embedded digits."
         )
-    return from_here(named) if named else (root or project_root()) / "data"
+    return from_here(named) if named else project_root() / "data"
 
 
 def from_project(path: str | Path) -> Path:

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from ipslib import paths
+
 HEAD = """\
 # %% [markdown]
 # # {title}
@@ -39,4 +41,7 @@ def project(tmp_path, monkeypatch) -> Project:
     monkeypatch.delenv("IPSLIB_DATA", raising=False)
     folder = tmp_path / "project"
     folder.mkdir()
+    # The project is where the current directory is, not the checkout that holds these tests.
+    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site" / "ipslib" / "paths.py"))
+    monkeypatch.chdir(folder)
     return Project(folder)

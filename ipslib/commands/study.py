@@ -42,26 +42,22 @@ def run_study(
     *,
     parameters: dict[str, Any] | None = None,
     force: bool = False,
-    root: Path | None = None,
-    lanes: int | None = None,
 ) -> int:
     """Execute notebooks in order, print a summary, and return the exit status.
 
     `parameters` override the profile's file for every notebook named. A notebook is not run again,
     unless `force` says so, where its last execution succeeded and was made of the same: text,
     parameters and the files that they name, code, records, data and results, each by its content.
-    What is another is said. A failed one does not stop the others; the status is then 1. `lanes`
-    notebooks are executed at a time, as many as suit the machine if None.
+    What is another is said. A failed one does not stop the others; the status is then 1.
     """
-    root = root or project_root()
-    layout = Layout.of(check_profile(profile), root=root)
+    layout = Layout.of(check_profile(profile))
     plan = {}
-    for path in resolve_notebooks(names, root):
-        plan[path] = load_parameters(profile, path, root=root) | (parameters or {})
+    for path in resolve_notebooks(names):
+        plan[path] = load_parameters(profile, path) | (parameters or {})
         check_parameters(path, plan[path])
-    pair_notebooks(root)
+    pair_notebooks()
     contents = _Contents(layout.home.parent / ".contents.json")
-    made_of = {path: _sources(path, profile, plan[path], root) for path in plan}
+    made_of = {path: _sources(path, profile, plan[path]) for path in plan}
     sources = {path: contents.digests(parts) for path, parts in made_of.items()}
     rows, shown = read_summary(layout), {}
     for part in _parts(plan):
@@ -69,7 +65,7 @@ def run_study(
         for path in part:
             row = rows.get(path.stem, {})
             changed = contents.changed(
-                row.get("fingerprint", {}), made_of[path] | _results(path, layout, root)
+                row.get("fingerprint", {}), made_of[path] | _results(path, layout)
             )
             if not force and row.get("state") == "done" and not changed:
                 _say(f"{path.stem}: up to date (--force runs it again)")
@@ -78,18 +74,17 @@ def run_study(
             if row.get("state") == "done" and changed:
                 _say(f"{path.stem}: runs again, for other {', '.join(changed)}")
             tasks.append((path, plan[path]))
-        n_lanes = lanes or _lanes(profile)
-        for path, done in execute_all(tasks, layout, lanes=n_lanes):
+        for path, done in execute_all(tasks, layout, lanes=_lanes(profile)):
             if done.error:
                 _say(f"{path.stem} failed: {done.error}")
-            fingerprint = sources[path] | contents.digests(_results(path, layout, root))
+            fingerprint = sources[path] | contents.digests(_results(path, layout))
             shown[path.stem] = rows[path.stem] = _row(done) | {"fingerprint": fingerprint}
-            _save(layout, rows, root)
+            _save(layout, rows)
     # Records that other notebooks added are no reason to run these again.
     for path in plan:
-        rows[path.stem]["fingerprint"] |= contents.digests(_results(path, layout, root))
+        rows[path.stem]["fingerprint"] |= contents.digests(_results(path, layout))
     contents.save()
-    index = _save(layout, rows, root)
+    index = _save(layout, rows)
     print(_table({path.stem: shown[path.stem] for path in plan}, layout))
     print(f"\nEverything is linked from {index}")
     return int(any(row["state"] == "failed" for row in shown.values()))
@@ -100,20 +95,20 @@ def _not_run(row: Row) -> Row:
     return row | {"state": "up to date", "made": 0, "reused": reused, "minutes": 0.0}
 
 
-def _save(layout: Layout, rows: dict[str, Row], root: Path) -> Path:
-    stems = {path.stem for path in list_notebooks(root)}
+def _save(layout: Layout, rows: dict[str, Row]) -> Path:
+    stems = {path.stem for path in list_notebooks()}
     write_summary(layout, {stem: row for stem, row in rows.items() if stem in stems})
     return build_index(layout)
 
 
-def pair_notebooks(root: Path | None = None) -> list[Path]:
+def pair_notebooks() -> list[Path]:
     """Write notebooks/*.ipynb from their .py, for JupyterLab and plain papermill.
 
     Outputs of unchanged cells are kept. JupyterLab writes changes to both; an .ipynb that was
     changed since by something else is left alone, and named: it is the .py that is executed.
     """
     written = []
-    for source in list_notebooks(root):
+    for source in list_notebooks():
         paired, modified = source.with_suffix(".ipynb"), source.stat().st_mtime
         notebook = read_source(source)
         if paired.exists():
@@ -183,29 +178,28 @@ class _Contents:
         return stamps
 
 
-def _sources(
-    path: Path, profile: str, parameters: Mapping[str, Any], root: Path
-) -> dict[str, Part]:
+def _sources(path: Path, profile: str, parameters: Mapping[str, Any]) -> dict[str, Part]:
     """What an execution is made of: text, base settings, code, parameters, and the files that
     these name."""
-    package, base = Path(__file__).resolve().parents[1], root / "params" / profile / "base.yaml"
+    package, base = Path(__file__).resolve().parents[1], project_root() / "params" / profile
     parts = {
         "text": {path.name: path},
-        "base settings": _files(base.parent, base.name),
+        "base settings": _files(base, "base.yaml"),
         "code": _files(package, "**/*.py", "**/*.csv", "**/*.html"),
     }
     for name, value in parameters.items():
         parts[name] = json.dumps(value, sort_keys=True, default=str)
-        if files := _named_files(value, root):
+        if files := _named_files(value):
             parts[f"files of {name}"] = files
     return parts
 
 
-def _named_files(value: Any, root: Path) -> dict[str, Path]:
+def _named_files(value: Any) -> dict[str, Path]:
     """The files that a parameter names: one, those of a folder, and the images of a table."""
     if isinstance(value, Mapping | list):
         values = value.values() if isinstance(value, Mapping) else value
-        return {n: f for each in values for n, f in _named_files(each, root).items()}
+        return {n: f for each in values for n, f in _named_files(each).items()}
+    root = project_root()
     place = root / Path(value).expanduser() if isinstance(value, str) and value else root
     if root.is_relative_to(place) or not os.path.exists(place):
         return {}
@@ -219,7 +213,7 @@ def _named_files(value: Any, root: Path) -> dict[str, Path]:
     return {name: file for name, file in files.items() if file.is_file()}
 
 
-def _results(path: Path, layout: Layout, root: Path) -> dict[str, Part]:
+def _results(path: Path, layout: Layout) -> dict[str, Part]:
     """The records and data that there are, and what the notebook has made; the summary's results
     are made of those of all."""
     number = path.stem.split("_")[0]
@@ -228,7 +222,7 @@ def _results(path: Path, layout: Layout, root: Path) -> dict[str, Part]:
     return {
         "records": _files(layout.records, "**/*.json"),
         "results": _files(layout.folder, *own),
-        "data": _files(data_root(root), "*", "*/*", "*/*/*"),
+        "data": _files(data_root(), "*", "*/*", "*/*/*"),
     }
 
 

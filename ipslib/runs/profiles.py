@@ -31,9 +31,9 @@ def check_profile(profile: str) -> str:
     return profile
 
 
-def outputs_root(root: Path | None = None) -> Path:
+def outputs_root() -> Path:
     """Return `$IPSLIB_OUTPUTS`, or outputs/ in the project, as an absolute path."""
-    chosen = os.environ.get("IPSLIB_OUTPUTS") or (root or project_root()) / "outputs"
+    chosen = os.environ.get("IPSLIB_OUTPUTS") or project_root() / "outputs"
     return from_here(chosen).resolve()
 
 
@@ -49,8 +49,8 @@ class Layout:
     apart: str = ""
 
     @classmethod
-    def of(cls, profile: str, *, root: Path | None = None) -> "Layout":
-        return cls(outputs_root(root) / profile, runs.KERNEL.apart)
+    def of(cls, profile: str) -> "Layout":
+        return cls(outputs_root() / profile, runs.KERNEL.apart)
 
     @property
     def folder(self) -> Path:
@@ -70,15 +70,15 @@ class Layout:
         return self
 
 
-def list_notebooks(root: Path | None = None) -> list[Path]:
+def list_notebooks() -> list[Path]:
     """Return the study's notebooks, notebooks/NN_name.py, in their order."""
-    folder = (root or project_root()) / "notebooks"
-    return sorted(path for path in folder.glob("*.py") if _NOTEBOOK.fullmatch(path.name))
+    sources = (project_root() / "notebooks").glob("*.py")
+    return sorted(path for path in sources if _NOTEBOOK.fullmatch(path.name))
 
 
-def resolve_notebook(name: str, root: Path | None = None) -> Path:
+def resolve_notebook(name: str) -> Path:
     """Find a notebook by file name, by stem, or by number: "01" is 01_o2i_datasize."""
-    by_stem = {path.stem: path for path in list_notebooks(root)}
+    by_stem = {path.stem: path for path in list_notebooks()}
     wanted = Path(name).name.removesuffix(".py").removesuffix(".ipynb")
     if wanted in by_stem:
         return by_stem[wanted]
@@ -89,39 +89,34 @@ def resolve_notebook(name: str, root: Path | None = None) -> Path:
     raise IpslibError(f"there is no notebook {name!r}{did_you_mean(wanted, by_stem)}")
 
 
-def resolve_notebooks(names: Iterable[str], root: Path | None = None) -> list[Path]:
+def resolve_notebooks(names: Iterable[str]) -> list[Path]:
     """Resolve each name once, in the study's order; no names are all notebooks."""
-    notebooks = list_notebooks(root)
+    notebooks = list_notebooks()
     if not notebooks:
         raise IpslibError(
-            f"{root or project_root()} holds no notebooks/NN_name.py: run this inside the checkout"
+            f"{project_root()} holds no notebooks/NN_name.py: run this inside the checkout"
         )
-    chosen = {resolve_notebook(name, root) for name in names}
+    chosen = {resolve_notebook(name) for name in names}
     return sorted(chosen) or notebooks
 
 
-def load_parameters(
-    profile: str, notebook: str | Path, *, root: Path | None = None
-) -> dict[str, Any]:
+def load_parameters(profile: str, notebook: str | Path) -> dict[str, Any]:
     """Read the complete parameter set that a profile gives to one notebook."""
-    stem = resolve_notebook(str(notebook), root).stem
-    return _load(check_profile(profile), stem, root)
+    return _load(check_profile(profile), resolve_notebook(str(notebook)).stem)
 
 
-def load_base(profile: str, *, root: Path | None = None) -> dict[str, Any]:
+def load_base(profile: str) -> dict[str, Any]:
     """Read the run settings that all notebooks of a profile share."""
-    return _load(check_profile(profile), "base", root)
+    return _load(check_profile(profile), "base")
 
 
-def base_config(
-    profile: str, overrides: Mapping[str, Any] | None = None, *, root: Path | None = None
-) -> RunConfig:
+def base_config(profile: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
     """The run that all runs of a profile start from, some of its fields overridden.
 
     `digits: auto` is decided here: MNIST where it is or can be downloaded, else embedded. For
     another `dataset` the profile gives the network and its training, not the data.
     """
-    settings, overrides = load_base(profile, root=root), dict(overrides or {})
+    settings, overrides = load_base(profile), dict(overrides or {})
     if overrides.get("dataset", DEFAULT_KIND) != DEFAULT_KIND:
         of_images = {field.name for field in attrs.fields(MegapixelMNISTConfig)}
         settings = {name: value for name, value in settings.items() if name not in of_images}
@@ -186,9 +181,9 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
-def _load(profile: str, stem: str, root: Path | None) -> dict[str, Any]:
+def _load(profile: str, stem: str) -> dict[str, Any]:
     name = f"params/{profile}/{stem}.yaml"
-    path = (root or project_root()) / name
+    path = project_root() / name
     if not path.is_file():
         raise IpslibError(f"{name} is missing: it holds what the profile {profile!r} sets")
     values = read_settings(path, name)

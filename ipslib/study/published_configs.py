@@ -213,7 +213,7 @@ def renew_readme(path: Path, store: RecordStore) -> bool:
 
 def renew_project_readme(root: Path) -> int:
     """outputs/README.md of the checkout, from its `paper` records; returns an exit status."""
-    store = RecordStore(Layout.of("paper", root=root).records)
+    store = RecordStore(Layout.of("paper").records)
     changed = renew_readme(root / "outputs" / "README.md", store)
     print(f"outputs/README.md: {'renewed' if changed else 'up to date'}")
     return 0

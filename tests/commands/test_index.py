@@ -16,7 +16,7 @@ def row(**changes):
 
 @pytest.fixture
 def layout(project):
-    return Layout.of("quick", root=project.root).create()
+    return Layout.of("quick").create()
 
 
 def section_of(page: str, text: str) -> str:

@@ -39,7 +39,7 @@ def outputs_of(notebook) -> str:
 
 def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project):
     path = project.add("01_good", GOOD, title="01 - Does it run?")
-    layout = Layout.of("quick", root=project.root)
+    layout = Layout.of("quick")
     stale = layout.create().notebooks / "01_good.failed.ipynb"
     stale.write_text("of an earlier call")
 
@@ -59,7 +59,7 @@ def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project):
 
 def test_a_failing_cell_keeps_the_partial_notebook(project):
     path = project.add("02_bad", "print('so far')\nraise ZeroDivisionError('too\\nsmall')")
-    layout = Layout.of("quick", root=project.root)
+    layout = Layout.of("quick")
 
     result = execute(path, VALUES, layout)
 
@@ -72,7 +72,7 @@ def test_a_failing_cell_keeps_the_partial_notebook(project):
 
 def test_a_dead_kernel_is_said_to_be_dead(project):
     path = project.add("03_dead", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    layout = Layout.of("quick", root=project.root)
+    layout = Layout.of("quick")
     result = execute(path, VALUES, layout)
     assert result.error == DEAD_KERNEL
     assert [file.name for file in layout.notebooks.iterdir()] == ["03_dead.failed.ipynb"]
@@ -87,7 +87,7 @@ def test_a_dead_kernel_is_said_to_be_dead(project):
 )
 def test_wrong_parameters_are_refused_before_anything_is_written(project, values, complaint):
     path = project.add("01_good", GOOD)
-    layout = Layout.of("quick", root=project.root)
+    layout = Layout.of("quick")
     with pytest.raises(IpslibError, match=complaint):
         execute(path, values, layout)
     assert not layout.folder.exists()
@@ -136,7 +136,7 @@ while not (folder / "{other}").exists():
 
 
 def run(project, stems, lanes=2):
-    layout = Layout.of("quick", root=project.root).create()
+    layout = Layout.of("quick").create()
     tasks = [(project.root / "notebooks" / f"{stem}.py", VALUES) for stem in stems]
     return {path.stem: execution for path, execution in execute_all(tasks, layout, lanes=lanes)}
 

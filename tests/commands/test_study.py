@@ -22,8 +22,8 @@ def test_a_study_goes_on_after_a_failure_and_a_second_call_runs_only_what_failed
     project.add("02_good", RECORD)
     project.add("03_more", RECORD.replace("{size}", "more"))
 
-    assert run_study("quick", root=project.root) == 1
-    layout = Layout.of("quick", root=project.root)
+    assert run_study("quick") == 1
+    layout = Layout.of("quick")
     rows = json.loads(layout.summary.read_text())
     assert [row["state"] for row in rows.values()] == ["failed", "done", "done"]
     printed = capsys.readouterr()
@@ -32,7 +32,7 @@ def test_a_study_goes_on_after_a_failure_and_a_second_call_runs_only_what_failed
     assert layout.index.is_file()
 
     project.add("01_bad", "'mended'")
-    assert run_study("quick", root=project.root) == 0
+    assert run_study("quick") == 0
     err = capsys.readouterr().err
     assert "01_bad: running" in err
     assert "02_good: up to date" in err and "03_more: up to date" in err
@@ -40,20 +40,20 @@ def test_a_study_goes_on_after_a_failure_and_a_second_call_runs_only_what_failed
 
 def test_one_notebook_keeps_the_rows_of_the_others(project):
     project.add("02_good", "1")
-    layout = Layout.of("quick", root=project.root).create()
+    layout = Layout.of("quick").create()
     counts = {"made": 1, "reused": 0, "failed": 0}
     kept = {"title": "A", "state": "done", "minutes": 1.0, "error": ""} | counts
     layout.summary.write_text(json.dumps({"01_other": kept, "05_removed": kept}))
     project.add("01_other", "1")
-    assert run_study("quick", ["2"], root=project.root) == 0
+    assert run_study("quick", ["2"]) == 0
     assert json.loads(layout.summary.read_text()).keys() == {"01_other", "02_good"}
 
 
 def test_a_mistyped_parameter_stops_the_study_before_anything_is_written(project):
     project.add("01_good", "1")
     with pytest.raises(IpslibError, match="no parameter 'siz' .did you mean 'size'"):
-        run_study("quick", ["01"], parameters={"siz": 3}, root=project.root)
-    assert not Layout.of("quick", root=project.root).folder.exists()
+        run_study("quick", ["01"], parameters={"siz": 3})
+    assert not Layout.of("quick").folder.exists()
 
 
 class TestReuse:
@@ -74,10 +74,10 @@ class TestReuse:
 
         def call(**parameters):
             begun.clear(), capsys.readouterr()
-            layout = Layout.of("quick", root=project.root).create()
+            layout = Layout.of("quick").create()
             with monkeypatch.context() as patch:
                 patch.setattr("ipslib.commands.study.execute_all", execute_all)
-                assert run_study("quick", parameters=parameters, root=project.root) == 0
+                assert run_study("quick", parameters=parameters) == 0
             return list(begun), capsys.readouterr().err, layout
 
         return call
@@ -104,7 +104,7 @@ class TestReuse:
     )
     def test_what_it_was_made_of_is_known_by_its_content(self, study, project, name, part):
         of_project = part in ("text", "base settings", "data")
-        layout = Layout.of("quick", root=project.root)
+        layout = Layout.of("quick")
         path = (project.root if of_project else layout.home) / name
         before = path.read_text() if path.exists() else "a: 1"
         self.write_again(path, before + "1")
@@ -143,18 +143,18 @@ class TestReuse:
 
 def test_paired_notebooks_have_a_kernel_and_keep_outputs_of_unchanged_cells(project):
     path = project.add("01_good", "size + 1")
-    (paired,) = pair_notebooks(project.root)
+    (paired,) = pair_notebooks()
     assert paired.stat().st_mtime == pytest.approx(path.stat().st_mtime)
-    assert pair_notebooks(project.root) == []
+    assert pair_notebooks() == []
 
     notebook = nbformat.read(paired, as_version=4)
     assert notebook.metadata.kernelspec.name == "python3"
     notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="4")]
     nbformat.write(notebook, paired)
-    assert pair_notebooks(project.root) == []
+    assert pair_notebooks() == []
     path.write_text(path.read_text().replace("rate = 0.1", "rate = 0.2"))
     os.utime(paired, (0, 0))
-    assert pair_notebooks(project.root) == [paired]
+    assert pair_notebooks() == [paired]
     again = nbformat.read(paired, as_version=4)
     assert again.cells[-1].outputs[0].text == "4"
     assert again.metadata.kernelspec.name == "python3"
@@ -162,13 +162,13 @@ def test_paired_notebooks_have_a_kernel_and_keep_outputs_of_unchanged_cells(proj
 
 def test_an_ipynb_that_something_else_than_jupyterlab_changed_is_kept_and_named(project, capsys):
     path = project.add("01_good", "size + 1")
-    (paired,) = pair_notebooks(project.root)
+    (paired,) = pair_notebooks()
     notebook = nbformat.read(paired, as_version=4)
     notebook.cells[-1].source = "size + 2"
     nbformat.write(notebook, paired)
     later = path.stat().st_mtime + 60
     os.utime(paired, (later, later))
-    assert pair_notebooks(project.root) == []
+    assert pair_notebooks() == []
     assert paired.name in capsys.readouterr().err
     assert nbformat.read(paired, as_version=4).cells[-1].source == "size + 2"
 

@@ -147,7 +147,6 @@ def test_a_sweep_runs_here_goes_on_after_a_failure_and_is_reused(outputs, sweep_
 
 @pytest.fixture
 def tiny_notebook(project, outputs, monkeypatch):
-    monkeypatch.setattr(profiles, "project_root", lambda: project.root)
     path = project.add("01_sizes", TABLE, profile="smoke")
     width = {"width": 0.125, "n_heads": 4, "patch_size": 28, "warmup_epochs": 0}
     path.write_text(path.read_text().replace("rate = 0.1", f"rate = 0.1\ntiny = {TINY | width}"))

@@ -1,6 +1,5 @@
 import pytest
 
-from ipslib import paths
 from ipslib.errors import IpslibError
 from ipslib.paths import project_root
 from ipslib.runs.profiles import (
@@ -29,34 +28,34 @@ def two(project):
     "name", ["01_o2i_datasize", "01_o2i_datasize.py", "notebooks/01_o2i_datasize.ipynb", "01", "1"]
 )
 def test_a_notebook_goes_by_name_stem_or_number(two, name):
-    assert resolve_notebook(name, two).name == "01_o2i_datasize.py"
+    assert resolve_notebook(name).name == "01_o2i_datasize.py"
 
 
 def test_notebooks_come_in_the_order_of_the_study(two):
     stems = ["01_o2i_datasize", "09_attention_maps"]
-    assert [path.stem for path in list_notebooks(two)] == stems
-    assert [path.stem for path in resolve_notebooks(["9", "01", "09"], two)] == stems
-    assert [path.stem for path in resolve_notebooks([], two)] == stems
+    assert [path.stem for path in list_notebooks()] == stems
+    assert [path.stem for path in resolve_notebooks(["9", "01", "09"])] == stems
+    assert [path.stem for path in resolve_notebooks([])] == stems
 
 
 def test_wrong_names_are_answered_with_the_nearest(two):
     with pytest.raises(IpslibError, match="did you mean '01_o2i_datasize'"):
-        resolve_notebook("01_o2i_datsize", two)
+        resolve_notebook("01_o2i_datsize")
     with pytest.raises(IpslibError, match="01_o2i_datasize, 09_attention_maps"):
-        resolve_notebook("7", two)
+        resolve_notebook("7")
     with pytest.raises(IpslibError, match="did you mean 'quick'"):
         check_profile("quik")
 
 
 def test_a_folder_without_notebooks_is_said_to_be_one(project):
     with pytest.raises(IpslibError, match="holds no notebooks"):
-        resolve_notebooks([], project.root)
+        resolve_notebooks([])
 
 
 def test_parameters_and_base_are_read_from_the_profile(two, project):
     project.set("quick", "base", "memory_size: 10\n")
-    assert load_parameters("quick", "01", root=two) == {"size": 3, "rate": 0.5}
-    assert load_base("quick", root=two) == {"memory_size": 10}
+    assert load_parameters("quick", "01") == {"size": 3, "rate": 0.5}
+    assert load_base("quick") == {"memory_size": 10}
 
 
 @pytest.mark.parametrize(
@@ -75,14 +74,14 @@ def test_parameters_and_base_are_read_from_the_profile(two, project):
 def test_files_that_would_mislead_a_notebook_are_refused(two, project, text, complaint):
     project.set("quick", "01_o2i_datasize", text)
     with pytest.raises(IpslibError, match=complaint) as error:
-        load_parameters("quick", "01", root=two)
+        load_parameters("quick", "01")
     assert "params/quick/01_o2i_datasize.yaml" in str(error.value)
     assert "\n" not in str(error.value)
 
 
 def test_a_profile_without_a_file_for_the_notebook_is_refused(two):
     with pytest.raises(IpslibError, match=r"params/paper/01_o2i_datasize\.yaml is missing"):
-        load_parameters("paper", "01", root=two)
+        load_parameters("paper", "01")
 
 
 @pytest.mark.parametrize(
@@ -103,28 +102,30 @@ def test_values_that_would_mislead_are_refused(text):
 
 def test_files_may_share_values_by_merging(two, project):
     project.set("quick", "01_o2i_datasize", "a: &a {x: 1, y: 2}\nb: {<<: *a, y: 3}\nc: {<<: *a}\n")
-    values = load_parameters("quick", "01", root=two)
+    values = load_parameters("quick", "01")
     assert values["b"] == {"x": 1, "y": 3} and values["c"] == {"x": 1, "y": 2}
 
 
 def test_another_kind_of_data_takes_the_profiles_network_and_training_only(project):
     project.set("quick", "base", "digits: embedded\ncanvas: 84\npatch_size: 28\nepochs: 7\n")
-    config = base_config("quick", {"dataset": "traffic_signs", "seed": 2}, root=project.root)
+    config = base_config("quick", {"dataset": "traffic_signs", "seed": 2})
     assert config.data.kind == "traffic_signs"
     assert (config.training.epochs, config.training.seed) == (7, 2)
     assert config.data.canvas == (1200, 1600)
 
 
 def test_a_profile_has_four_folders(project):
-    made = Layout.of("quick", root=project.root).create()
+    made = Layout.of("quick").create()
     assert made.folder == project.root.parent / "results" / "quick"
     folders = {path.name for path in made.folder.iterdir()}
     assert folders == {"records", "notebooks", "tables", "figures"}
 
 
-def test_outputs_lie_in_the_project_unless_the_environment_moves_them(tmp_path, monkeypatch):
+def test_outputs_lie_in_the_project_unless_the_environment_moves_them(
+    project, tmp_path, monkeypatch
+):
     monkeypatch.delenv("IPSLIB_OUTPUTS", raising=False)
-    assert outputs_root(tmp_path) == tmp_path / "outputs"
+    assert outputs_root() == project.root / "outputs"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPSLIB_OUTPUTS", "elsewhere")
     assert outputs_root() == tmp_path / "elsewhere"
@@ -133,7 +134,6 @@ def test_outputs_lie_in_the_project_unless_the_environment_moves_them(tmp_path, 
 def test_root_is_the_checkout_above_the_current_directory_else_that_directory(
     project, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site" / "ipslib" / "paths.py"))
     monkeypatch.chdir(project.root / "notebooks")
     assert project_root() == project.root
     monkeypatch.chdir(tmp_path)

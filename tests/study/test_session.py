@@ -2,7 +2,6 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from ipslib import paths
 from ipslib.errors import IpslibError
 from ipslib.runs import profiles
 from ipslib.study import session
@@ -19,10 +18,8 @@ iter_size: 3
 
 
 @pytest.fixture
-def study(project, monkeypatch, tmp_path):
+def study(project, monkeypatch):
     """Builds the Study of a notebook in a project in miniature; no network, no MNIST."""
-    monkeypatch.setattr(paths, "__file__", str(tmp_path / "site" / "ipslib" / "paths.py"))
-    monkeypatch.chdir(project.root)
     monkeypatch.setattr(profiles, "find_source", lambda: "embedded")
     project.add("01_o2i_datasize", "pass")
     project.set("quick", "base", BASE)
