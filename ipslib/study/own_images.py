@@ -8,6 +8,7 @@ trained.attention_map("new.jpg").savefig("map.png")
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -158,7 +159,8 @@ def train_images(
         images = data.open_split("train")
         data.open_split("test").batch([0])
         _say(data, images.skipped, images.notes, changed)
-        write_atomically(memory, json.dumps(after))
+        with suppress(OSError):  # a folder that cannot be written is told with the run
+            write_atomically(memory, json.dumps(after))
         report = reporter([], [config])
         try:
             record = train_and_record(config, store, device=device, report=report)

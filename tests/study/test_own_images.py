@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from ipslib.datasets.images import own_images
+from ipslib.datasets.images import own_files, own_images
 from ipslib.errors import IpslibError
 from ipslib.study.own_images import train_images
 from tests.datasets.images.test_own_images import write_images
@@ -120,7 +120,8 @@ class TestReuse:
         first, said = train()
         assert "3.png" in said
         with monkeypatch.context() as patch:
-            patch.setattr(own_images.OwnImagesConfig, "open_split", None)
+            own_files._results.cache_clear()  # as in another process
+            patch.setattr(own_files, "checked", None)
             again = train()
         assert again[0] == first and "3.png" in again[1]
 

@@ -78,32 +78,41 @@ def readable(
     open_file: Callable[[Path], PatchSource],
     *,
     settings: Hashable,
+    whole: bool = True,
     skipped: list[str] | None = None,
 ) -> Iterator[Labelled]:
-    """Open files in order, as far as they are asked for, and see that each is whole.
+    """Open files in order, as far as they are asked for.
 
     Args:
         files: a line of the table each.
         open_file: to a source; it raises IpslibError for a file that cannot be read.
         settings: all but the file that `open_file` depends on.
+        whole: whether to read each to its end, too: one that was cut off has a sound head.
         skipped: sentences about files that cannot be read are added to it.
     """
-    opened = _opened_so_far(tuple(map(_as_it_stands, files)), settings)
+    opened, seen = (_results(tuple(map(_as_it_stands, files)), settings, w) for w in (False, whole))
     for line, file in enumerate(files):
         if line not in opened:
-            try:
-                opened[line] = checked(open_file(file))
-            except IpslibError as error:
-                opened[line] = str(error)
-        if not isinstance(opened[line], str):
-            yield Labelled(opened[line], line)
+            opened[line] = _tried(open_file, file)
+        if line not in seen:
+            sound = not isinstance(opened[line], str)
+            seen[line] = _tried(checked, opened[line]) if sound else opened[line]
+        if not isinstance(seen[line], str):
+            yield Labelled(seen[line], line)
         elif skipped is not None:
-            skipped.append(opened[line])
+            skipped.append(seen[line])
 
 
-@lru_cache(maxsize=_TABLES)
-def _opened_so_far(
-    files: tuple[FileId | Path, ...], settings: Hashable
+def _tried(function: Callable[..., PatchSource], of: Path | PatchSource) -> PatchSource | str:
+    try:
+        return function(of)
+    except IpslibError as error:
+        return str(error)
+
+
+@lru_cache(maxsize=2 * _TABLES)
+def _results(
+    files: tuple[FileId | Path, ...], settings: Hashable, whole: bool
 ) -> dict[int, PatchSource | str]:
     """What came of opening these files, by line: a source, or why there is none."""
     return {}

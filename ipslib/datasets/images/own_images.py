@@ -125,7 +125,8 @@ def describe_images(
             f"{wrong!r} is no field of images{did_you_mean(wrong, known_fields)}."
         ) from error
     skipped: list[str] = []
-    channels = Counter(image.source.patch_shape[0] for image in _readable(config, table, skipped))
+    opened = _readable(config, table, skipped, whole=False)
+    channels = Counter(image.source.patch_shape[0] for image in opened)
     if not channels:
         has_suffix = any(Path(name).suffix for name in table.columns[IMAGE])
         hint = "" if has_suffix else ", whose names have no suffix"
@@ -156,12 +157,12 @@ def _labels_of(config: OwnImagesConfig) -> Labels:
 
 
 def _readable(
-    config: OwnImagesConfig, table: Labels, skipped: list[str] | None = None
+    config: OwnImagesConfig, table: Labels, skipped: list[str], *, whole: bool
 ) -> Iterator[Labelled]:
-    """Images that can be read whole; sentences about the others are added to `skipped`."""
+    """Images that can be opened, or read whole; sentences about the others go to `skipped`."""
     files = files_of(from_project(config.labels).parent, table.columns[IMAGE])
     cut = config.patch_size, config.patch_stride, config.level
-    return readable(files, config.open, settings=cut, skipped=skipped)
+    return readable(files, config.open, settings=cut, whole=whole, skipped=skipped)
 
 
 @attrs.frozen
@@ -260,7 +261,7 @@ class OwnImages:
         """Images that can be read whole, and why the others are left out."""
         skipped: list[str] = []
         images = []
-        for image in _readable(self.config, self._labels, skipped):
+        for image in _readable(self.config, self._labels, skipped, whole=True):
             try:
                 source = with_channels(image.source, self.config.in_channels)
                 images.append(image._replace(source=source))

@@ -13,7 +13,7 @@ from ipslib.errors import IpslibError
 @pytest.fixture
 def opening(tmp_path):
     """Files to be opened, how, and how often each was: what begins with `no` cannot be."""
-    own_files._opened_so_far.cache_clear()
+    own_files._results.cache_clear()
     files = [tmp_path / name for name in ("a", "no_b", "gone", "c")]
     for file in files[:2] + files[3:]:
         file.write_text(file.name)
@@ -74,3 +74,20 @@ def test_what_has_changed_or_come_and_what_is_read_otherwise_is_opened_anew(open
     files[3].write_text("C")
     os.utime(files[3], ns=(0, 0))
     assert lines(files, open_file)[0][-1] == ("C", 3)
+
+
+def test_what_was_cut_off_is_opened_but_not_whole(opening):
+    files, open_file, _ = opening
+
+    class CutOff(Opened):
+        def read(self, patches):
+            raise IpslibError(f"{self.text}: is cut off.")
+
+    def open_cut_off(file: Path) -> Opened:
+        source = open_file(file)
+        return CutOff("a") if source.text == "a" else source
+
+    for _ in range(2):  # whichever is asked first
+        for whole, names in ((False, ["a", "c"]), (True, ["c"])):
+            found = readable(files, open_cut_off, settings="cut", whole=whole)
+            assert [image.source.text for image in found] == names
