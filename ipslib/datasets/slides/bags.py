@@ -101,7 +101,11 @@ def _arrays(file: FileId) -> dict[str, np.ndarray | Tensor]:
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
         loaded = loaded if isinstance(loaded, dict) else {"": loaded}
-        return {name: each.detach() for name, each in loaded.items() if isinstance(each, Tensor)}
+        return {
+            name: each.detach().to_dense()
+            for name, each in loaded.items()
+            if isinstance(each, Tensor)
+        }
     except Exception as error:  # zip, pickle and numpy have errors of their own
         is_unsafe = isinstance(error, UnpicklingError) and "global" in str(error).lower()
         if is_unsafe or "Object arrays" in str(error):
@@ -393,8 +397,8 @@ def _fullest(bags: Iterable[list[SlideBag]], skipped: dict[str, str]) -> Iterato
                 )
                 break
             skipped[Path(other.name).name] = (
-                f"{other.name}: not read, since {best.name} is of the same slide and says more; "
-                f"their features are {'the same' if is_same else 'others'}."
+                f"{other.name}: not read, since {best.name} is of the same slide and says as much "
+                f"or more; {len(one)} rows compared are {'the same' if is_same else 'others'}."
             )
         else:
             yield best
