@@ -1,5 +1,6 @@
 import multiprocessing
 import os
+import signal
 
 import nbformat
 import pytest
@@ -184,3 +185,10 @@ def test_a_single_lane_is_this_process(project):
     project.add("01_a", f"import os; assert os.getppid() == {os.getpid()}")
     project.add("02_b", "1")
     assert [each.error for each in run(project, ["01_a", "02_b"], lanes=1).values()] == ["", ""]
+
+
+def test_interrupts_are_heard_after_a_notebook_that_was_executed_here(project):
+    project.add("01_a", "1 / 0")
+    before = signal.getsignal(signal.SIGINT)
+    assert run(project, ["01_a"], lanes=1)["01_a"].state == "failed"
+    assert signal.getsignal(signal.SIGINT) is before

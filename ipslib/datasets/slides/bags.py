@@ -101,7 +101,11 @@ def _arrays(file: FileId) -> dict[str, np.ndarray | Tensor]:
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
         loaded = loaded if isinstance(loaded, dict) else {"": loaded}
-        return {name: each.detach() for name, each in loaded.items() if isinstance(each, Tensor)}
+        return {
+            name: each.detach().to_dense()
+            for name, each in loaded.items()
+            if isinstance(each, Tensor)
+        }
     except Exception as error:  # zip, pickle and numpy have errors of their own
         is_unsafe = isinstance(error, UnpicklingError) and "global" in str(error).lower()
         if is_unsafe or "Object arrays" in str(error):
@@ -392,8 +396,8 @@ def _fullest(bags: Iterable[list[SlideBag]], skipped: dict[str, str]) -> Iterato
                 break
             skipped[Path(other.name).name] = (
                 f"{other.name}: not read, since {best.name} is of the same slide"
-                f"{' and says more' * (other.n_known < best.n_known)}; their features are "
-                f"{'the same' if is_same else 'others'}."
+                f"{' and says more' * (other.n_known < best.n_known)}; {len(one)} rows compared "
+                f"are {'the same' if is_same else 'others'}."
             )
         else:
             yield best

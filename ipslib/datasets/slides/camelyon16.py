@@ -165,6 +165,8 @@ def read_labels(path: str | Path) -> dict[str, int]:
                 f"{','.join(cells)!r} in line {line}; correct it."
             )
         labels.append((cells[name_at], label))
+    if not labels:
+        raise IpslibError(f"{path}: wanted a label in every line, got a heading alone; add them.")
     return by_slide(labels)
 
 

@@ -81,6 +81,11 @@ class Slide:
                 f"{file.path}: wanted the slide as the first image, got {self.shape[1]} x "
                 f"{self.shape[0]} px before a larger one; save that to a file of its own."
             )
+        if self._reader.is_plain and facts.odd:  # OpenSlide would show its first page
+            raise IpslibError(
+                f"{file.path}: wanted one image of 8 or 16 bits, got {facts.odd}; save the slide "
+                "as one image in RGB of 8 bits."
+            )
         stated = [*facts.described, *self._reader.resolutions, *facts.tagged]
         self.mpp, self.states_mpp = _believed(file.path, stated, mpp)
 
@@ -167,13 +172,14 @@ class _TiffFacts(NamedTuple):
     described: list[Resolution]  # by OME-XML, Aperio or ImageJ
     tagged: list[Resolution]  # by its tags, which are often a default
     n_pixels: int  # of its largest image
+    odd: str  # what else than one image of whole numbers its first one is
 
 
 def _tiff_facts(path: Path) -> _TiffFacts:
     """None of another or damaged file: its reader says so."""
     described, tagged = [], []
     if not is_tiff(path):
-        return _TiffFacts([], [], 0)
+        return _TiffFacts([], [], 0, "")
     tifffile = load_package("tifffile", path)
     try:
         with tifffile.TiffFile(path) as tiff:
@@ -191,9 +197,13 @@ def _tiff_facts(path: Path) -> _TiffFacts:
             if page.resolutionunit in (2, 3) and all(page.resolution):
                 tagged.append(tuple(1 / each for each in page.get_resolution("micrometer")))
             sizes = [each.keyframe.imagelength * each.keyframe.imagewidth for each in tiff.series]
-            return _TiffFacts([each for each in described if all(each)], tagged, max(sizes))
+            first = tiff.series[0]
+            odd = f"a stack of {first.shape} (axes {first.axes})" if len(first.pages) > 1 else ""
+            if first.dtype not in ("uint8", "uint16"):
+                odd = f"pixels of {first.dtype}"
+            return _TiffFacts([each for each in described if all(each)], tagged, max(sizes), odd)
     except Exception:  # damage can show anywhere in the parser
-        return _TiffFacts([], [], 0)
+        return _TiffFacts([], [], 0, "")
 
 
 def _in_microns(size: float, unit: str) -> float:
@@ -220,6 +230,7 @@ class _OpenSlideReader:
         slide = opened(_open_openslide, file)
         sizes = zip(slide.level_dimensions, slide.level_downsamples, strict=True)
         self.levels = tuple(Level((height, width), scale) for (width, height), scale in sizes)
+        self.is_plain = slide.properties.get("openslide.vendor") == "generic-tiff"
         stored = [slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
         self.resolutions = [] if None in stored else [tuple(map(float, stored))]
 
@@ -245,9 +256,10 @@ def _open_openslide(path: Path) -> "OpenSlide":
     try:
         return openslide.OpenSlide(path)
     except openslide.OpenSlideUnsupportedFormatError as error:
+        remedy = "leave the reader to auto" if is_tiff(path) else _COPY_AGAIN
         raise IpslibError(
-            f"{path}: wanted a slide that OpenSlide reads, got another file; leave the reader to "
-            "auto, or convert the slide to a tiled TIFF."
+            f"{path}: wanted a slide that OpenSlide reads, got another file; {remedy}, or convert "
+            "the slide to a tiled TIFF."
         ) from error
     except openslide.OpenSlideError as error:
         raise unreadable(path, error, f"{_COPY_AGAIN}, or check its format") from error
@@ -257,6 +269,7 @@ class _TiffReader:
     """Reads a TIFF, with its pyramid where it has one; of several images in it, the first."""
 
     resolutions = ()  # those of a TIFF are known without it
+    is_plain = False  # it refuses itself what it cannot show
 
     def __init__(self, file: FileId):
         tifffile = load_package("tifffile", file.path)

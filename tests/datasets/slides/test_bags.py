@@ -116,6 +116,7 @@ def test_every_layout_gives_the_same_rows(tmp_path, write):
         (lambda x: x, {"_use_new_zipfile_serialization": False}),
         (lambda x: {"features": x}, {"_use_new_zipfile_serialization": False}),
         (torch.Tensor.bfloat16, {}),
+        (torch.Tensor.to_sparse, {}),
         (torch.Tensor.half, {}),
         (torch.Tensor.double, {}),
         (lambda x: x.clone().requires_grad_(), {}),
@@ -304,7 +305,7 @@ class TestSeveralBagsOfASlide:
         bags, skipped = open_bags(tmp_path)
         assert bags["normal_001"].patch_labels is not None
         assert list(skipped) == ["normal_001.pt"]
-        assert ("features are the same" in skipped["normal_001.pt"]) == same
+        assert ("compared are the same" in skipped["normal_001.pt"]) == same
 
     @pytest.mark.parametrize("other", [FEATURES + 1, FEATURES[:9], FEATURES[:, :3]])
     def test_none_where_they_say_as_much_and_differ(self, tmp_path, other):

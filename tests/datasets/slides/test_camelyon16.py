@@ -89,6 +89,7 @@ def test_a_table_exported_by_pandas_is_read(tmp_path, index):
         ("slide,label\ntest_001,1\nTest_1,0\n", "Test_1"),
         ("test_001\n", "test_001"),
         ("", "table"),
+        ("slide,label\n", "a.csv.*heading"),
     ],
 )
 def test_a_row_without_a_class_or_against_another_is_refused(tmp_path, text, told):

@@ -191,6 +191,33 @@ def test_a_thumbnail_before_the_slide_is_not_taken_for_it(tmp_path, tiled):
         Slide(path, mpp=1)
 
 
+@pytest.mark.parametrize("reader", READERS)
+@pytest.mark.parametrize(
+    ("image", "options"),
+    [
+        (np.stack([IMAGE, 255 - IMAGE]), {}),
+        (IMAGE.transpose(2, 0, 1).copy(), {"photometric": "minisblack"}),  # a page a channel
+        ((IMAGE / 255).astype(np.float32), {}),
+    ],
+    ids=["stack", "channels", "float"],
+)
+def test_what_is_not_one_image_of_whole_numbers_is_refused_and_not_called_damaged(
+    tmp_path, image, options, reader
+):
+    path = write(tmp_path / "a.tif", image, **options)
+    with pytest.raises(IpslibError, match=r"a\.tif.*(stack|float32)") as error:
+        Slide(path, reader=reader, mpp=1)
+    assert "damaged" not in str(error.value)
+
+
+def test_what_is_no_slide_at_all_is_not_told_to_leave_the_reader_to_auto(tmp_path):
+    path = tmp_path / "a.tif"
+    path.write_bytes(b"<html>")
+    with pytest.raises(IpslibError, match=r"a\.tif.*again") as error:
+        Slide(path, mpp=1)
+    assert "auto" not in str(error.value)
+
+
 def test_without_openslide_a_tiff_is_read_and_others_say_what_to_install(plain, monkeypatch):
     monkeypatch.setitem(sys.modules, "openslide", None)
     other = plain.with_suffix(".svs")
