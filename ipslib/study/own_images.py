@@ -70,8 +70,10 @@ class TrainedImages:
             each class of the task; that of a class called like one of these three is followed by
             ` (class)`.
         """
-        if isinstance(images, str | Path) or getattr(images, "ndim", 4) < 4:
-            images = [images]
+        several = isinstance(images, Iterable) and not isinstance(images, str | bytes)
+        if isinstance(images, np.ndarray) and images.dtype.kind not in "OU":  # no paths
+            several = images.ndim > 3
+        images = images if several else [images]
         rows = []
         for image in images:
             batch = self._batch(image)
@@ -149,7 +151,10 @@ def train_images(
     settings = _DEFAULTS | {name: value for name, value in fields.items() if name in known}
     described = {name: value for name, value in fields.items() if name not in known}
     memory = store.folder / ".contents" / f"{Path(labels).name}.json"
-    before = json.loads(memory.read_text()) if memory.is_file() else {}
+    try:
+        before = json.loads(memory.read_text())
+    except (FileNotFoundError, ValueError):  # none, or torn: all is read anew
+        before = {}
     data = describe_images(labels, group=group, tasks=tasks, known=before, **described)
     config = run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
     record = store.find(config)

@@ -41,6 +41,23 @@ def test_predictions_are_named_and_sure(trained, tmp_path):
     assert table["bright"].iloc[0] == pytest.approx(table["bright"].iloc[1], abs=1e-5)
     with pytest.raises(IpslibError, match="wanted 1 channels, got 3"):
         trained.predict([np.zeros((40, 40, 3), np.uint8)])
+    for paths in (pd.Series([str(tmp_path / "new.png")]), np.array([str(tmp_path / "new.png")])):
+        assert trained.predict(paths)["predicted"].tolist() == ["bright"]
+
+
+@pytest.mark.parametrize("image", [None, 3, b"new.png", Image.new("L", (40, 40))])
+def test_what_is_no_image_is_not_predicted(trained, image):
+    with pytest.raises(IpslibError, match="image"):
+        trained.predict(image)
+
+
+def test_what_is_known_of_files_may_be_torn(tmp_path):
+    write_images(tmp_path, n=12)
+    labels, settings = tmp_path / "labels.csv", SMALL | {"epochs": 1, "folder": tmp_path / "runs"}
+    first = train_images(labels, **settings)
+    known = next((tmp_path / "runs/.contents").iterdir())
+    known.write_text(known.read_text()[:-9])
+    assert train_images(labels, **settings).record["id"] == first.record["id"]
 
 
 def test_the_map_of_a_large_image_is_drawn_small_and_in_place(trained, monkeypatch):

@@ -42,6 +42,7 @@ _pillow = Lock()  # of its settings
 _INVERTED, _GREY, _RGB, _PALETTE, _INKS, _YCBCR = 0, 1, 2, 3, 5, 6  # photometric interpretations
 _SAMPLES = {_INVERTED: 1, _GREY: 1, _RGB: 3, _PALETTE: 1, _INKS: 4, _YCBCR: 3}
 _ALPHA = {1: "premultiplied", 2: "straight"}  # extra samples
+_NO_IMAGE = 1 | 4  # a preview, a mask: bits of the kind of a page
 _JPEG = {6, 7, 34892, 33007}  # compressions whose tables stand apart from the tiles
 
 
@@ -298,7 +299,8 @@ def _open_page(path: Path, level: int) -> "TiffPage":
     try:
         tiff = tifffile.TiffFile(path)
         tiff.filehandle.lock = True
-        levels = list(tiff.series[0].levels)
+        whole = [s for s in tiff.series if not s.keyframe.subfiletype & _NO_IMAGE]
+        levels = list((whole or tiff.series)[0].levels)
         page = levels[level].pages[0].aspage() if 0 <= level < len(levels) else None
     except Exception as error:  # damage can show anywhere in the parser
         raise unreadable(path, error, _TILED_OR_AGAIN) from error

@@ -177,22 +177,23 @@ def read_labels(
             f"{len(table.lines)} lines under {', '.join(roles)}; correct the heading."
         )
     notes, tasks = list(table.notes), [tasks] if isinstance(tasks, str) else tasks
-    for name in [*([group] if group else []), *(tasks or [])]:
+    for name in [*([] if group in (None, "") else [group]), *(tasks or [])]:
         if name not in others:
             hint = did_you_mean(name, others)
             raise IpslibError(f"{path}: wanted a column {name!r}, found none{hint}.")
     of_groups = [n for n in others if _OF_GROUPS.fullmatch(n) and n not in (tasks or [])]
     if group is None:
         group = _coarsest(path, {name: columns[name] for name in of_groups})
-        notes += [f"images of one {group} are kept together."] * bool(group)
+    notes += [f"images of one {group} are kept together."] * bool(group)
     if tasks is None:
-        left_out = [n for n in others if n != group and (n in of_groups or _is_count(columns[n]))]
-        notes += [f"column {name!r} is none of labels and left out." for name in left_out]
+        left_out = [n for n in others if n in of_groups or _is_count(columns[n])]
         tasks = [name for name in others if name not in (group, *left_out)]
         for name in tasks:
             _check_looks_like_labels(path, name, columns[name])
     if not tasks:
         raise IpslibError(f"{path}: wanted a column of labels, got none; name one as a task.")
+    left_out = [name for name in others if name not in (group, *tasks)]
+    notes += [f"column {name!r} is none of labels and left out." for name in left_out]
     used = {
         name: _checked(path, name, columns[name], table.lines)
         for name in (IMAGE, SPLIT, group, *tasks)
@@ -281,7 +282,13 @@ def _holds_several(value: str, values: set[str]) -> bool:
 
 
 def _is_unknown(cell: str) -> bool:
+    cell = _visible(cell).strip()
     return cell == "None" or bool(_UNKNOWN.fullmatch(cell))
+
+
+def _visible(cell: str) -> str:
+    """Without marks of no width, which copied text brings along."""
+    return "".join(letter for letter in cell if unicodedata.category(letter) != "Cf")
 
 
 def _checked(path: str | Path, name: str, cells: list[str], lines: Sequence[int]) -> list[str]:
@@ -311,7 +318,9 @@ def _checked(path: str | Path, name: str, cells: list[str], lines: Sequence[int]
 
 
 def _spelt(cell: str) -> str | float:
-    """The same for what differs only in capitals, spaces or how a number is written."""
+    """The same for what differs only in capitals, spaces, marks of no width or how a number is
+    written; long identifiers of digits are told apart, fractions as far as floats are exact."""
     if _NUMBER.fullmatch(cell):
-        return float(cell)
-    return " ".join(unicodedata.normalize("NFKC", cell).casefold().split())
+        whole = _WHOLE.fullmatch(cell)
+        return int(whole[1]) if whole else float(f"{float(cell):.15g}")
+    return " ".join(unicodedata.normalize("NFKC", _visible(cell)).casefold().split())

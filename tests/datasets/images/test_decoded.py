@@ -157,6 +157,21 @@ def test_a_level_of_the_pyramid_is_an_image_of_its_own(tmp_path, as_pages):
             tiff_source(path, patch_size=P, level=level)
 
 
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"data": IMAGE[::4, ::4], "subfiletype": 1},
+        {"data": IMAGE[..., 0] > 99, "subfiletype": 4, "photometric": "mask"},
+    ],
+)
+def test_a_preview_or_mask_before_the_image_is_none(tmp_path, first):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(**first)
+        tiff.write(IMAGE)
+    source = tiff_source(tmp_path / "a.tif", patch_size=P, patch_stride=S)
+    assert np.array_equal(source.window(slice(0, 97), slice(0, 71)), IMAGE)
+
+
 def sparse(path, *, stored: set[int], value: int = 1, **more) -> None:
     """4 x 3 tiles of 16 px of which only some are stored."""
     tile = zlib.compress(np.full((16, 16), value, np.uint8).tobytes())

@@ -14,7 +14,7 @@ PLAIN = pd.DataFrame(
 )
 
 UNKNOWN = ["", "nan", "NaN", "NA", "N/A", "#N/A", "None", "NULL", "<NA>", "inf", "-inf", "?",
-           "#REF!", "1.23457E+12"]  # fmt: skip
+           "#REF!", "1.23457E+12", "\u200b"]  # fmt: skip
 
 
 @pytest.fixture
@@ -110,12 +110,17 @@ class TestValues:
 
     @pytest.mark.parametrize(
         "values", [["oak", "Oak"], ["oak tree", "oak  tree"], ["1", "01"], ["1.0", "1.00", "x"],
-                   ["True", "TRUE"], ["0.50", ".5"], ["\u212bngstr\u00f6m", "a\u030angstr\u00f6m"]]
+                   ["True", "TRUE"], ["0.50", ".5"], ["\u212bngstr\u00f6m", "a\u030angstr\u00f6m"],
+                   ["oak", "oak\u200b"], ["oak", "o\u00adak"], ["0.3", "0.30000000000000004"]]
     )  # fmt: skip
     def test_two_spellings_of_a_class_are_refused(self, path, values):
         table = PLAIN.assign(kind=np.resize([*values, "ash"], 12))
         with pytest.raises(IpslibError, match="'kind'.* line 2 .* line 3"):
             read(path, table)
+
+    def test_long_identifiers_of_digits_are_told_apart(self, path):
+        codes = ["12345678901234567", "12345678901234568"] * 6
+        assert read(path, PLAIN.assign(kind=codes)).columns["kind"] == codes
 
     def test_letters_composed_otherwise_are_the_same(self, path):
         table = PLAIN.assign(kind=["Fr\u00fch", "Fru\u0308h", "sp\u00e4t"] * 4)
@@ -164,7 +169,7 @@ class TestColumns:
         for first in (0, 1):
             read_ = read(path, PLAIN.assign(index=range(first, first + 12)))
             assert read_.tasks == ("kind",) and any("'index'" in note for note in read_.notes)
-            assert "index" not in read_.columns
+            assert "index" not in read_.columns and read_ == read_labels(path, tasks="kind")
 
     @pytest.mark.parametrize(("image", "split"), [("Image", "Split"), ("IMAGE", "SPLIT")])
     def test_capitals_of_the_two_columns_do_not_matter(self, path, image, split):
@@ -179,6 +184,7 @@ class TestColumns:
         [
             ({"tasks": ["kin"]}, "'kind'"),
             ({"group": "patent"}, "'patent'"),
+            ({"group": 0}, "column 0"),
             ({"tasks": "image"}, "'image'"),
             ({"tasks": []}, "labels.csv"),
         ],
@@ -205,6 +211,8 @@ class TestGroups:
         assert (read_.tasks, read_.group) == (("kind",), name)
         assert any(name in note for note in read_.notes)
         assert read_.columns[name] == list(self.PATIENTS)
+        named = read(path, PLAIN.assign(**{name: self.PATIENTS}), group=name, tasks="kind")
+        assert set(read_.notes) <= set(named.notes)  # as a run reads it again
 
     def test_one_may_be_named_or_none(self, path):
         table = PLAIN.drop(columns="split").assign(patient=self.PATIENTS, tree=self.PATIENTS)
