@@ -17,7 +17,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any
 
 import jupytext
@@ -184,7 +183,7 @@ def _run(before: Path, after: Path, parameters: dict[str, Any], kernel: Kernel) 
         environment["OMP_NUM_THREADS"] = str(kernel.jobs)
     at_start = f"import ipslib.runs; ipslib.runs.KERNEL = ipslib.runs.{kernel}"
     try:
-        with _environment(environment), _interrupts_kept():
+        with _environment(environment):
             papermill.execute_notebook(
                 str(before),
                 str(after),
@@ -199,17 +198,6 @@ def _run(before: Path, after: Path, parameters: dict[str, Any], kernel: Kernel) 
     except DeadKernelError:
         return DEAD_KERNEL
     return ""
-
-
-@contextmanager
-def _interrupts_kept() -> Iterator[None]:
-    """Ctrl-C ends the study between notebooks too: nbclient takes its signal, and may keep it."""
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    finally:
-        if current_thread() is main_thread():
-            signal.signal(signal.SIGINT, before)
 
 
 def _encrypted() -> Config:
