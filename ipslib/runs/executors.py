@@ -112,10 +112,10 @@ class _Worker:
     def end(self) -> None:
         """Let it end by itself, as a terminated process does, or else kill it."""
         self.process.terminate()
+        self.connection.close()
         self.process.join(_PATIENCE_S)
         self.process.kill()
         self.process.join()
-        self.connection.close()
 
     def death(self) -> WorkerDied:
         """How it ended, once its pipe has."""
