@@ -112,10 +112,10 @@ class _Worker:
     def end(self) -> None:
         """Let it end by itself, as a terminated process does, or else kill it."""
         self.process.terminate()
+        self.connection.close()
         self.process.join(_PATIENCE_S)
         self.process.kill()
         self.process.join()
-        self.connection.close()
 
     def death(self) -> WorkerDied:
         """How it ended, once its pipe has."""
@@ -136,7 +136,8 @@ def _serve(connection: Connection, work: Work, environment: dict[str, str]) -> N
     Thread(target=_end_with_parent, daemon=True).start()
     if not torch.cuda.is_available():
         torch.set_num_threads(1)
-    with suppress(EOFError, ConnectionError):  # the parent is gone
+    # The parent is gone; or it ends this, and the work lets itself be interrupted.
+    with suppress(EOFError, ConnectionError, KeyboardInterrupt):
         while True:
             result = work(connection.recv(), lambda event: connection.send((False, event)))
             connection.send((True, result))
