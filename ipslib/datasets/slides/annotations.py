@@ -4,6 +4,7 @@ A slide's shape is its height and width at level 0; tiles are given by their cor
 (N, 2), and their side.
 """
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -51,10 +52,11 @@ def read_asap(path: str | Path, *, groups: Mapping[str, bool | None] | None = No
     """
     path, groups = file_id(path).path, {**GROUPS, **(groups or {})}
     remedy = "say by groups (--groups NAME=tumour, normal or ignore) what it is"
-    outlines, ungrouped = Outlines([], []), []
+    outlines, ungrouped, no_area = Outlines([], []), [], []
     for annotation in _annotations(path):
         group = annotation.get("PartOfGroup", NO_GROUP)
         if annotation.get("Type", "Polygon") not in _OUTLINES:
+            no_area.append(annotation.get("Name"))
             continue
         if group not in groups:
             raise IpslibError(
@@ -62,10 +64,18 @@ def read_asap(path: str | Path, *, groups: Mapping[str, bool | None] | None = No
                 f"{did_you_mean(group, groups)}; {remedy}."
             )
         points = _points(path, annotation)
-        if len(points) >= 3 and groups[group] is not None:
+        if len(points) < 3:
+            no_area.append(annotation.get("Name"))
+        elif groups[group] is not None:
             (outlines.tumour if groups[group] else outlines.cut_out).append(points)
             if group == NO_GROUP and not groups[group]:
                 ungrouped.append((annotation.get("Name"), points))
+    if no_area:
+        warnings.warn(
+            f"{path}: {len(no_area)} annotations enclose no area and mark nothing (fewer than 3 "
+            f"corners, or no outline); the first is {no_area[0]!r}.",
+            stacklevel=2,
+        )
     for name, points in ungrouped:
         if not any(points_in_poly(points, tumour).any() for tumour in outlines.tumour):
             raise IpslibError(

@@ -79,8 +79,15 @@ def test_own_groups_are_asked_for_by_name(tmp_path):
     assert [len(each) for each in read_asap(path, groups={"Tumr": True, "stroma": False})] == [1, 1]
 
 
+def test_outlines_of_two_corners_beside_a_good_one_are_told(tmp_path):
+    path = asap(tmp_path, ("_0", SQUARE), ("_0", SQUARE[:2]))
+    with pytest.warns(UserWarning, match="1 annotations enclose no area"):
+        assert len(read_asap(path).tumour) == 1
+
+
 def test_dots_enclose_nothing_and_a_decimal_comma_is_a_number(tmp_path):
-    assert read_asap(asap(tmp_path, ("_0", SQUARE), kind="Dot")) == ([], [])
+    with pytest.warns(UserWarning, match="1 annotations enclose no area"):
+        assert read_asap(asap(tmp_path, ("_0", SQUARE), kind="Dot")) == ([], [])
     [points] = read_asap(asap(tmp_path, ("_0", SQUARE), text="{:.0f},5")).tumour
     assert np.array_equal(points, SQUARE + np.array([0.5, 0]))
 
