@@ -21,7 +21,7 @@ from ipslib.runs.one_run import (
 )
 from ipslib.runs.progress import Report, reporter, start_event
 from ipslib.runs.records import RecordStore, Run
-from ipslib.runtime import chosen_device
+from ipslib.runtime import chosen_device, is_accelerator
 
 JOBS_VARIABLE = "IPSLIB_JOBS"
 Choose = Callable[[Sequence[Run]], Run | None]
@@ -184,7 +184,7 @@ def _attempt(run: Run, report: Report, *, device: str | None, deadline: float) -
 
 def _local_executor(waiting: Sequence[Run], jobs: int | None, device: str | None) -> Executor:
     """This machine: a GPU takes one run after the other, a CPU one run a core."""
-    jobs = jobs or (1 if chosen_device(device) == "cuda" else _jobs())
+    jobs = jobs or (1 if is_accelerator(chosen_device(device)) else _jobs())
     for run in waiting:
         for split in SPLITS:  # what cannot be read is an error before any run begins
             run.config.data.open_split(split).provenance  # noqa: B018
