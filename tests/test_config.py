@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipslib import arithmetic
-from ipslib.config import ModelConfig, TrainingConfig
+from ipslib.config import ARITHMETIC, ARITHMETICS, ModelConfig, TrainingConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
@@ -99,9 +98,9 @@ def test_identities_stay(run_id, values):
 
 
 def test_results_of_another_arithmetic_are_other_runs():
-    ids = {run_config().id_by(version) for version in arithmetic.VERSIONS}
-    assert len(ids) == len(arithmetic.VERSIONS) and run_config().id in ids
-    assert run_config().id == run_config().id_by(arithmetic.CURRENT)
+    ids = {run_config().id_by(version) for version in ARITHMETICS}
+    assert len(ids) == len(ARITHMETICS) and run_config().id in ids
+    assert run_config().id == run_config().id_by(ARITHMETIC)
 
 
 @pytest.mark.parametrize("name", FIELDS)

@@ -1,23 +1,18 @@
 """Patch encoders: the first stages of a ResNet, a frozen ResNet-50 with a projection, and that of
-features which another network made; their input, and their folded copies for selection."""
+features which another network made; and their input."""
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.hub import get_dir
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils.checkpoint import checkpoint
 from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18, resnet50
 from torchvision.models.resnet import BasicBlock
 
 from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
-from ipslib.model.repeats import RepeatBatchNorm2d
+from ipslib.model.shortcuts import RepeatBatchNorm2d
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
 _WEIGHTS = {
@@ -118,34 +113,6 @@ def keep_frozen_statistics(encoder: nn.Module) -> None:
             module.eval()
 
 
-def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
-    """What an encoder of images gives, in less memory: the maps of its stem, which are its
-    largest, are not held for the gradient but computed again for it (Chen et al., arXiv
-    1604.06174). Statistics of batch norms are updated once."""
-    return encoder[4:](
-        checkpoint(
-            encoder[:4],
-            inputs,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), _statistics_kept(encoder[1])),
-        )
-    )
-
-
-@contextmanager
-def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
-    """What is computed meanwhile updates copies of the statistics."""
-    own = dict(norm.named_buffers())
-    try:
-        for name, buffer in own.items():
-            setattr(norm, name, buffer.clone())
-        yield
-    finally:
-        for name, buffer in own.items():
-            setattr(norm, name, buffer)
-
-
 def as_encoder_input(patches: Tensor, *, weights: str = "none") -> Tensor:
     """Pixels, bytes or floats in 0..1, as floats in 0..1, colour normalised where the encoder's
     weights are of ImageNet; features as they are."""
@@ -163,61 +130,3 @@ def normalised(pixels: Tensor) -> Tensor:
         for values in (IMAGENET_MEAN, IMAGENET_DEVIATION)
     )
     return pixels.to(torch.float32, copy=True).sub_(mean).div_(deviation)
-
-
-def layout_of(patches: Tensor) -> torch.memory_format:
-    """How an encoder wants its input in memory: channels last, where it is an image."""
-    return torch.channels_last if patches.ndim == 4 else torch.contiguous_format
-
-
-class FoldedEncoder:
-    """A copy of an encoder, for selection: in evaluation mode, without gradient, and each batch
-    norm part of the convolution before it. It gives what the encoder gives in evaluation mode, but
-    for rounding, and follows the encoder's weights when told to `refresh`.
-
-    Args:
-        encoder: every batch norm comes right after its convolution in the order of modules, as
-            in torchvision's ResNets; batch norms behind anything else stay as they are.
-    """
-
-    def __init__(self, encoder: nn.Module):
-        self._encoder, self._copy = encoder, copy.deepcopy(encoder).eval().requires_grad_(False)
-        self._folded: list[tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d]] = []
-        before_name, before = "", None
-        for name, module in encoder.named_modules():
-            if isinstance(module, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
-                conv = self._copy.get_submodule(before_name)
-                conv.bias = nn.Parameter(torch.zeros(conv.out_channels), requires_grad=False)
-                self._copy.set_submodule(name, nn.Identity())
-                self._folded.append((before, module, conv))
-            before_name, before = name, module
-        folded = {id(module) for conv, norm, _ in self._folded for module in (conv, norm)}
-        self._others = [
-            (module, self._copy.get_submodule(name))
-            for name, module in encoder.named_modules()
-            if id(module) not in folded and not list(module.children())
-        ]
-
-    @torch.no_grad()
-    def refresh(self, dtype: torch.dtype) -> None:
-        """Take over the encoder's weights as they are now, in this precision."""
-        like, mine = next(self._encoder.parameters()), next(self._copy.parameters())
-        if (mine.device, mine.dtype) != (like.device, dtype):
-            self._copy.to(like.device, dtype)
-        for conv, norm, copied in self._folded:
-            statistics = norm.running_mean, norm.running_var, norm.eps
-            folded = fuse_conv_bn_weights(
-                conv.weight, conv.bias, *statistics, norm.weight, norm.bias
-            )
-            for target, source in zip((copied.weight, copied.bias), folded, strict=True):
-                target.copy_(source)
-        for module, copied in self._others:
-            targets = copied.state_dict()  # which shares memory with the copy
-            for name, value in module.state_dict().items():
-                targets[name].copy_(value)
-
-    @torch.no_grad()
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Encode patches (n, C, P, P) or features (n, C) of floating dtype to (n, D) float32."""
-        dtype = next(self._copy.parameters()).dtype
-        return self._copy(inputs.to(dtype, memory_format=layout_of(inputs))).float()

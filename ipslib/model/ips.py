@@ -8,16 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.model.encoder import (
-    FoldedEncoder,
-    as_encoder_input,
-    build_encoder,
-    encode_sparing,
-    keep_frozen_statistics,
-    layout_of,
-)
+from ipslib.model.encoder import as_encoder_input, build_encoder, keep_frozen_statistics
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
-from ipslib.model.repeats import RepeatBatchNorm2d, repeated
+from ipslib.model.shortcuts import (
+    FoldedEncoder,
+    RepeatBatchNorm2d,
+    encode_sparing,
+    layout_of,
+    repeated,
+)
 from ipslib.patches import MixedBatch, PatchBatch, device_of, is_normalised
 from ipslib.runtime import is_accelerator, moved
 from ipslib.selection import (
@@ -62,13 +61,8 @@ class IPSNet(nn.Module):
         self.config = config
         dim = config.embedding_dim
         self.encoder = build_encoder(config, in_channels).to(memory_format=torch.channels_last)
-        self.pool = CrossAttentionPool(
-            dim,
-            len(n_classes),
-            config.n_heads,
-            dropout=config.dropout,
-            attn_dropout=config.attn_dropout,
-        )
+        drop = {"dropout": config.dropout, "attn_dropout": config.attn_dropout}
+        self.pool = CrossAttentionPool(dim, len(n_classes), config.n_heads, **drop)
         self.tasks = tuple(n_classes)
         self.heads = nn.ModuleDict(
             {_module_name(task): nn.Linear(dim, n) for task, n in n_classes.items()}
@@ -103,17 +97,16 @@ class IPSNet(nn.Module):
         """Run the selection, in evaluation mode and without gradient."""
         if isinstance(batch, MixedBatch):
             return joined([self.select(part, generator=generator) for part in batch.parts])
-        config, n_patches = self.config, batch.n_patches
-        order = torch.randperm(n_patches, generator=generator) if config.shuffle else None
+        shuffle, n_patches = self.config.shuffle, batch.n_patches
         self._selecting.refresh(self.precision)
         score_map = self.pool.score_map()
         return select_patches(
             batch,
             lambda patches: self._selecting(self._input(patches, is_normalised(batch))),
             lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
-            memory_size=config.memory_size,
-            iter_size=config.iter_size,
-            order=order,
+            memory_size=self.config.memory_size,
+            iter_size=self.config.iter_size,
+            order=torch.randperm(n_patches, generator=generator) if shuffle else None,
             score_set=self._score_set(generator),
             device=self.device,
         )
@@ -130,8 +123,7 @@ class IPSNet(nn.Module):
         """
         selection = self.select(batch, generator=generator)
         image, index = selection.pairs()
-        place = device_of(batch)
-        patches = batch.read(image.to(place), index.to(place))
+        patches = batch.read(image.to(device_of(batch)), index.to(device_of(batch)))
         if selection.scores is None:  # else they were seen when they were selected
             check_finite(batch, image, index, patches)
         embeddings = self._at_position(self._embed_kept(patches, is_normalised(batch)), index)
@@ -155,8 +147,9 @@ class IPSNet(nn.Module):
         n_inked = len(patches) - n_blank
         step = max(1, len(patches) // _SIZES)
         n_spare = min(-(1 + n_inked) % step, n_blank - 1)  # blanks that count by themselves
-        spare = torch.zeros_like(patches[:1]).expand(n_spare, *patches.shape[1:])
-        distinct = torch.cat([torch.zeros_like(patches[:1]), patches[has_ink], spare])
+        blank = torch.zeros_like(patches[:1])
+        spare = blank.expand(n_spare, *patches.shape[1:])
+        distinct = torch.cat([blank, patches[has_ink], spare])
         with repeated(self._norms, n_blank - n_spare):
             embedded = self.embed(distinct, normalised=normalised)
             return embedded[has_ink.cumsum(0) * has_ink]
@@ -171,13 +164,13 @@ class IPSNet(nn.Module):
         return embeddings + sinusoidal_encoding(moved(index, self.device), embeddings.shape[-1])
 
     def _score_set(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
-        config, drawn = self.config, {"generator": generator}
-        k, p = config.mask_k, config.mask_p
-        if not k or not (self.training or config.mask_in_eval):
+        config = self.config
+        masking = {"k": config.mask_k, "p": config.mask_p, "generator": generator}
+        if not config.mask_k or not (self.training or config.mask_in_eval):
             return attention_scores
         if config.mask_variant == "logits":
-            return lambda logits: attention_scores(mask_logits(logits, k, p, **drawn))
-        return lambda logits: mask_scores(attention_scores(logits), k, p, **drawn)
+            return lambda logits: attention_scores(mask_logits(logits, **masking))
+        return lambda logits: mask_scores(attention_scores(logits), **masking)
 
 
 def _module_name(task: str) -> str:

@@ -10,18 +10,19 @@ from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 
-_RENAMED = (
-    ("transf.crs_attn.q_w.", "pool.to_query."),
-    ("transf.crs_attn.k_w.", "pool.to_key."),
-    ("transf.crs_attn.v_w.", "pool.to_value."),
-    ("transf.crs_attn.fc.", "pool.merge."),
-    ("transf.crs_attn.fb.", "pool.branch."),
-    ("transf.crs_attn.layer_norm.", "pool.attn_norm."),
-    ("transf.crs_attn.q", "pool.query"),
-    ("transf.mlp.w_1.", "pool.expand."),
-    ("transf.mlp.w_2.", "pool.contract."),
-    ("transf.mlp.layer_norm.", "pool.mlp_norm."),
-)
+_RENAMED = {
+    r"transf\.crs_attn\.q_w\.": "pool.to_query.",
+    r"transf\.crs_attn\.k_w\.": "pool.to_key.",
+    r"transf\.crs_attn\.v_w\.": "pool.to_value.",
+    r"transf\.crs_attn\.fc\.": "pool.merge.",
+    r"transf\.crs_attn\.fb\.": "pool.branch.",
+    r"transf\.crs_attn\.layer_norm\.": "pool.attn_norm.",
+    r"transf\.crs_attn\.q$": "pool.query",
+    r"transf\.mlp\.w_1\.": "pool.expand.",
+    r"transf\.mlp\.w_2\.": "pool.contract.",
+    r"transf\.mlp\.layer_norm\.": "pool.mlp_norm.",
+    r"output_layers\.(\w+)\.0\.": r"heads.\1.",
+}
 
 
 def load_original(path: str | Path, **changes: object) -> IPSNet:
@@ -86,10 +87,6 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _rename(key: str) -> str:
-    head = re.fullmatch(r"output_layers\.(\w+)\.0\.(weight|bias)", key)
-    if head:
-        return f"heads.{head[1]}.{head[2]}"
-    for old, new in _RENAMED:
-        if key.startswith(old):
-            return new + key[len(old) :]
+    for old, new in _RENAMED.items():
+        key = re.sub(f"^{old}", new, key)
     return key

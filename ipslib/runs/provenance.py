@@ -14,8 +14,7 @@ import torch
 import torchvision
 
 import ipslib
-from ipslib import arithmetic
-from ipslib.config import RunConfig
+from ipslib.config import ARITHMETIC, RunConfig
 from ipslib.runs.naming import run_name
 from ipslib.training import Trained
 
@@ -31,7 +30,7 @@ def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) 
     measured = {"measures": last["test"]["measures"]} if "measures" in last["test"] else {}
     return {
         "schema": SCHEMA,
-        "arithmetic": arithmetic.CURRENT,
+        "arithmetic": ARITHMETIC,
         "id": config.id,
         "name": run_name(config),
         "config": config.flat(),

@@ -17,8 +17,7 @@ import attrs
 import torch
 from filelock import FileLock, Timeout
 
-from ipslib import arithmetic
-from ipslib.config import RunConfig
+from ipslib.config import ARITHMETIC, ARITHMETICS, RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
@@ -133,7 +132,7 @@ class RecordStore:
     def find_earlier(self, config: RunConfig) -> dict | None:
         """The record of a configuration by the latest of the earlier versions of the arithmetic
         that made it, or None."""
-        earlier = sorted(set(arithmetic.VERSIONS) - {arithmetic.CURRENT}, reverse=True)
+        earlier = sorted(set(ARITHMETICS) - {ARITHMETIC}, reverse=True)
         paths = (self.folder / f"{config.id_by(version)}.json" for version in earlier)
         return next(filter(None, (_trusted(path, _read_json) for path in paths)), None)
 

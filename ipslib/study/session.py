@@ -7,8 +7,7 @@ import torch
 from IPython.display import Markdown
 from matplotlib.figure import Figure
 
-from ipslib.arithmetic import version_of
-from ipslib.config import RunConfig
+from ipslib.config import RunConfig, arithmetic_of
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
@@ -113,7 +112,7 @@ class Study:
     def made_of(self, records: Sequence[dict]) -> str:
         """What runs were made of and by: data, commits of the code, and their number."""
         commits = sorted({str(record["provenance"]["commit"]) for record in records})
-        versions = " and ".join(map(str, sorted({version_of(record) for record in records})))
+        versions = " and ".join(map(str, sorted({arithmetic_of(record) for record in records})))
         mixed = "; more than one version of the code made these" if len(commits) > 1 else ""
         precisions = sorted({record["config"].get("precision", "fp32") for record in records})
         low = f" in {' and '.join(precisions)}" if precisions != ["fp32"] else ""

@@ -10,14 +10,13 @@ from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
 from ipslib.losses import combined_losses
 from ipslib.model.encoder import (
-    FoldedEncoder,
     _narrow_resnet18,
     as_encoder_input,
     build_encoder,
     normalised,
 )
 from ipslib.model.ips import IPSNet
-from ipslib.model.repeats import RepeatBatchNorm2d
+from ipslib.model.shortcuts import FoldedEncoder, RepeatBatchNorm2d
 from ipslib.patches import TensorBatch
 from tests.reference import random_network
 

@@ -14,7 +14,7 @@ from ipslib.errors import IpslibError
 from ipslib.losses import task_loss
 from ipslib.model.encoder import build_encoder
 from ipslib.model.original import load_original
-from ipslib.model.repeats import RepeatBatchNorm2d, repeated
+from ipslib.model.shortcuts import RepeatBatchNorm2d, repeated
 
 
 def norms_of(module):

@@ -1,18 +1,24 @@
-"""Batch norm with exact moments, over a batch whose first sample may stand for several equal ones.
+"""What saves an encoder time or memory, and changes nothing but rounding.
 
-On a CPU torch adds the values of a channel one after the other in float32, where the layout is
-channels last: over a million of them the variance is off by up to a percent, and the gradient that
-goes through it by several. Here sums are taken over short stretches and joined in float64.
+All-zero patches of a batch are the same patch. Encoded once, with its multiplicity in the
+statistics of `RepeatBatchNorm2d`, it gives the outputs, running statistics and gradients of the
+batch that repeats it. For selection, `FoldedEncoder` has batch norms inside its convolutions; on
+an accelerator, `encode_sparing` trains in less memory.
 
-All-zero patches of a batch are the same patch. Encoded once, with its multiplicity in the batch
-statistics, it gives the outputs, running statistics and gradients of the batch that repeats it.
+The sums of `RepeatBatchNorm2d` are exact: on a CPU torch adds the values of a channel one after
+the other in float32, where the layout is channels last. Over a million of them the variance is off
+by up to a percent, and the gradient that goes through it by several. Here sums are taken over
+short stretches and joined in float64.
 """
 
+import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils.checkpoint import checkpoint
 
 from ipslib.errors import IpslibError
 from ipslib.runtime import is_accelerator
@@ -133,3 +139,70 @@ class _Normalise(torch.autograd.Function):
         if n_copies:
             dx[0] += n_copies * (x[0] * slope + level)
         return dx, dweight, dbias, None, None, None, None
+
+
+def layout_of(patches: Tensor) -> torch.memory_format:
+    """How an encoder wants its input in memory: channels last, where it is an image."""
+    return torch.channels_last if patches.ndim == 4 else torch.contiguous_format
+
+
+class FoldedEncoder:
+    """An encoder in evaluation mode, without gradient, for selection: each batch norm is part of
+    the convolution that comes right before it in the order of modules. It has the encoder's weights
+    as they were at the last `refresh`."""
+
+    def __init__(self, encoder: nn.Module):
+        self._encoder, self._copy = encoder, copy.deepcopy(encoder).eval().requires_grad_(False)
+        self._folded: list[tuple[str, nn.Conv2d, nn.BatchNorm2d]] = []
+        before_name, before = "", None
+        for name, module in encoder.named_modules():
+            if isinstance(module, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+                bias = nn.Parameter(torch.zeros(before.out_channels), requires_grad=False)
+                self._copy.get_submodule(before_name).bias = bias
+                self._copy.set_submodule(name, nn.Identity())
+                self._folded.append((before_name, before, module))
+            before_name, before = name, module
+
+    @torch.no_grad()
+    def refresh(self, dtype: torch.dtype) -> None:
+        """Take over the encoder's weights as they are now, in this precision."""
+        self._dtype, state = dtype, self._encoder.state_dict()
+        for name, conv, norm in self._folded:
+            statistics = norm.running_mean, norm.running_var, norm.eps
+            state[f"{name}.weight"], state[f"{name}.bias"] = fuse_conv_bn_weights(
+                conv.weight, conv.bias, *statistics, norm.weight, norm.bias
+            )
+        state = {n: v.to(dtype) if v.is_floating_point() else v for n, v in state.items()}
+        self._copy.load_state_dict(state, strict=False, assign=True)  # norms have no place there
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Encode patches (n, C, P, P) or features (n, C) of floating dtype to (n, D) float32."""
+        return self._copy(inputs.to(self._dtype, memory_format=layout_of(inputs))).float()
+
+
+def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
+    """What a ResNet gives, in less memory: the maps of its stem, which are its largest, are not
+    held for the gradient but computed again for it (Chen et al., arXiv 1604.06174). Statistics of
+    batch norms are updated once."""
+    stem = checkpoint(
+        encoder[:4],
+        inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), _statistics_kept(encoder[1])),
+    )
+    return encoder[4:](stem)
+
+
+@contextmanager
+def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
+    """What is computed meanwhile updates copies of the statistics."""
+    own = dict(norm.named_buffers())
+    try:
+        for name, buffer in own.items():
+            setattr(norm, name, buffer.clone())
+        yield
+    finally:
+        for name, buffer in own.items():
+            setattr(norm, name, buffer)
