@@ -1,16 +1,14 @@
 """Milliseconds of a training step: this path against the published algorithm written plainly.
 
     python -m tests.benchmarks.step [--rounds N] [--precision fp32] [--device cpu] [--weights FILE]
-                                    [--trials] [--smoke]
+                                    [--smoke]
 
 `plain` is tests/reference.py: dense images, every patch encoded, fp32 (on CUDA with TF32 in its
 convolutions, torch's default). Where the allocator counts (glibc, CPU) it runs twice, as it comes
 and with freed memory kept. `ours` has its batches prepared ahead as in training, and on CUDA bf16
-unless told otherwise. `--trials` also times what training does not use: selection with its encoder
-under torch.compile, and cuDNN's search for the fastest kernels. Each way is a process of its own;
-in every round each makes one step, one after the other, so that all share its moods. Medians over
-rounds, the first quarter left out. `times` is plain over ours; `peak` is what a process allocated
-at most on CUDA, or its resident set.
+unless told otherwise. Each way is a process of its own; in every round each makes one step, one
+after the other, so that all share its moods. Medians over rounds, the first quarter left out.
+`times` is plain over ours; `peak` is what a process allocated at most on CUDA, or its resident set.
 
 The published setting: ResNet-18 of two stages, batch 16, M = I = 100, patches of 50 px. `--weights`
 takes an original checkpoint or a state dict of this network, for weights that have learned;
@@ -31,17 +29,15 @@ from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.digits import find_source
 from ipslib.datasets.registry import run_config
 from ipslib.losses import combined_losses
-from ipslib.model.ips import IPSNet
 from ipslib.runs.provenance import peak_memory_mb
 from ipslib.runtime import is_accelerator, keep_freed_memory
 from ipslib.training import TrainingState, batch_maker
-from tests import reference
 from tests.benchmarks.roofline import roofline
+from tests.reference import PlainIPS, dense_bag
 
 ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = ({"canvas": 1500, "n_noise": 50}, {"canvas": 3000, "n_noise": 800})
 SMOKE = ({"canvas": 200, "n_noise": 5, "width": 0.125, "memory_size": 4, "iter_size": 4},)
-COMPILED, SEARCHED = TRIALS = ("ours, compiled", "ours, searched")
 _BATCHES = 4  # of different images, one after the other
 
 
@@ -62,20 +58,20 @@ class Step:
         else:
             self.state = TrainingState(self.config, device=arguments.device)
             self.batch = batch_maker(MegapixelMNIST(self.config.data), self.device)(range(16))
-            self.bag = reference.dense_bag(self.batch).to(self.device)
+            self.bag = dense_bag(self.batch).to(self.device)
         if arguments.weights:
             weights = torch.load(arguments.weights, map_location="cpu", weights_only=True)
             self.state.network.load_state_dict(weights)
-        if way == COMPILED:
-            self.state.network._selecting._copy.compile(dynamic=False)
-        torch.backends.cudnn.benchmark = way == SEARCHED
+        self.plain = None if self.is_ours else PlainIPS(self.state.network).to(self.device)
+        if self.plain:
+            self.optimiser = torch.optim.AdamW(self.plain.parameters(), fused=True)
 
     def __call__(self) -> dict[str, float]:
         """Seconds of selection, of all that follows it and of both, the share of blank patches
         among those kept, and the peak memory so far."""
         network = self.state.network.train()
-        with _Stopwatch(network if self.is_ours else reference, "select", self.device) as selecting:
-            seconds = self.ours() if self.is_ours else self._plain(network)
+        with _Stopwatch(self.plain or network, "select", self.device) as selecting:
+            seconds = self.ours() if self.is_ours else self._step_plainly()
         last = self.ours if self.is_ours else self
         kept = last.batch.blank.gather(1, last.output.selection.indices.cpu())
         return {
@@ -86,13 +82,13 @@ class Step:
             "peak_mb": peak_memory_mb(str(self.device)),
         }
 
-    def _plain(self, network: IPSNet) -> float:
+    def _step_plainly(self) -> float:
         start = now(self.device)
-        self.output = reference.forward(network, self.bag)
+        self.output = self.plain.train()(self.bag)
         labels = {task: label.to(self.device) for task, label in self.batch.labels.items()}
-        self.state.optimiser.zero_grad()
+        self.optimiser.zero_grad()
         combined_losses(self.output, labels).total.backward()
-        self.state.optimiser.step()
+        self.optimiser.step()
         return now(self.device) - start
 
 
@@ -147,7 +143,7 @@ def serve(way: str, setting: dict, arguments: argparse.Namespace) -> None:
 
 def compare(setting: dict, arguments: argparse.Namespace) -> None:
     """Print one setting's table."""
-    ways = ["plain", "ours", *(TRIALS if arguments.trials else ())]
+    ways = ["plain", "ours"]
     if not is_accelerator(arguments.device):
         ways.insert(1, "plain, memory kept")
     command = [sys.executable, "-m", "tests.benchmarks.step", *sys.argv[1:], "--serve"]
@@ -191,7 +187,6 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), help="of ours (fp32; CUDA: bf16)")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--weights", type=Path, help="a state dict; fresh weights without")
-    parser.add_argument("--trials", action="store_true", help="also what training does not use")
     parser.add_argument("--smoke", action="store_true", help="tiny images")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
