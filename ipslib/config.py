@@ -38,9 +38,20 @@ def arithmetic_of(record: Mapping) -> int:
 class ModelConfig:
     """Encoder, cross-attention pooling and patch selection."""
 
-    encoder: str = choice("resnet18", ("resnet18", "resnet50", "features"))
-    weights: str = choice("none", ("none", "imagenet_v1", "imagenet_v2"))
-    frozen: bool = flag(False)  # all but the first convolution and the projection
+    encoder: str = choice(
+        "resnet18",
+        ("resnet18", "resnet50", "features"),
+        form="torchvision/NAME or timm/NAME",
+        pattern="(torchvision|timm)/.+",
+    )
+    weights: str = choice(
+        "none",
+        ("none", "default", "imagenet_v1", "imagenet_v2"),
+        form="the path of a file",
+        pattern=r".*[./\\].*",
+    )
+    frozen: bool = flag(False)  # all but a replaced first convolution and the projection
+    trained_blocks: int = integer(0, at_least=0)  # the last ones, the others frozen; 0: no such cut
     n_stages: int = integer(lambda self: 2 if self.encoder == "resnet18" else 4, at_most=4)
     width: float = number(1.0, at_least=1 / 16, at_most=4.0)  # times the channels of ResNet-18
     n_heads: int = integer(8)
@@ -61,12 +72,23 @@ class ModelConfig:
                 f"mask_k: wanted at most memory_size + iter_size = "
                 f"{self.memory_size + self.iter_size} patches, got {self.mask_k}."
             )
-        if self.encoder == "features" and (self.weights != "none" or self.frozen):
+        partly = self.frozen or self.trained_blocks
+        if self.encoder == "features" and (self.weights != "none" or partly):
             raise IpslibError(
-                "weights: the encoder of feature bags is trained from the start; use weights none "
-                "and frozen false."
+                "weights: the encoder of feature bags is trained from the start; use weights none, "
+                "frozen false and trained_blocks 0."
             )
-        if self.weights == "imagenet_v2" and self.encoder != "resnet50":
+        if self.frozen and self.trained_blocks:
+            raise IpslibError(
+                f"trained_blocks: {self.trained_blocks} blocks cannot be trained where frozen is "
+                "true; set one of them."
+            )
+        if "/" in self.encoder and (self.n_stages, self.width) != (4, 1.0):
+            raise IpslibError(
+                f"n_stages and width: {self.encoder} is taken whole; leave them out, or use "
+                "resnet18."
+            )
+        if self.weights == "imagenet_v2" and self.encoder == "resnet18":
             raise IpslibError(
                 "weights: imagenet_v2 is of resnet50; use imagenet_v1 or encoder resnet50."
             )
@@ -74,18 +96,23 @@ class ModelConfig:
             raise IpslibError(
                 f"width: {self.weights} weights need the full width of 1, got {self.width:g}."
             )
-        if self.embedding_dim % self.n_heads:
-            raise IpslibError(
-                f"n_heads: {self.n_heads} heads do not divide the embedding of "
-                f"{self.embedding_dim}; use a divisor."
-            )
 
     @property
-    def embedding_dim(self) -> int:
-        """D: channels of the last ResNet-18 stage used; else those behind a projection."""
+    def embedding_dim(self) -> int | None:
+        """D: channels of the last ResNet-18 stage used, or those behind a projection; None where
+        only the network tells."""
+        if "/" in self.encoder:
+            return None
         last_stage = round(64 * self.width) * 2 ** (self.n_stages - 1)
         projected = {"resnet50": 128, "features": round(512 * self.width)}
         return projected.get(self.encoder, last_stage)
+
+    def check_heads(self, embedding_dim: int) -> None:
+        if embedding_dim % self.n_heads:
+            raise IpslibError(
+                f"n_heads: {self.n_heads} heads do not divide the embedding of {embedding_dim}; "
+                "use a divisor."
+            )
 
 
 @attrs.frozen(kw_only=True)
@@ -135,10 +162,12 @@ class RunConfig:
     def __attrs_post_init__(self) -> None:
         if (self.model.encoder == "features") != (self.data.patch_size is None):
             raise IpslibError(
-                f"encoder: {self.model.encoder} does not read {self.data.kind}; images need "
-                "resnet18 or resnet50, feature bags need features."
+                f"encoder: {self.model.encoder} does not read {self.data.kind}; feature bags need "
+                "features, images another."
             )
-        self._check_batch_norm()
+        if self.model.embedding_dim:
+            self.model.check_heads(self.model.embedding_dim)
+            self._check_batch_norm()
         if self.published_start:
             check_published_start(self.model, encoder="resnet18", width=1, mask_k=0)
 

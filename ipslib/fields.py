@@ -1,5 +1,6 @@
 """Checked fields of the frozen configurations: each says what it wanted and what came."""
 
+import re
 from collections.abc import Callable
 
 import attrs
@@ -61,9 +62,16 @@ def flag(default: bool) -> bool:
     return _field(default, "true or false", lambda value: isinstance(value, bool))
 
 
-def choice(default: str | Callable, options: tuple[str, ...]) -> str:
-    wanted = f"one of {', '.join(options)}"
-    return _field(default, wanted, lambda value: value in options, options=options)
+def choice(
+    default: str | Callable, options: tuple[str, ...], *, form: str = "", pattern: str = "(?!)"
+) -> str:
+    """One of the options, or what matches a pattern, which `form` puts in words."""
+
+    def fits(value: object) -> bool:
+        return value in options or (isinstance(value, str) and bool(re.fullmatch(pattern, value)))
+
+    wanted = f"one of {', '.join(options)}" + f" or {form}" * bool(form)
+    return _field(default, wanted, fits, options=options)
 
 
 def choices(default: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:

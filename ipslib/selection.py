@@ -100,18 +100,20 @@ def select_patches(
     iter_size: int,
     order: Tensor | None = None,
     score_set: Callable[[Tensor], Tensor] = attention_scores,
+    share_blanks: bool = True,
     device: torch.device | str = "cpu",
 ) -> Selection:
     """Select the most attended patches of each image of a batch.
 
     Args:
-        batch: B images of N patches; blank patches are embedded once for all.
+        batch: B images of N patches.
         embed: patches (n, C, P, P) to embeddings (n, D), each by itself.
         score: embeddings (n, D) and patch indices (n,) to attention logits (n, S).
         memory_size: M, patches kept.
         iter_size: I, patches that compete with the memory in one iteration.
         order: (N,) permutation in which patches are visited, row-major if None.
         score_set: logits of a set (B, n, S) to scores (B, n).
+        share_blanks: blank patches are embedded once for all.
         device: where `embed` computes.
 
     Returns:
@@ -129,7 +131,8 @@ def select_patches(
     if memory_size >= n_patches:
         return Selection(torch.arange(n_patches, device=device).expand(n_images, -1), None)
     order = torch.arange(n_patches) if order is None else order
-    blocks = _LogitReader(batch, embed, score, device).blocks(order, memory_size, iter_size)
+    reader = _LogitReader(batch, embed, score, device, share_blanks=share_blanks)
+    blocks = reader.blocks(order, memory_size, iter_size)
     kept, logits = next(blocks)
     for block, block_logits in blocks:
         candidates = torch.cat([kept, block], dim=1)  # (B, M + I)
@@ -179,10 +182,19 @@ def _place(batch: PatchBatch, image: int, patch: int) -> str:
 
 
 class _LogitReader:
-    """Reads patches and turns them into logits; all-zero patches share one embedding."""
+    """Reads patches and turns them into logits; all-zero patches can share one embedding."""
 
-    def __init__(self, batch: PatchBatch, embed: Embed, score: Score, device: torch.device | str):
+    def __init__(
+        self,
+        batch: PatchBatch,
+        embed: Embed,
+        score: Score,
+        device: torch.device | str,
+        *,
+        share_blanks: bool,
+    ):
         self.batch, self.embed, self.score, self.device = batch, embed, score, device
+        self.share_blanks = share_blanks
         self.ahead = is_accelerator(device)  # the host must not wait for an answer
         self.window_size = _ACCELERATOR_WINDOW_SIZE if self.ahead else _WINDOW_SIZE
         n_values = _ACCELERATOR_CHUNK_VALUES if self.ahead else _CHUNK_VALUES
@@ -213,7 +225,8 @@ class _LogitReader:
             instances = self.batch.read(image, patches[column])
             if self.ahead:  # else its score tells, and at no cost
                 check_finite(self.batch, image, patches[column], instances)
-            if not is_accelerator(instances.device):  # where the host would wait for the answer
+            # On an accelerator the host would wait for the answer.
+            if self.share_blanks and not is_accelerator(instances.device):
                 has_ink = not_blank(instances)
                 image, column, instances = image[has_ink], column[has_ink], instances[has_ink]
             if len(instances):
@@ -246,6 +259,8 @@ class _LogitReader:
     def _embed_inked(self, instances: Tensor) -> Tensor:
         """Embed patches (n, ...) to (n, D) in chunks of few sizes, filled up with the blank one:
         libraries keep a prepared kernel, and memory, for every size that they meet."""
+        if not self.share_blanks:
+            return torch.cat([self.embed(chunk) for chunk in instances.split(self.chunk_size)])
         step = max(1, self.chunk_size // _SIZES)
         n_spare = -(1 + len(instances)) % step
         blank = self._blank.expand(1 + n_spare, *self._blank.shape[1:])
@@ -259,7 +274,7 @@ class _LogitReader:
     def _unread(self, patches: Tensor) -> zip:
         """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
         blank = self.batch.blank
-        if blank is None:
+        if blank is None or not self.share_blanks:
             blank = torch.tensor(False).expand(self.batch.batch_size, self.batch.n_patches)
         image, column = (~blank[:, patches]).nonzero(as_tuple=True)
         n_together = _READ_CHUNKS * self.chunk_size

@@ -60,7 +60,8 @@ def build_network(config: RunConfig, *, device: str = "cpu") -> IPSNet:
     """An untrained network of a configuration; its initial weights follow the training seed."""
     torch.manual_seed(config.training.seed)
     data = config.data
-    network = IPSNet(config.model, data.n_classes, in_channels=data.in_channels).to(device)
+    sizes = {"in_channels": data.in_channels, "patch_size": data.patch_size}
+    network = IPSNet(config.model, data.n_classes, **sizes).to(device)
     network.precision = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     return network
 

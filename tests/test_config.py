@@ -15,7 +15,8 @@ OTHER = {
     "start": "published", "digits": "embedded", "canvas": [1500, 1200], "digit_size": 56,
     "noise_size": 20, "n_noise": 600, "n_patterns": 400, "noise": "line", "stroke_width": 1.4,
     "patch_size": 100, "patch_stride": 25, "tasks": ["max"], "n_train": 800, "n_test": 10,
-    "data_seed": 1, "encoder": "resnet50", "weights": "imagenet_v1", "frozen": True, "n_stages": 3,
+    "data_seed": 1, "encoder": "resnet50", "weights": "imagenet_v1", "frozen": True,
+    "trained_blocks": 2, "n_stages": 3,
     "width": 0.5, "n_heads": 4, "dropout": 0.0, "attn_dropout": 0.0, "position_encoding": False,
     "memory_size": 10, "iter_size": 50, "shuffle": False, "mask_k": 10, "mask_p": 0.2,
     "mask_variant": "logits", "mask_in_eval": True, "epochs": 2, "batch_size": 8, "lr": 3e-4,
@@ -79,7 +80,8 @@ def test_every_field_is_part_of_the_identity(name):
 
 
 def test_the_flat_form_comes_back_whole_and_explicit_defaults_change_no_identity():
-    other = run_config(OTHER | {"start": "own", "encoder": "resnet18", "width": 1})
+    fits = {"start": "own", "encoder": "resnet18", "width": 1, "frozen": False}
+    other = run_config(OTHER | fits)
     for config in (run_config(), run_config({"digit_size": 56}), other):
         for values in (config.flat(), config.changed()):
             assert run_config(values) == config and run_config(values).id == config.id
@@ -109,6 +111,10 @@ def test_replace_takes_what_is_derived_along():
         ({"n_stages": 5}, "n_stages: "),
         ({"n_heads": 3}, "n_heads: .* 128"),
         ({"weights": "imagenet_v2"}, "weights: "),
+        ({"weights": "imagenet_v3"}, "weights: .*'imagenet_v"),
+        ({"encoder": "resnet34"}, "encoder: .*torchvision/NAME"),
+        ({"encoder": "torchvision/convnext_tiny", "width": 0.5}, "width"),
+        ({"frozen": True, "trained_blocks": 2}, "trained_blocks"),
         ({"weights": "imagenet_v1", "width": 0.5}, "width: "),
         ({"mask_p": 1.2}, "mask_p: .* 1.2"),
     ],

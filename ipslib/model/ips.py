@@ -8,14 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.model.encoder import as_encoder_input, build_encoder, keep_frozen_statistics
+from ipslib.errors import IpslibError
+from ipslib.model.encoder import as_encoder_input, build_encoder, freeze, pixel_statistics
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.shortcuts import (
     FoldedEncoder,
-    RepeatBatchNorm2d,
+    counting_copies,
     encode_sparing,
-    layout_of,
+    find_shortcuts,
+    has_stem,
+    norms_of,
     repeated,
+    train_unfrozen,
 )
 from ipslib.patches import MixedBatch, PatchBatch, device_of, is_normalised
 from ipslib.runtime import is_accelerator, moved
@@ -46,7 +50,7 @@ class IPSOutput(NamedTuple):
 
 
 class IPSNet(nn.Module):
-    """Iterative Patch Selection with a ResNet encoder and cross-attention pooling.
+    """Iterative Patch Selection with any encoder and cross-attention pooling.
 
     Bergner et al., arXiv 2210.13007; semantic branches and masking from arXiv 2412.11237.
 
@@ -54,13 +58,36 @@ class IPSNet(nn.Module):
         config: sizes and switches.
         n_classes: {task: number of outputs}, one query token each, in this order.
         in_channels: channels of a patch, or the length of a feature row.
+        patch_size: in pixels, for an encoder that takes only some sizes.
+        encoder: takes patches (n, C, h, w), floats in 0..1, to (n, D), in place of the one that
+            the configuration names.
+
+    Raises:
+        IpslibError: where the encoder does not give embeddings, or heads do not divide them.
     """
 
-    def __init__(self, config: ModelConfig, n_classes: Mapping[str, int], *, in_channels: int = 1):
+    def __init__(
+        self,
+        config: ModelConfig,
+        n_classes: Mapping[str, int],
+        *,
+        in_channels: int = 1,
+        patch_size: int = 64,
+        encoder: nn.Module | None = None,
+    ):
         super().__init__()
-        self.config = config
-        dim = config.embedding_dim
-        self.encoder = build_encoder(config, in_channels).to(memory_format=torch.channels_last)
+        self.config, built = config, encoder is None
+        of_features = built and config.encoder == "features"
+        shape = (in_channels,) if of_features else (in_channels, patch_size, patch_size)
+        self.encoder = build_encoder(config, in_channels) if built else freeze(encoder, config)
+        dim = _embedding_dim(self.encoder, shape)
+        config.check_heads(dim)
+        self.shortcuts = find_shortcuts(self.encoder, shape)
+        if self.shortcuts.repeats:
+            counting_copies(self.encoder)
+        last = self.shortcuts.channels_last
+        self._layout = torch.channels_last if last else torch.contiguous_format
+        self.encoder.to(memory_format=self._layout)
         drop = {"dropout": config.dropout, "attn_dropout": config.attn_dropout}
         self.pool = CrossAttentionPool(dim, len(n_classes), config.n_heads, **drop)
         self.tasks = tuple(n_classes)
@@ -68,9 +95,8 @@ class IPSNet(nn.Module):
             {_module_name(task): nn.Linear(dim, n) for task, n in n_classes.items()}
         )
         self.precision = torch.float32
-        self._selecting = FoldedEncoder(self.encoder)
-        self._norms = [m for m in self.encoder.modules() if isinstance(m, RepeatBatchNorm2d)]
-        keep_frozen_statistics(self.encoder)
+        self._selecting = FoldedEncoder(self.encoder) if self.shortcuts.folded else None
+        train_unfrozen(self.encoder)
 
     @property
     def device(self) -> torch.device:
@@ -78,19 +104,23 @@ class IPSNet(nn.Module):
 
     def train(self, mode: bool = True) -> "IPSNet":
         super().train(mode)
-        keep_frozen_statistics(self.encoder)
+        train_unfrozen(self.encoder)
         return self
 
     def embed(self, patches: Tensor, *, normalised: bool = False) -> Tensor:
         """Encode patches (n, C, P, P), uint8 or float in 0..1 or normalised already, or features
         (n, C), to (n, D) float32."""
-        inputs = self._input(patches, normalised)
-        inputs = inputs.contiguous(memory_format=layout_of(inputs))
-        low = self.precision != torch.float32
-        sparing = self._norms and self.training and is_accelerator(self.device)
+        inputs, low = self._input(patches, normalised), self.precision != torch.float32
+        sparing = self.training and is_accelerator(self.device) and has_stem(self.encoder)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=low):
             encoded = encode_sparing(self.encoder, inputs) if sparing else self.encoder(inputs)
         return encoded.float()
+
+    def _embed_to_select(self, patches: Tensor, normalised: bool) -> Tensor:
+        if self._selecting:
+            return self._selecting(self._input(patches, normalised))
+        with evaluating(self.modules()):
+            return self.embed(patches, normalised=normalised)
 
     @torch.no_grad()
     def select(self, batch: PatchBatch | MixedBatch, *, generator: torch.Generator) -> Selection:
@@ -98,16 +128,18 @@ class IPSNet(nn.Module):
         if isinstance(batch, MixedBatch):
             return joined([self.select(part, generator=generator) for part in batch.parts])
         shuffle, n_patches = self.config.shuffle, batch.n_patches
-        self._selecting.refresh(self.precision)
+        if self._selecting:
+            self._selecting.refresh(self.precision)
         score_map = self.pool.score_map()
         return select_patches(
             batch,
-            lambda patches: self._selecting(self._input(patches, is_normalised(batch))),
+            lambda patches: self._embed_to_select(patches, is_normalised(batch)),
             lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
             memory_size=self.config.memory_size,
             iter_size=self.config.iter_size,
             order=torch.randperm(n_patches, generator=generator) if shuffle else None,
             score_set=self._score_set(generator),
+            share_blanks=self.shortcuts.alone,
             device=self.device,
         )
 
@@ -136,10 +168,10 @@ class IPSNet(nn.Module):
 
     def _embed_kept(self, patches: Tensor, normalised: bool = False) -> Tensor:
         """Embed the kept patches (n, ...): all-zero ones are encoded once, and counted as many
-        times as they are in the statistics of batch norms. Not so on an accelerator, where the
-        host would wait for their number."""
+        times as they are in the statistics of batch norms, where that is exact. Not so on an
+        accelerator, where the host would wait for their number."""
         n_blank = 0
-        if self._norms and not is_accelerator(self.device):
+        if self.shortcuts.repeats and not is_accelerator(self.device):
             has_ink = not_blank(patches)
             n_blank = int((~has_ink).sum())
         if not n_blank or n_blank < _SHARED_FROM * len(patches):
@@ -150,13 +182,15 @@ class IPSNet(nn.Module):
         blank = torch.zeros_like(patches[:1])
         spare = blank.expand(n_spare, *patches.shape[1:])
         distinct = torch.cat([blank, patches[has_ink], spare])
-        with repeated(self._norms, n_blank - n_spare):
+        with repeated(norms_of(self.encoder), n_blank - n_spare):
             embedded = self.embed(distinct, normalised=normalised)
             return embedded[has_ink.cumsum(0) * has_ink]
 
     def _input(self, patches: Tensor, normalised: bool) -> Tensor:
-        weights = "none" if normalised else self.config.weights
-        return as_encoder_input(moved(patches, self.device), weights=weights)
+        fresh = normalised or self.config.weights == "none"
+        statistics = None if fresh else pixel_statistics(self.encoder)
+        inputs = as_encoder_input(moved(patches, self.device), statistics)
+        return inputs.contiguous(memory_format=self._layout)
 
     def _at_position(self, embeddings: Tensor, index: Tensor) -> Tensor:
         if not self.config.position_encoding:
@@ -171,6 +205,24 @@ class IPSNet(nn.Module):
         if config.mask_variant == "logits":
             return lambda logits: attention_scores(mask_logits(logits, **masking))
         return lambda logits: mask_scores(attention_scores(logits), **masking)
+
+
+def _embedding_dim(encoder: nn.Module, shape: tuple[int, ...]) -> int:
+    """D, found by encoding blank patches of this shape."""
+    got = ""
+    try:
+        with torch.no_grad(), evaluating(encoder.modules()):
+            place = next(encoder.parameters(), torch.empty(0)).device
+            embeddings = encoder(torch.zeros(2, *shape, device=place))
+        got = f"a result of {tuple(getattr(embeddings, 'shape', ()))}"
+        _, dim = embeddings.shape
+        return dim
+    except Exception as error:  # whatever a foreign module raises
+        reason = got or f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+        raise IpslibError(
+            f"encoder: wanted embeddings (2, D) of patches {(2, *shape)}, got {reason}; give the "
+            "patches' in_channels and patch_size, or an encoder that takes them."
+        ) from error
 
 
 def _module_name(task: str) -> str:

@@ -1,4 +1,5 @@
-"""What saves an encoder time or memory, and changes nothing but rounding.
+"""What saves an encoder time or memory, and changes nothing but rounding; and for which encoders
+that is so, which `find_shortcuts` tries out.
 
 All-zero patches of a batch are the same patch. Encoded once, with its multiplicity in the
 statistics of `RepeatBatchNorm2d`, it gives the outputs, running statistics and gradients of the
@@ -13,7 +14,8 @@ short stretches and joined in float64.
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from ipslib.errors import IpslibError
 from ipslib.runtime import is_accelerator
 
 _LENGTH = 500  # values of a channel that are added up in float32
+_TRIED_SIDE = 64  # px, of patches on which shortcuts are tried
 _LANES = 16  # such sums made side by side, as if of so many times the channels: fewer calls
 
 
@@ -52,6 +55,19 @@ class RepeatBatchNorm2d(nn.BatchNorm2d):
             self.running_var.lerp_(var * (n_values / (n_values - 1)), self.momentum)
             self.num_batches_tracked += 1
         return _Normalise.apply(x, self.weight, self.bias, mean, var, self.eps, n_values)
+
+
+def counting_copies(encoder: nn.Module) -> nn.Module:
+    """The encoder, its batch norms made `RepeatBatchNorm2d` where that is the same to training."""
+    for norm in encoder.modules():
+        is_plain = type(norm) is nn.BatchNorm2d and norm.momentum is not None
+        if is_plain and norm.affine and norm.track_running_stats:
+            norm.__class__ = RepeatBatchNorm2d
+    return encoder
+
+
+def norms_of(encoder: nn.Module) -> list[RepeatBatchNorm2d]:
+    return [part for part in encoder.modules() if isinstance(part, RepeatBatchNorm2d)]
 
 
 @contextmanager
@@ -141,11 +157,6 @@ class _Normalise(torch.autograd.Function):
         return dx, dweight, dbias, None, None, None, None
 
 
-def layout_of(patches: Tensor) -> torch.memory_format:
-    """How an encoder wants its input in memory: channels last, where it is an image."""
-    return torch.channels_last if patches.ndim == 4 else torch.contiguous_format
-
-
 class FoldedEncoder:
     """An encoder in evaluation mode, without gradient, for selection: each batch norm is part of
     the convolution that comes right before it in the order of modules. It has the encoder's weights
@@ -177,8 +188,8 @@ class FoldedEncoder:
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
-        """Encode patches (n, C, P, P) or features (n, C) of floating dtype to (n, D) float32."""
-        return self._copy(inputs.to(self._dtype, memory_format=layout_of(inputs))).float()
+        """Encode patches (n, C, P, P) or features (n, C) to (n, D) of float32, or of float64."""
+        return self._copy(inputs.to(self._dtype)).to(torch.promote_types(self._dtype, torch.float))
 
 
 def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
@@ -206,3 +217,108 @@ def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
     finally:
         for name, buffer in own.items():
             setattr(norm, name, buffer)
+
+
+def has_stem(encoder: nn.Module) -> bool:
+    """Whether it begins as `encode_sparing` wants it: as a ResNet does."""
+    stem = (nn.Conv2d, RepeatBatchNorm2d, nn.ReLU, nn.MaxPool2d)
+    is_longer = isinstance(encoder, nn.Sequential) and len(encoder) > len(stem)
+    return is_longer and all(map(isinstance, encoder, stem))
+
+
+def train_unfrozen(encoder: nn.Module) -> None:
+    """Keep what has only frozen weights in evaluation mode, whatever mode the rest is in."""
+    for module in encoder.modules():
+        weights = list(module.parameters())
+        if weights and not any(weight.requires_grad for weight in weights):
+            module.eval()
+
+
+class Shortcuts(NamedTuple):
+    """Which shortcuts are exact for an encoder."""
+
+    alone: bool = False  # in evaluation each patch by itself, so that blank ones are one
+    folded: bool = False  # batch norms inside convolutions, in evaluation
+    repeats: bool = False  # in training one patch that counts as its copies
+    channels_last: bool = False  # the layout of images in memory
+
+
+def find_shortcuts(encoder: nn.Module, shape: tuple[int, ...]) -> Shortcuts:
+    """Try each on a few random patches of this shape, one of them blank, in float64, where rounding
+    does not count; on smaller ones where the encoder takes them. An encoder that cannot be copied,
+    or does not compute in float64, has none."""
+    small = (shape[0], *(min(side, _TRIED_SIDE) for side in shape[1:]))
+    with torch.random.fork_rng(devices=[]):
+        for tried in dict.fromkeys((small, shape)):
+            torch.default_generator.manual_seed(0)
+            patches = torch.rand(3, *tried, dtype=torch.float64)
+            patches[0] = 0
+            with suppress(Exception):  # whatever a foreign module raises
+                return _try_shortcuts(_shaken(copy.deepcopy(encoder)), patches)
+    return Shortcuts()
+
+
+def _shaken(encoder: nn.Module) -> nn.Module:
+    """In evaluation mode and float64, batch norms as unlike fresh ones as trained ones are."""
+    for norm in encoder.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            least = {"weight": 0.5, "bias": -0.5, "running_mean": -0.5, "running_var": 0.5}
+            for name, value in norm.state_dict().items():
+                if name in least:
+                    value.uniform_(least[name], least[name] + 1)
+    return encoder.eval().cpu().double()
+
+
+def _try_shortcuts(encoder: nn.Module, patches: Tensor) -> Shortcuts:
+    expected = encoder(patches)
+
+    def alone() -> bool:
+        return _equal([torch.cat([encoder(patches[:1]), encoder(patches[1:])])], [expected])
+
+    def folded() -> bool:
+        copied = FoldedEncoder(encoder)
+        copied.refresh(torch.float64)
+        return _equal([copied(patches)], [expected])
+
+    def channels_last() -> bool:
+        copied = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
+        return _equal([copied(patches.contiguous(memory_format=torch.channels_last))], [expected])
+
+    def repeats() -> bool:
+        plain = _train_step(encoder, patches)
+        is_random = not _equal(_train_step(encoder, patches, seed=1), plain)
+        return not is_random and _equal(_train_step(encoder, patches, counted=True), plain)
+
+    held = []
+    for holds in (alone, folded, repeats, channels_last):
+        try:
+            held.append(holds())
+        except Exception:  # whatever a foreign module raises
+            held.append(False)
+    return Shortcuts(*held)
+
+
+def _train_step(
+    encoder: nn.Module, patches: Tensor, *, seed: int = 0, counted: bool = False
+) -> list[Tensor]:
+    """In training mode, of a batch that has the first patch three times: all embeddings, the
+    gradient of the distinct patches, and the statistics behind it."""
+    encoder, patches = copy.deepcopy(encoder).train(), patches.clone().requires_grad_()
+    train_unfrozen(encoder)
+    torch.default_generator.manual_seed(seed)
+    copies = torch.tensor([0, 0, *range(len(patches))])
+    if counted:
+        norms = norms_of(counting_copies(encoder))
+        with repeated(norms, 3):
+            embeddings = encoder(patches)[copies]
+    else:
+        embeddings = encoder(patches[copies])
+    slope = torch.linspace(-1, 1, embeddings.numel(), dtype=embeddings.dtype)
+    (gradient,) = torch.autograd.grad(slope @ embeddings.flatten(), patches)
+    return [embeddings, gradient, *encoder.buffers()]
+
+
+def _equal(some: list[Tensor], others: list[Tensor]) -> bool:
+    """But for the rounding of float64."""
+    gaps = [((a - b).abs().max(), b.abs().max()) for a, b in zip(some, others, strict=True)]
+    return all(gap <= 1e-6 * size for gap, size in gaps)

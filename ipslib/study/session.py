@@ -55,6 +55,8 @@ class Study:
         network = f"{model.encoder} of width {model.width:g}, {model.n_stages} stages"
         if model.encoder == "features":
             network = f"features of {data.in_channels}, embedded in {model.embedding_dim}"
+        elif "/" in model.encoder:
+            network = model.encoder
         kept = f"M = {model.memory_size}, I = {model.iter_size}"
         lines = [f"profile {self.profile} on the {device}; {self._of}: {self.source}"]
         if data.grid:

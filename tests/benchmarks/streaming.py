@@ -62,6 +62,7 @@ def cases(folder: Path, arguments: argparse.Namespace) -> list[Case]:
     if "drawn" in kinds:
         rows += [Case("drawn", side, arguments.batch_size) for side in SIDES if side <= largest]
         rows += [Case("drawn", side, 1) for side in (SIDES[0], largest)]
+        rows = list(dict.fromkeys(rows))
     for kind in {"memmap", "tiff"} & set(kinds):
         for side in (largest // 10, largest):
             path = folder / f"{side}.npy"

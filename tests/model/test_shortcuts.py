@@ -14,11 +14,7 @@ from ipslib.errors import IpslibError
 from ipslib.losses import task_loss
 from ipslib.model.encoder import build_encoder
 from ipslib.model.original import load_original
-from ipslib.model.shortcuts import RepeatBatchNorm2d, repeated
-
-
-def norms_of(module):
-    return [part for part in module.modules() if isinstance(part, RepeatBatchNorm2d)]
+from ipslib.model.shortcuts import RepeatBatchNorm2d, norms_of, repeated
 
 
 @given(n_others=st.integers(1, 6), repeats=st.integers(2, 40), seed=st.integers(0, 2**31))
