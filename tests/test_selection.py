@@ -91,15 +91,6 @@ def test_without_positions_blank_patches_tie_and_the_others_are_those_of_the_pla
         assert ours_inked == plain_inked
 
 
-def test_scores_are_shares_of_attention_best_first(scenes):
-    ours, _ = select_both(random_network(3), scenes())
-    assert (ours.scores.diff(dim=1) <= 0).all()
-    assert (ours.scores >= 0).all()
-    assert (ours.scores.sum(dim=1) < 1).all()  # the last I compete too, and lose
-    logits = torch.randn(2, 5, 3)
-    torch.testing.assert_close(attention_scores(logits).sum(dim=1), torch.ones(2))
-
-
 def test_knowing_which_patches_are_blank_changes_nothing_but_the_reading(scenes):
     batch = scenes()
     for network in (random_network(1), random_network(1, position_encoding=False)):

@@ -1,7 +1,9 @@
 """Encoders of one's own, of torchvision and of timm: what they give, what of them is trained, and
 that shortcuts are taken where they change nothing, and only there."""
 
+import re
 import sys
+from unittest import mock
 
 import pytest
 import torch
@@ -163,6 +165,22 @@ def test_a_missing_timm_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(IpslibError, match="ipslib.timm"):
         build_encoder(ModelConfig(encoder="timm/resnet10t"), 3)
+
+
+def test_weights_of_timm_come_from_a_file_or_the_error_says_where_it_goes(tmp_path, monkeypatch):
+    timm = pytest.importorskip("timm", reason="timm is an optional extra")
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = tmp_path / "hub" / "checkpoints" / "resnet10t.safetensors"
+    config = ModelConfig(encoder="timm/resnet10t", weights="default")
+    with monkeypatch.context() as patch:
+        patch.setattr(timm, "create_model", mock.Mock(side_effect=OSError("no network")))
+        with pytest.raises(IpslibError, match=re.escape(str(file))):
+            build_encoder(config, 3)
+    theirs, images = timm.create_model("resnet10t").eval(), torch.rand(2, 3, 40, 40)
+    file.parent.mkdir(parents=True)
+    pytest.importorskip("safetensors.torch").save_file(theirs.state_dict(), file)
+    theirs.reset_classifier(0)
+    assert torch.equal(build_encoder(config, 3).eval()(images), theirs(images))
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,6 @@ from ipslib.model.encoder import (
 from ipslib.model.ips import IPSNet
 from ipslib.model.shortcuts import FoldedEncoder
 from ipslib.patches import TensorBatch
-from tests.reference import random_network
 
 
 @pytest.mark.parametrize(
@@ -105,26 +104,20 @@ def trained_a_step(network):
             {"encoder.0.weight", "encoder.8.weight", "encoder.8.bias"},
         ),
         ({"width": 0.125}, {"encoder.0.weight"}),
+        ({"width": 0.125, "n_stages": 1, "frozen": False, "trained_blocks": 1}, None),
     ],
 )
 def test_frozen_keeps_every_weight_and_statistic_but_stem_and_projection(settings, learns):
-    config = ModelConfig(frozen=True, memory_size=2, iter_size=2, **settings)
+    config = ModelConfig(**{"frozen": True, "memory_size": 2, "iter_size": 2} | settings)
     network = IPSNet(config, {"majority": 10})
     for _ in range(2):  # as built, and after train()
         changed = trained_a_step(network)
-        assert {name for name in changed if name.startswith("encoder.")} == learns
+        encoder = {name for name in changed if name.startswith("encoder.")}
+        last_block = {name for name in network.state_dict() if name.startswith("encoder.4.1.")}
+        assert encoder == (learns or {"encoder.0.weight"} | last_block)
         assert "heads.majority.weight" in changed
         network.eval().train()
-    norms = [m for m in network.encoder.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert norms
-    assert not any(norm.training for norm in norms)
-
-
-def test_without_freezing_weights_and_statistics_move():
-    network = IPSNet(ModelConfig(width=0.125, memory_size=2, iter_size=2), {"majority": 10})
-    changed = trained_a_step(network)
-    unmoved = set(network.state_dict()) - changed
-    assert unmoved == {"pool.branch.weight"}  # the semantic loss is off
+    assert not network.encoder[1].training
 
 
 @pytest.mark.parametrize(
@@ -204,21 +197,11 @@ def test_folded_is_the_encoder_in_evaluation_mode(config):
     with torch.no_grad():
         expected = encoder(PATCHES)
     torch.testing.assert_close(folded(PATCHES), expected, rtol=1e-4, atol=1e-5)
-    encoder.train()
-    assert torch.equal(folded(PATCHES), folded(PATCHES))  # whatever mode the encoder is in
-
-
-def test_it_follows_the_encoder_when_refreshed():
-    encoder = shaken(build_encoder(ModelConfig(width=0.25, n_heads=4), 1))
-    folded = FoldedEncoder(encoder)
-    folded.refresh(torch.float32)
-    before = folded(PATCHES)
     with torch.no_grad():
         encoder[1].running_mean += 0.2
         encoder[4][0].conv1.weight *= 1.5
-    assert torch.equal(folded(PATCHES), before)
-    folded.refresh(torch.float32)
-    torch.testing.assert_close(folded(PATCHES), encoder(PATCHES).detach(), rtol=1e-4, atol=1e-5)
+        folded.refresh(torch.float32)
+        torch.testing.assert_close(folded(PATCHES), encoder(PATCHES), rtol=1e-4, atol=1e-5)
 
 
 def test_bf16_is_near_fp32_and_back():
@@ -232,9 +215,3 @@ def test_bf16_is_near_fp32_and_back():
     assert 0 < (low - exact).norm() / exact.norm() < 0.02
     folded.refresh(torch.float32)
     assert torch.equal(folded(PATCHES), exact)
-
-
-def test_the_network_shows_and_saves_no_second_encoder():
-    network = random_network(0)
-    parts = {name.split(".")[0] for name in network.state_dict()}
-    assert parts == {"encoder", "pool", "heads"} == {n for n, _ in network.named_children()}

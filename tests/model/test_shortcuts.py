@@ -75,33 +75,6 @@ def test_a_whole_encoder_gives_outputs_statistics_and_gradients_of_the_repeated_
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_in_bf16_it_errs_no_more_than_the_repeated_batch_does():
-    torch.manual_seed(0)
-    encoder = build_encoder(ModelConfig(width=0.25, n_heads=4), 1)
-    start = {name: value.clone() for name, value in encoder.state_dict().items()}
-    patches = torch.cat([torch.zeros(1, 1, 24, 24), torch.rand(5, 1, 24, 24)])
-    expand = torch.tensor([0] * 35 + [1, 2, 3, 4, 5])
-    weights = torch.randn(40, 32)
-
-    def gradient_and_statistics(counted, low):
-        encoder.load_state_dict(start)
-        encoder.zero_grad()
-        with torch.autocast("cpu", torch.bfloat16, enabled=low):
-            if counted:
-                with repeated(norms_of(encoder), 35):
-                    embeddings = encoder(patches)[expand]
-            else:
-                embeddings = encoder(patches[expand])
-        (embeddings.float() * weights).sum().backward()
-        gradient = torch.cat([p.grad.flatten() for p in encoder.parameters()])
-        return gradient, torch.cat([norm.running_var for norm in norms_of(encoder)])
-
-    exact = gradient_and_statistics(counted=False, low=False)
-    plain, ours = (gradient_and_statistics(counted, low=True) for counted in (False, True))
-    for truth, theirs, mine in zip(exact, plain, ours, strict=True):
-        assert 0 < (mine - truth).norm() < 1.5 * (theirs - truth).norm()
-
-
 def test_evaluation_and_single_samples_are_plain_batch_norm():
     torch.manual_seed(0)
     x = torch.randn(4, 3, 2, 2)
@@ -119,7 +92,7 @@ def test_a_single_value_a_channel_has_no_statistics():
 
 
 @pytest.mark.parametrize("repeats", [1, 400])
-@pytest.mark.parametrize("shape", [(1600, 64, 25, 25), (3, 16, 250, 250), (1600, 8, 1, 1)])
+@pytest.mark.parametrize("shape", [(1600, 8, 25, 25), (3, 16, 250, 250), (1600, 8, 1, 1)])
 def test_sums_are_exact_over_any_number_of_values(shape, repeats):
     """Torch's own kernel is off by up to a percent on the first."""
     torch.manual_seed(0)
