@@ -36,6 +36,7 @@ from ipslib.selection import (
 
 _SHARED_FROM = 0.1  # of the kept patches; for fewer blanks, counting them costs more than it saves
 
+_SCORED_VALUES = 2**22  # of embeddings, that are scored together
 _SIZES = 16  # of what is encoded together: blocks of memory of few sizes are used again
 
 
@@ -134,7 +135,7 @@ class IPSNet(nn.Module):
         return select_patches(
             batch,
             lambda patches: self._embed_to_select(patches, is_normalised(batch)),
-            lambda embeddings, index: self._at_position(embeddings, index) @ score_map,
+            lambda embeddings, index: self._score(embeddings, index, score_map),
             memory_size=self.config.memory_size,
             iter_size=self.config.iter_size,
             order=torch.randperm(n_patches, generator=generator) if shuffle else None,
@@ -196,6 +197,14 @@ class IPSNet(nn.Module):
         if not self.config.position_encoding:
             return embeddings
         return embeddings + sinusoidal_encoding(moved(index, self.device), embeddings.shape[-1])
+
+    def _score(self, embeddings: Tensor, index: Tensor, score_map: Tensor) -> Tensor:
+        """Attention logits (n, S) of embeddings (n, D) at indices (n,), in parts: on a host a whole
+        window of long embeddings and of their positions would be the largest thing in memory."""
+        on_host = not is_accelerator(self.device)
+        n_rows = max(1, _SCORED_VALUES // embeddings.shape[1]) if on_host else len(index)
+        parts = zip(embeddings.split(n_rows), index.split(n_rows), strict=True)
+        return torch.cat([self._at_position(*part) @ score_map for part in parts])
 
     def _score_set(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         config = self.config
