@@ -157,13 +157,19 @@ class _Normalise(torch.autograd.Function):
         return dx, dweight, dbias, None, None, None, None
 
 
+def _twin(encoder: nn.Module) -> nn.Module:
+    """A copy that has the encoder's weights in common with it, and statistics of its own."""
+    weights = [(w, nn.Parameter(w.detach(), w.requires_grad)) for w in encoder.parameters()]
+    return copy.deepcopy(encoder, {id(theirs): ours for theirs, ours in weights})
+
+
 class FoldedEncoder:
     """An encoder in evaluation mode, without gradient, for selection: each batch norm is part of
     the convolution that comes right before it in the order of modules. It has the encoder's weights
     as they were at the last `refresh`."""
 
     def __init__(self, encoder: nn.Module):
-        self._encoder, self._copy = encoder, copy.deepcopy(encoder).eval().requires_grad_(False)
+        self._encoder, self._copy = encoder, _twin(encoder).eval().requires_grad_(False)
         self._folded: list[tuple[str, nn.Conv2d, nn.BatchNorm2d]] = []
         before_name, before = "", None
         for name, module in encoder.named_modules():
@@ -183,8 +189,8 @@ class FoldedEncoder:
             state[f"{name}.weight"], state[f"{name}.bias"] = fuse_conv_bn_weights(
                 conv.weight, conv.bias, *statistics, norm.weight, norm.bias
             )
-        state = {n: v.to(dtype) if v.is_floating_point() else v for n, v in state.items()}
         self._copy.load_state_dict(state, strict=False, assign=True)  # norms have no place there
+        self._copy.to(next(self._encoder.parameters(), torch.empty(0)).device, dtype)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
@@ -276,13 +282,13 @@ def _try_shortcuts(encoder: nn.Module, patches: Tensor) -> Shortcuts:
         return _equal([torch.cat([encoder(patches[:1]), encoder(patches[1:])])], [expected])
 
     def folded() -> bool:
-        copied = FoldedEncoder(encoder)
-        copied.refresh(torch.float64)
-        return _equal([copied(patches)], [expected])
+        twin = FoldedEncoder(encoder)
+        twin.refresh(torch.float64)
+        return _equal([twin(patches)], [expected])
 
     def channels_last() -> bool:
-        copied = copy.deepcopy(encoder).to(memory_format=torch.channels_last)
-        return _equal([copied(patches.contiguous(memory_format=torch.channels_last))], [expected])
+        twin = _twin(encoder).to(memory_format=torch.channels_last)
+        return _equal([twin(patches.contiguous(memory_format=torch.channels_last))], [expected])
 
     def repeats() -> bool:
         plain = _train_step(encoder, patches)
@@ -303,7 +309,7 @@ def _train_step(
 ) -> list[Tensor]:
     """In training mode, of a batch that has the first patch three times: all embeddings, the
     gradient of the distinct patches, and the statistics behind it."""
-    encoder, patches = copy.deepcopy(encoder).train(), patches.clone().requires_grad_()
+    encoder, patches = _twin(encoder).train(), patches.clone().requires_grad_()
     train_unfrozen(encoder)
     torch.default_generator.manual_seed(seed)
     copies = torch.tensor([0, 0, *range(len(patches))])
