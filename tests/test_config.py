@@ -171,19 +171,12 @@ class TestPublishedStart:
     @pytest.mark.parametrize(
         "change",
         [
-            {"digits": "embedded"},
-            {"noise": "bezier"},
-            {"noise": "line"},
-            {"noise_size": 20},
-            {"n_patterns": 400},
-            {"tasks": ["max", "majority", "top", "multi"]},
-            {"data_seed": 1},
-            {"encoder": "resnet50"},
-            {"width": 0.5},
-            {"mask_k": 10},
+            {"digits": "embedded"}, {"noise": "bezier"}, {"noise": "line"}, {"noise_size": 20},
+            {"n_patterns": 400}, {"tasks": ["max", "majority", "top", "multi"]}, {"data_seed": 1},
+            {"encoder": "resnet50"}, {"width": 0.5}, {"mask_k": 10},
         ],
         ids=str,
-    )
+    )  # fmt: skip
     def test_what_does_not_go_with_it_is_refused(self, change):
         run_config(change)
         [name] = change

@@ -111,12 +111,6 @@ class TestInTheNetwork:
         assert torch.equal(plain.indices, masked.indices)
         assert torch.equal(plain.scores, masked.scores)
 
-    def test_no_k_or_no_p_trains_as_without_masking(self):
-        plain, _ = self.select(self.network().train())
-        for masking in ({"mask_k": 0, "mask_p": 1.0}, {"mask_k": self.K, "mask_p": 0.0}):
-            masked, _ = self.select(self.network(**masking).train())
-            assert torch.equal(plain.indices, masked.indices)
-
     def test_in_training_the_mask_follows_the_generator(self):
         network = self.network(mask_k=16, mask_p=0.5).train()
         first, again, other = (self.select(network, seed)[1] for seed in (1, 1, 2))

@@ -20,7 +20,7 @@ from ipslib.losses import combined_losses
 from ipslib.model import ips
 from ipslib.runs.one_run import train_and_record
 from ipslib.runs.records import RecordStore
-from ipslib.runtime import chosen_device, is_accelerator, moved, prefetched, prepare, uploaded
+from ipslib.runtime import chosen_device, prefetched
 from ipslib.study.own_images import train_images
 from ipslib.training import TrainingState, forward_step, train
 from tests.reference import random_network
@@ -143,16 +143,6 @@ class TestChosen:
             with pytest.raises(IpslibError, match="^device"):
                 call()
         assert list(tmp_path.iterdir()) == []
-
-
-def test_only_a_cpu_is_no_accelerator_and_keeps_its_tensors_and_arithmetic():
-    assert not is_accelerator("cpu") and not is_accelerator(torch.device("cpu"))
-    assert is_accelerator("cuda") and is_accelerator(torch.device("cuda", 1))
-    tensor, before = torch.arange(3), torch.get_float32_matmul_precision()
-    assert moved(tensor, "cpu") is tensor and uploaded(tensor, "cpu") is tensor
-    assert moved(tensor, "meta").device.type == "meta"
-    prepare("cpu")
-    assert torch.get_float32_matmul_precision() == before
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -75,15 +75,6 @@ def test_a_whole_encoder_gives_outputs_statistics_and_gradients_of_the_repeated_
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5, msg=name)
 
 
-def test_evaluation_and_single_samples_are_plain_batch_norm():
-    torch.manual_seed(0)
-    x = torch.randn(4, 3, 2, 2)
-    plain, ours = nn.BatchNorm2d(3), RepeatBatchNorm2d(3)
-    torch.testing.assert_close(ours(x), plain(x))
-    with repeated([ours], 9):
-        torch.testing.assert_close(ours.eval()(x), plain.eval()(x))
-
-
 def test_a_single_value_a_channel_has_no_statistics():
     norm = RepeatBatchNorm2d(3)
     with pytest.raises(IpslibError, match="at least 2 values"):
