@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import NamedTuple
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -62,6 +63,7 @@ class IPSNet(nn.Module):
         patch_size: in pixels, for an encoder that takes only some sizes.
         encoder: takes patches (n, C, h, w), floats in 0..1, to (n, D), in place of the one that
             the configuration names.
+        pretrained: whether to obtain the encoder's weights; not where trained ones will be loaded.
 
     Raises:
         IpslibError: where the encoder does not give embeddings, or heads do not divide them.
@@ -75,12 +77,16 @@ class IPSNet(nn.Module):
         in_channels: int = 1,
         patch_size: int = 64,
         encoder: nn.Module | None = None,
+        pretrained: bool = True,
     ):
         super().__init__()
-        self.config, built = config, encoder is None
-        of_features = built and config.encoder == "features"
-        shape = (in_channels,) if of_features else (in_channels, patch_size, patch_size)
-        self.encoder = build_encoder(config, in_channels) if built else freeze(encoder, config)
+        self.config, shape = config, (in_channels, patch_size, patch_size)
+        if encoder is None:
+            built = config if pretrained else attrs.evolve(config, weights="none")
+            self.encoder = build_encoder(built, in_channels)
+            shape = shape[:1] if config.encoder == "features" else shape
+        else:
+            self.encoder = freeze(encoder, config)
         dim = _embedding_dim(self.encoder, shape)
         config.check_heads(dim)
         self.shortcuts = find_shortcuts(self.encoder, shape)

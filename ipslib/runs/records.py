@@ -159,7 +159,7 @@ class RecordStore:
         path = self.weights_path(record)
         try:
             weights = _read_tensors(path)
-            network = build_network(run_config(record["config"]))
+            network = build_network(run_config(record["config"]), pretrained=False)
             network.load_state_dict(weights)
         except Exception as error:  # torn archives raise many kinds
             missing = isinstance(error, FileNotFoundError)

@@ -17,7 +17,10 @@ from ipslib.model.encoder import build_encoder
 from ipslib.model.ips import IPSNet
 from ipslib.model.shortcuts import Shortcuts, _shaken, find_shortcuts
 from ipslib.patches import TensorBatch
-from ipslib.training import answer, forward_step
+from ipslib.runs.one_run import train_and_record
+from ipslib.runs.records import RecordStore
+from ipslib.training import answer, evaluate, forward_step
+from tests.tiny import TINY
 
 N_CHANNELS, PATCH = 2, 32
 EXACT = Shortcuts(alone=True, folded=True, repeats=True, channels_last=True)
@@ -165,6 +168,18 @@ def test_a_missing_timm_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(IpslibError, match="ipslib.timm"):
         build_encoder(ModelConfig(encoder="timm/resnet10t"), 3)
+
+
+def test_a_run_trains_it_and_its_network_opens_without_the_first_weights(tmp_path):
+    file, encoder = tmp_path / "weights.pth", "torchvision/mobilenet_v3_small"
+    torch.save(mobilenet_v3_small().state_dict(), file)
+    config = TINY.replace(encoder=encoder, width=1.0, weights=str(file), epochs=1, precision="bf16")
+    store = RecordStore(tmp_path / "runs")
+    record = train_and_record(config, store)
+    file.unlink()
+    network, test = store.load_network(record), config.data.open_split("test")
+    loss = evaluate(network, test, config.training.batch_size).loss
+    assert loss == record["history"][-1]["test"]["loss"]
 
 
 def test_weights_of_timm_come_from_a_file_or_the_error_says_where_it_goes(tmp_path, monkeypatch):
