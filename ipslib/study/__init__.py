@@ -20,7 +20,7 @@ _NAMES = {
     "run_figures": "arm_dots attention_against_accuracy grouped_bars learning_curves",
     "session": "Study",
     "slides": "find_material heat_map",
-    "statistics": "auc_interval correlation interaction_table rising_trend t_interval",
+    "statistics": "auc_interval correlation rising_trend t_interval",
     "strokes": "noise_patterns stroke_table",
     "tables": "beside_published chance_level long_form points show summarise",
 }

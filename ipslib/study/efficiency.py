@@ -37,18 +37,15 @@ NOT_TRIED = "not tried"
 
 
 class Efficiency(NamedTuple):
-    """What was measured.
+    """What was measured: a row per variant, step (of STEPS) and side.
 
-    `frame` has one row per variant, step (of STEPS) and side: variant, step, side, n_patches,
-    batch_size, outcome, n_timed; an image's `seconds`, `operations` and `roofline_seconds`; a
-    batch's `peak_mb` (of the process) and `step_mb` (beyond what it held before). Numbers are
-    blank where the outcome is not DONE.
+    `seconds`, `operations` and `roofline_seconds` are an image's, `peak_mb` (of the process) and
+    `step_mb` (beyond what it held before) a batch's; blank where the `outcome` is not DONE.
     """
 
     frame: pd.DataFrame
     rates: dict[str, float]  # {matmul, conv: operations a second}
     provenance: dict  # of this execution
-    commits: list[str]  # of the code that measured
 
 
 def measure_sides(
@@ -80,26 +77,24 @@ def measure_sides(
     kept = partial(_kept, folder, made_by)
     limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
     limits |= {"n_steps": n_steps, "threads": threads, "device": device}
-    rows, commits = [], set()
+    rows = []
     for variant, step in itertools.product(VARIANTS, STEPS):
         outcome = DONE
         for side in sorted(sides):
-            config, result = at_side(base, side), {"outcome": NOT_TRIED}
+            config, record = at_side(base, side), {"result": {"outcome": NOT_TRIED}}
             if outcome == DONE:
                 wanted = Measurement(variant=variant, step=step, config=config, **limits)
                 settings = attrs.asdict(wanted, recurse=False) | {"config": config.changed()}
                 # `way` is what a variant is called in measurements that are kept already.
                 settings["way"] = settings.pop("variant")
                 record = kept(settings, "result", partial(measure_apart, wanted))
-                commits.add(str(record["provenance"]["commit"]))
-                result = record["result"]
-                outcome = result["outcome"]
-            rows.append({"variant": variant, "step": step, "side": side} | _numbers(config, result))
+                outcome = record["result"]["outcome"]
+            rows.append({"variant": variant, "step": step, "side": side} | _numbers(config, record))
     frame = pd.DataFrame(rows)
     setting = {"rate": base.training.precision, "threads": threads, "device": device}
     rates = kept(setting, "rates", partial(_rates_apart, tuple(setting.values())))["rates"]
     frame["roofline_seconds"] = frame["operations"] / max(rates.values())
-    return Efficiency(frame, rates, made_by, sorted(commits))
+    return Efficiency(frame, rates, made_by)
 
 
 def at_side(base: RunConfig, side: int) -> RunConfig:
@@ -152,9 +147,9 @@ def _kept(folder: Path, made_by: dict, settings: dict, name: str, make: Callable
     return record
 
 
-def _numbers(config: RunConfig, result: dict) -> dict:
+def _numbers(config: RunConfig, record: dict) -> dict:
     """A row of the frame: seconds and operations are an image's."""
-    size = config.training.batch_size
+    size, result = config.training.batch_size, record["result"]
     return {
         "n_patches": config.data.grid.n_patches,
         "batch_size": size,
@@ -164,4 +159,5 @@ def _numbers(config: RunConfig, result: dict) -> dict:
         "operations": result.get("operations", np.nan) / size,
         "peak_mb": result.get("peak_mb", np.nan),
         "step_mb": result.get("step_mb", np.nan),
+        "commit": record.get("provenance", {}).get("commit"),
     }

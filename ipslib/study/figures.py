@@ -77,11 +77,7 @@ def panel_grid(
 ) -> tuple[Figure, dict[str, Axes]]:
     """Lay out one titled panel a task, two a row, on common axes that are labelled at the margin.
 
-    Args:
-        tasks: at least one.
-        each: width and height of a panel in inches.
-        around: what comes to all panels' width and height.
-        x_label, y_label: of the common axes.
+    `each` is width and height of a panel in inches, `around` what comes to those of all panels.
     """
     if not tasks:
         raise IpslibError("no task to draw: the table is empty.")

@@ -117,10 +117,8 @@ def per_doubling(
 
 
 def published_row(table: pd.DataFrame) -> pd.Series | None:
-    """Of an arm table the arm (majority) with the largest published effect, whatever ours is.
-
-    Where no arm was published it is the last one; None where no arm has an effect.
-    """
+    """Of an arm table the arm (majority) with the largest published effect, whatever ours is; the
+    last where none was published, None where none has an effect."""
     rows = table[(table["task"] == _TASK) & table["effect"].notna()]
     if rows.empty:
         return None
@@ -130,10 +128,11 @@ def published_row(table: pd.DataFrame) -> pd.Series | None:
 
 
 def arm_finding(row: pd.Series | None, compared: str, **more: object) -> Finding | None:
-    """A finding of one row of an arm table, or of another table with an effect and its bounds.
+    """A finding of one row of an arm table, or of another table with an effect and its bounds;
+    None of no row.
 
     Args:
-        row: such as `published_row` gives; None is no finding.
+        row: such as `published_row` gives.
         compared: what with what; a column's name in braces stands for what the row has there.
         **more: further fields; `published` goes before the row's own.
     """

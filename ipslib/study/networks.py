@@ -63,16 +63,12 @@ def evaluate_again(
         store: where the weights lie.
         records: trained runs. One whose selection is the wanted one already is given back as it
             is; of the others those without weights are left out.
-        **selection: fields of RunConfig by which selection alone changes, such as
-            `mask_in_eval=True`.
+        **selection: of SELECTION_FIELDS, such as `mask_in_eval=True`; others are refused.
 
     Returns:
         Records as tables read them, with the changed configuration and what was measured now.
         Their history is that of the training, without its evaluations; they have no best epoch,
         and an id of their own: no run was made.
-
-    Raises:
-        IpslibError: for a field that the network's weights depend on, or a bad value.
     """
     for name in selection:
         if name not in SELECTION_FIELDS:
@@ -139,17 +135,9 @@ def encoder_cost(config: RunConfig) -> dict[str, float]:
 
 
 def cost_table(frame: pd.DataFrame, records: Iterable[Mapping]) -> pd.DataFrame:
-    """What each arm costs, in the order of the arms.
-
-    Args:
-        frame: a long form of runs with a column `arm`.
-        records: of the same runs.
-
-    Returns:
-        A row an arm: `embedding` D, the columns of `encoder_cost`, means over seeds of the
-        `minutes` of training and of the `peak_mb` of memory that the runs' records have, and the
-        `device`.
-    """
+    """What each arm of a long form costs, a row an arm in their order: `embedding` D, the columns
+    of `encoder_cost`, means over seeds of the `minutes` of training and of the `peak_mb` of memory
+    that the runs' `records` have, and the `device`."""
     by_id, rows = {record["id"]: record for record in records}, []
     for arm, ids in frame.groupby("arm", sort=False)["id"].unique().items():
         runs = [by_id[run_id] for run_id in ids]

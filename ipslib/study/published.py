@@ -45,14 +45,10 @@ _WIDE = [f"{split}_{task}" for split in _MEASURES.values() for task in _TASKS]
 _COUNTS = ("digit_size", "canvas", "n_noise", "n_train", "n_test", "seed")
 
 
+@cache
 def _read(name: str) -> pd.DataFrame:
     with files(__package__).joinpath(name).open() as file:
         return pd.read_csv(file, dtype={"log": str})
-
-
-@cache
-def _table() -> pd.DataFrame:
-    return _read("published_runs.csv").fillna({"note": ""})
 
 
 def load_published(category: str | None = None) -> pd.DataFrame:
@@ -65,7 +61,7 @@ def load_published(category: str | None = None) -> pd.DataFrame:
     Raises:
         IpslibError: the category is unknown.
     """
-    table = _table()
+    table = _read("published_runs.csv").fillna({"note": ""})
     if category is not None:
         known = table["category"].unique()
         if category not in known:
@@ -119,7 +115,7 @@ def published_accuracy(
 def published_curve() -> pd.DataFrame:
     """The training of the `REFERENCE`: one row per epoch (from 1) and task with `loss` and
     `accuracy` on the training set, as logged."""
-    return _read("published_curve.csv")
+    return _read("published_curve.csv").copy()
 
 
 def _whole_numbers(table: pd.DataFrame) -> pd.DataFrame:

@@ -161,11 +161,7 @@ def as_markdown(counts: dict[str, Regenerated]) -> str:
 
 
 def renew_readme(path: Path, store: RecordStore) -> bool:
-    """Write the table into a README between its two marks; return whether it changed.
-
-    Raises:
-        IpslibError: where the marks are missing.
-    """
+    """Write the table into a README between its two marks; return whether it changed."""
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)

@@ -42,6 +42,7 @@ class Study:
         jobs: int | None = None,
     ):
         self.notebook, self.profile, self.jobs = resolve_notebook(notebook).stem, profile, jobs
+        self._number = self.notebook.split("_")[0]
         self._overrides = dict(overrides or {})
         self.base = base_config(profile, {**(base or {}), **self._overrides})
         self.layout = Layout.of(profile).create()
@@ -79,11 +80,8 @@ class Study:
         return self._overrides == load_parameters("paper", self.notebook)["overrides"]
 
     def config(self, **changes: object) -> RunConfig:
-        """The base run with some fields changed.
-
-        Raises:
-            IpslibError: for a field that `overrides` names too, where one would hide the other.
-        """
+        """The base run with some fields changed; one that `overrides` names too is refused, since
+        one would hide the other."""
         for name in changes:
             if name in self._overrides:
                 raise IpslibError(
@@ -143,7 +141,3 @@ class Study:
         finding = finding._replace(notebook=self.notebook, figure=f"{self._number}_{figure}.png")
         finding.save(path)
         return show(findings_table([finding]))
-
-    @property
-    def _number(self) -> str:
-        return self.notebook.split("_")[0]

@@ -48,30 +48,17 @@ class SlideMaterial(NamedTuple):
 def find_material(
     slides: str, bags: str, labels: str, annotations: str, *, standin: Mapping[str, float]
 ) -> SlideMaterial:
-    """Take the bags that are named, or draw and prepare synthetic slides, once.
+    """Where the slides, bags, labels and annotations that are named lie, relative to the project;
+    where no bags are, draw and prepare synthetic slides, once.
 
     Args:
-        slides, bags, labels, annotations: paths, relative to the project; an empty `bags` asks
-            for synthetic slides.
+        slides, bags, labels, annotations: paths, or empty.
         standin: `n_train`, `n_test`, `side` and `mpp` as of `write_synthetic`, and `tile_size`.
-
-    Raises:
-        IpslibError: when what is named is not there.
     """
     if not bags:
         return _synthetic_material(**standin)
-    named = {"bags": bags, "labels": labels, "annotations": annotations}
-    for name, path in named.items():
-        if path and not from_project(path).exists():
-            options = "".join(f" --{n} {p}" for n, p in named.items() if p and n != "bags")
-            raise IpslibError(
-                f"{name}: wanted {path} of CAMELYON16, found none; copy it there, or put the "
-                f"slides into {slides or 'SLIDES'} and call: "
-                f"python -m ipslib slides prepare {slides or 'SLIDES'} {bags}{options}"
-            )
     paths = (slides, bags, labels, annotations)
-    places = [from_project(path) if path else None for path in paths]
-    return SlideMaterial(*places, is_synthetic=False)
+    return SlideMaterial(*(from_project(path) if path else None for path in paths), False)
 
 
 def _synthetic_material(

@@ -4,23 +4,18 @@ Accuracies are shares in 0..1. A sample is one value per training seed, so an in
 says what another seed would give; a Wilson interval says what other test images would give.
 """
 
-import warnings
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import statsmodels.api as sm
-import statsmodels.formula.api as smf
 from scipy import optimize, special, stats
-from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from ipslib.errors import IpslibError
 
 CONFIDENCE = 0.95
 SEEDS_WITH_OWN_SPREAD = 5  # with fewer, settings share their spread
 _RESAMPLES = 9999
-_N_TERMS = 4  # of the interaction model
-_INTERACTION = ["per_n", "per_o2i", "per_both", "both_low", "both_high", "p", "n_runs", "errors"]
 _LEAST_SPREAD = 1e-12  # where no spread was seen, scipy's bounds would be nan
 _AT_THE_ROOT = 1e-12  # an area of 1 is a root by itself
 _BY_LUCK = 0.999  # quantile of what a constant answer scores
@@ -167,59 +162,6 @@ def rising_trend(n: Sequence[float], accuracy: Sequence[float]) -> dict[str, flo
     found = {"rho": rho, "p": test.pvalue, "smallest_p": smallest}
     found |= {"effect": line.params[1], "effect_low": low, "effect_high": high}
     return {name: float(value) for name, value in found.items()}
-
-
-def interaction_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Do more training images help small objects more, or large ones? One row a task.
-
-    A binomial model of each run's count of right answers on its test images:
-
-        logit p(right) = a + b log2(n_train) + c log2(O2I) + d log2(n_train) log2(O2I)
-
-    Both logarithms are centred, so that b and c hold in the middle of the grid. d < 0: doubling
-    the training set helps small objects more, so that they catch up; d > 0: it helps large ones.
-
-    Answers of one run are right or wrong together, so that a binomial's own errors are too small.
-    With five seeds or more, errors are clustered by seed (t with one degree of freedom fewer than
-    seeds). With fewer, they are widened by the runs' own over-dispersion (Pearson's, at least 1),
-    which knows nothing of what runs of one seed share. Half a right and half a wrong answer are
-    added to each run, so that a run without either has odds. The logit has no floor at chance:
-    near chance it sees less than there is.
-
-    Args:
-        frame: long form, of own or of published runs.
-
-    Returns:
-        `per_n`, `per_o2i` and `per_both`, which are b, c and d, bounds and p value of the last,
-        `n_runs`, and in `errors` how they were made. A task has no row where runs are of fewer
-        than two sizes or ratios, or no more than the model's terms.
-    """
-    rows = []
-    for task, runs in frame.dropna(subset=["accuracy"]).groupby("task", sort=False):
-        if runs[["n_train", "o2i_ratio"]].nunique().min() > 1 and len(runs) > _N_TERMS:
-            rows.append({"task": task} | _interaction(runs))
-    return pd.DataFrame(rows, columns=["task", *_INTERACTION])
-
-
-def _interaction(runs: pd.DataFrame) -> dict[str, object]:
-    n, o2i = (np.log2(runs[name].astype(float)) for name in ("n_train", "o2i_ratio"))
-    right = runs["accuracy"] * runs["n_test"]
-    data = pd.DataFrame({"n": n - n.mean(), "o2i": o2i - o2i.mean()})
-    data = data.assign(right=right + 0.5, wrong=runs["n_test"] - right + 0.5)
-    model = smf.glm("right + wrong ~ n * o2i", data, family=sm.families.Binomial())
-    by_seed = "seed" in runs and runs["seed"].nunique() >= SEEDS_WITH_OWN_SPREAD
-    with warnings.catch_warnings():  # runs that agree exactly are no cause for alarm
-        warnings.simplefilter("ignore", PerfectSeparationWarning)
-        if by_seed:
-            groups = {"groups": pd.factorize(runs["seed"])[0]}
-            fit = model.fit(cov_type="cluster", cov_kwds=groups, use_t=True)
-        else:
-            fit = model.fit()
-            fit = model.fit(scale=max(1.0, fit.pearson_chi2 / fit.df_resid), use_t=True)
-    low, high = fit.conf_int(1 - CONFIDENCE).loc["n:o2i"]
-    numbers = map(float, (*fit.params.iloc[1:], low, high, fit.pvalues["n:o2i"]))
-    errors = "clustered by seed" if by_seed else "over-dispersed runs"
-    return dict(zip(_INTERACTION, (*numbers, len(runs), errors), strict=True))
 
 
 def _sample(values: Sequence[float], *, at_least: int) -> np.ndarray:

@@ -1,7 +1,5 @@
 """Slides of a study: what is taken or drawn, and scores in their places."""
 
-import re
-
 import numpy as np
 import pytest
 
@@ -28,15 +26,6 @@ def test_synthetic_slides_are_drawn_and_prepared_once_and_say_what_they_are(tmp_
     assert material.open_slide("test_501").name == "test_501"
     assert material.open_slide("absent") is None
     assert list(material.outlines) == ["test_502", "tumor_501"]
-
-
-def test_bags_that_are_not_there_say_how_to_prepare_them(tmp_path):
-    slides, bags = str(tmp_path / "images"), str(tmp_path / "bags")
-    command = f"slides prepare {slides} {bags} --labels reference.csv"
-    with pytest.raises(IpslibError, match=re.escape(command)):
-        find_material(slides, bags, "reference.csv", "", standin={})
-    with pytest.raises(IpslibError, match="labels.*absent.csv"):
-        find_material("", str(tmp_path), "absent.csv", "", standin={})
 
 
 def test_real_bags_are_taken_as_they_are(tmp_path):

@@ -1,18 +1,14 @@
-from itertools import product
-
 import numpy as np
 import pandas as pd
 import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
-from scipy.special import expit
 from sklearn.metrics import roc_auc_score
 
 from ipslib.errors import IpslibError
 from ipslib.study.statistics import (
     auc_interval,
     correlation,
-    interaction_table,
     rising_trend,
     sign_flip_p,
     t_interval,
@@ -75,71 +71,6 @@ def test_no_trend_is_seen_in_a_constant_and_nothing_warns(recwarn):
     flat = rising_trend([1, 1, 2, 2], [0.1, 0.1, 0.1, 0.1])
     assert np.isnan(flat["rho"]) and flat["p"] == 1 and flat["effect"] == pytest.approx(0)
     assert not recwarn
-
-
-SIZES, RATIOS = (500, 1000, 2000, 4000), (0.001, 0.002, 0.004, 0.008)
-
-
-def make_runs(interaction, *, seeds=1, luck=0.0, n_test=1000):
-    random = np.random.default_rng(0)
-    grid = pd.DataFrame(
-        list(product(SIZES, RATIOS, range(seeds))), columns=["n_train", "o2i_ratio", "seed"]
-    )
-    n, o2i = np.log2(grid["n_train"] / 1414), np.log2(grid["o2i_ratio"] / 0.002828)
-    odds = 0.2 + 0.8 * n + 0.4 * o2i + interaction * n * o2i + random.normal(0, luck, len(grid))
-    grid["accuracy"] = random.binomial(n_test, expit(odds)) / n_test
-    return grid.assign(n_test=n_test, task="majority")
-
-
-def interaction(runs):
-    (row,) = interaction_table(runs).to_dict("records")
-    return row
-
-
-@pytest.mark.parametrize("true", [-0.2, 0.2])
-def test_an_interaction_in_the_runs_is_found_with_its_sign(true):
-    found = interaction(make_runs(true))
-    assert found["per_both"] == pytest.approx(true, abs=0.05)
-    assert (found["per_n"], found["per_o2i"]) == pytest.approx((0.8, 0.4), abs=0.1)
-    assert found["both_low"] < true < found["both_high"] and found["p"] < 0.01
-
-
-def test_the_luck_of_training_widens_the_interval():
-    """Runs are lucky or unlucky as a whole, so test images alone make the interval too narrow."""
-    calm, lucky = (interaction(make_runs(0.0, luck=luck)) for luck in (0.0, 0.5))
-    assert lucky["both_high"] - lucky["both_low"] > 4 * (calm["both_high"] - calm["both_low"])
-
-
-def test_no_interaction_is_rarely_called_one():
-    random = np.random.default_rng(1)
-    runs, called = make_runs(0.0), []
-    odds = 0.8 * np.log2(runs["n_train"] / 1414) + 0.4 * np.log2(runs["o2i_ratio"] / 0.0028)
-    for _ in range(60):
-        lucky = expit(odds + random.normal(0, 0.4, len(runs)))
-        again = runs.assign(accuracy=random.binomial(1000, lucky) / 1000)
-        called.append(interaction(again)["p"] < 0.05)
-    assert np.mean(called) <= 0.1
-
-
-def test_errors_are_clustered_by_seed_where_there_are_enough():
-    assert interaction(make_runs(0.1, seeds=4))["errors"] == "over-dispersed runs"
-    assert interaction(make_runs(0.1, seeds=5))["errors"] == "clustered by seed"
-    published = make_runs(0.1).drop(columns="seed")
-    assert interaction(published)["errors"] == "over-dispersed runs"
-
-
-def test_runs_without_a_right_answer_keep_finite_odds(recwarn):
-    runs = make_runs(0.1)
-    runs["accuracy"] = np.where(runs["n_train"] == 500, 0.0, 1.0)
-    assert np.isfinite(interaction(runs)["per_both"])
-    assert interaction(runs.assign(accuracy=0.0))["per_both"] == pytest.approx(0, abs=1e-6)
-    assert not recwarn.list
-
-
-def test_too_few_runs_have_no_row():
-    runs = make_runs(0.1)
-    for few in (runs[runs["n_train"] == 500], runs[runs["o2i_ratio"] == 0.001], runs.iloc[:4]):
-        assert interaction_table(few).empty
 
 
 def test_a_constant_answer_rarely_takes_off_and_one_image_more_than_luck_does():
