@@ -88,19 +88,18 @@ def wilson_interval(accuracy: float, n: int) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def spread_over_seeds(values: Sequence[float], *, n_test: int | None = None) -> dict[str, object]:
+def spread_over_seeds(values: Sequence[float], *, n_test: int) -> dict[str, object]:
     """Of shares in 0..1, one a seed, blanks left out: `n`, `mean`, `sd`, the mean's 95 % interval
     from `low` to `high`, and how that was made in `interval`.
 
-    It is Student's t over seeds. One value has Wilson's on its `n_test` images, and none where that
-    is no count. It is cut to 0..1.
+    It is Student's t over seeds, cut to 0..1. One value has Wilson's on its `n_test` images.
     """
     values = np.asarray(values, float)
     values = values[np.isfinite(values)]
     n, low, high, interval = len(values), np.nan, np.nan, ""
     if n > 1:
         (low, high), interval = t_interval(values), f"t, {n} seeds"
-    elif n == 1 and n_test:
+    elif n == 1:
         (low, high), interval = wilson_interval(values[0], n_test), f"Wilson, {n_test} images"
     mean, sd = values.mean() if n else np.nan, values.std(ddof=1) if n > 1 else np.nan
     bounds = {"low": max(low, 0.0), "high": min(high, 1.0), "interval": interval}

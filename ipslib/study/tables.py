@@ -98,13 +98,12 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(measured, float))
 
 
-def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy") -> pd.DataFrame:
-    """Mean, spread and 95 % interval over seeds, in the order in which settings first appear.
+def summarise(frame: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
+    """Mean accuracy, spread and 95 % interval over seeds; settings in the order of their coming.
 
     Args:
         frame: a long form, of own or of published runs.
         by: columns that make a setting; `task` is added where the frame has it.
-        value: the column summarised, a share in 0..1.
 
     Returns:
         The columns of `by` and task, those of `spread_over_seeds`, and where the frame has them
@@ -116,14 +115,13 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy"
     Raises:
         IpslibError: an unknown column, or two runs of one seed in one setting.
     """
-    require_columns(frame, (*by, value), "table")
+    require_columns(frame, (*by, "accuracy"), "table")
     keys = list(dict.fromkeys([*by, *(["task"] if "task" in frame else [])]))
     frame = frame.drop_duplicates([c for c in ("id", "log", *keys) if c in frame])
     rows = []
     for setting, group in frame.groupby(keys, sort=False, dropna=False):
         _refuse_mixed(group, keys)
-        n_test = int(group["n_test"].iloc[0]) if value == "accuracy" else None
-        spread = spread_over_seeds(group[value], n_test=n_test)
+        spread = spread_over_seeds(group["accuracy"], n_test=int(group["n_test"].iloc[0]))
         row = dict(zip(keys, setting, strict=True)) | spread
         if "chance" in frame:
             row["chance"] = group["chance"].iloc[0]
