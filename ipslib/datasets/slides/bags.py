@@ -415,10 +415,8 @@ class BagDataset:
 
 def stored_labels(bags: Mapping[str, SlideBag]) -> dict[str, int]:
     """Classes of the slides whose bags say them."""
-    said = {
-        canonical_name(name): said_class(bag.attributes.get("label")) for name, bag in bags.items()
-    }
-    return {name: label for name, label in said.items() if label is not None}
+    said = {name: said_class(bag.attributes.get("label")) for name, bag in bags.items()}
+    return {canonical_name(name): label for name, label in said.items() if label is not None}
 
 
 def label_bags(opened: Mapping[str, SlideBag], labels: str | Path | None = None) -> Labelled:

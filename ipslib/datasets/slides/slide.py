@@ -43,9 +43,6 @@ class Level(NamedTuple):
 class Slide:
     """A whole slide. It holds no handle, so it goes to another process or thread as it is.
 
-    The resolution that a slide states is believed: of OME-XML, of Aperio's or ImageJ's
-    description, of OpenSlide or of the TIFF's tags, the first that can be one.
-
     Args:
         path: the file.
         mpp: microns per pixel of level 0, for a slide that does not state them. A slide that
@@ -71,15 +68,16 @@ class Slide:
         self.levels = self._reader.levels
         self.shape = height, width = self.levels[0].shape
         described, tagged, n_pixels, odd = _stated_by_tiff(file.path)
-        if not self._reader.is_plain:
-            odd = ""
         if n_pixels > height * width:
             odd = f"one of {width} x {height} px before a larger one"
+        elif not self._reader.is_plain:
+            odd = ""
         if odd:
             raise IpslibError(
                 f"{file.path}: wanted the slide as the first image, of 8 or 16 bits, got {odd}; "
                 "save it to a file of its own, as one image in RGB of 8 bits."
             )
+        # The first that can be one is believed: tags are often a default.
         stated = [*described, *self._reader.resolutions, *tagged]
         self.mpp, self.states_mpp = _believed(file.path, stated, mpp)
 
@@ -121,14 +119,14 @@ def _believed(path: Path, stated: list[Resolution], given: float | None) -> tupl
     if given is not None and not low <= given <= high:
         raise IpslibError(f"mpp: wanted {low:g} to {high:g} microns per pixel, got {given:g}.")
     plausible = [each for each in stated if all(low <= axis <= high for axis in each)]
-    if not plausible and given is None:
+    if not plausible:
+        if given is not None:
+            return float(given), False
         found = f"{stated[0][0]:.6g} microns per pixel" if stated else "none"
         raise IpslibError(
             f"{path}: wanted the slide's resolution, got {found}; give the microns per pixel of "
             "its largest level (--slide-mpp; mpp of Slide, slide_mpp of prepare_slides)."
         )
-    if not plausible:
-        return float(given), False
     x, y = plausible[0]
     if not _alike(x, y):
         raise IpslibError(
@@ -150,11 +148,9 @@ def _alike(one: float, other: float) -> bool:
 
 def _stated_by_tiff(path: Path) -> tuple[list[Resolution], list[Resolution], int, str]:
     """What a TIFF says of itself: its resolution as OME-XML, Aperio or ImageJ describe it, and by
-    its tags, which are often a default; the pixels of its largest image; and what else than one
-    image of whole numbers the first one is. Nothing of another or damaged file."""
+    its tags; the pixels of its largest image; and what else than one image of whole numbers the
+    first one is. Nothing of another or damaged file."""
     described, tagged = [], []
-    if not is_tiff(path):
-        return [], [], 0, ""
     try:
         with tifffile.TiffFile(path) as tiff:
             page, first = tiff.pages.first, tiff.series[0]
