@@ -81,14 +81,17 @@ def answer_slides(network: IPSNet, dataset: BagDataset) -> list[SlideAnswer]:
                 logits = network.heads[TASK](network.pool.alone(embeddings)[:, 0])
                 log_odds.append(logits[:, 1] - logits[:, 0])
             normal, tumour = output.logits[TASK][0]
-            of_slide = name, int(dataset.labels[i]), (tumour - normal).item()
-            attention = torch.cat(attn_scores).softmax(dim=0).mean(dim=1).double()
-            of_patches = (
-                output.selection.indices[0],
-                attention,
-                torch.cat(log_odds).sigmoid().double(),
+            attention = torch.cat(attn_scores).softmax(dim=0).mean(dim=1)
+            answers.append(
+                SlideAnswer(
+                    name=name,
+                    label=int(dataset.labels[i]),
+                    score=(tumour - normal).item(),
+                    kept=output.selection.indices[0].cpu().numpy(),
+                    attention=attention.cpu().double().numpy(),
+                    tumour=torch.cat(log_odds).sigmoid().cpu().double().numpy(),
+                )
             )
-            answers.append(SlideAnswer(*of_slide, *(each.cpu().numpy() for each in of_patches)))
     return answers
 
 
