@@ -44,6 +44,7 @@ from IPython.display import Markdown, display
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 from ipslib.study import (
+    Finding,
     Study,
     arm_dots,
     arm_table,
@@ -64,9 +65,7 @@ from ipslib.study import (
     rising_trend,
     run_arms,
     show,
-    slope_finding,
     summarise,
-    task_title,
 )
 
 study = Study("01_o2i_datasize", profile, overrides=overrides)
@@ -168,18 +167,17 @@ show(found)
 
 # %% [markdown]
 # ## Does accuracy rise with the training set?
-# Per digit size, over all runs: Spearman's rho with a one-sided permutation test, and the accuracy
-# (majority) gained per doubling of the training set with its 95 % interval. With few runs p cannot
-# be small: *smallest p* is the least that the test can give.
+# Per digit size, over all runs: Spearman's rho with a one-sided permutation test, and as *effect*
+# the accuracy (majority) gained per doubling of the training set with its 95 % interval. With few
+# runs p cannot be small: *smallest p* is the least that the test can give.
 
 # %%
 majority = frame[frame["task"] == "majority"]
 trends = pd.DataFrame(
-    {"digit_size": size} | rising_trend(rows["n_train"], rows["accuracy"])._asdict()
+    {"digit_size": size} | rising_trend(rows["n_train"], rows["accuracy"])
     for size, rows in majority.groupby("digit_size")
     if len(rows) > 2 and rows["n_train"].nunique() > 1
 )
-trends = trends.rename(columns={"low": "effect_low", "high": "effect_high"})
 study.save_table("trends", trends)
 show(trends) if len(trends) else Markdown("A test needs two training sizes and three runs.")
 
@@ -196,15 +194,18 @@ COLOURS = sns.color_palette("blend:#f1f6f4,#9ad5c2,#2c8fa6,#2a3f86", as_cmap=Tru
 def size_map(runs):
     tasks, ratios = list(runs["task"].unique()), runs.groupby("digit_size")["o2i_ratio"].first()
     names = {size: f"{size} px\n{100 * ratio:.2g} %" for size, ratio in ratios.items()}
-    figure, panels, _ = panel_grid(tasks, each=(4.6, 1.1 + 0.5 * len(names)), around=(0.8, 0))
+    size = {"each": (4.6, 1.1 + 0.5 * len(names)), "around": (0.8, 0)}
+    labels = {"x_label": "training images", "y_label": "digit and O2I"}
+    figure, panels = panel_grid(tasks, **size, **labels)
     limits = {"vmin": 0, "vmax": 100, "cmap": COLOURS, "cbar": False}
     for task, rows in runs.groupby("task", sort=False):
         cells = rows.pivot_table("accuracy", "digit_size", "n_train")[::-1].rename(index=names)
-        sns.heatmap(100 * cells, ax=panels[task], annot=True, fmt=".0f", linewidths=1.5, **limits)
-        panels[task].set(title=task_title(task), xlabel="training images", ylabel="digit and O2I")
-        panels[task].tick_params(length=0, rotation=0)
-        chance_title(panels[task], chance_level(task))
-        panels[task].label_outer()
+        ax, shown = panels[task], {"annot": True, "fmt": ".0f", "linewidths": 1.5} | limits
+        named = {"xlabel": ax.get_xlabel(), "ylabel": ax.get_ylabel()}
+        sns.heatmap(100 * cells, ax=ax, **shown)
+        ax.set(**named)  # those of the margin alone
+        ax.tick_params(length=0, rotation=0)
+        chance_title(ax, chance_level(task))
     return figure
 
 
@@ -267,12 +268,12 @@ show(shown)
 ours, theirs = (
     per_doubling(each, "digit_size", within=["canvas", "n_train"]) for each in (frame, published)
 )
-finding = slope_finding("per doubling of the digit's side", ours, theirs)
+finding = ours and Finding("per doubling of the digit's side", *ours, theirs[0])
 gain = per_doubling(frame, "n_train", within=["canvas", "digit_size", "n_noise"])
 if finding and gain:
     their_gain = per_doubling(published, "n_train", within=["digit_size"])
-    note = f"A doubling of the training set gives {points(gain.effect)}, published "
-    finding = finding._replace(note=f"{note}{points(their_gain.effect)}.")
+    note = f"A doubling of the training set gives {points(gain[0])}, published "
+    finding = finding._replace(note=f"{note}{points(their_gain[0])}.")
 study.finding(finding, figure="accuracy")
 
 # %% [markdown]

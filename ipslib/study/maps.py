@@ -38,6 +38,7 @@ ATTENTION_COLOURS = ListedColormap(plt.get_cmap("plasma")(np.linspace(0.2, 1, 25
 BOX_COLOUR = "#4df3ff"
 ROW_WIDTH, LARGEST_SIDE = 10.5, 4.2  # inches
 _HALO = [withStroke(linewidth=2, foreground="#00000070")]  # sets lines off from a photograph
+_OPACITY = 0.6  # of a patch's tint
 _STROKE_KEEPS = 0.8  # share of the tint that a white pixel is spared
 _DISPLAY_PIXELS = 600  # about as many a side as will be seen
 
@@ -72,15 +73,10 @@ def map_of_image(
 
 
 def attention_values(weights: np.ndarray, scale: str = "rank") -> np.ndarray:
-    """Attention as a map colours it.
+    """Attention (M,) over the kept patches as a map colours it.
 
-    Args:
-        weights: (M,) attention over the kept patches.
-        scale: `rank`, evenly from 0 (least) to 1 (most), equal weights alike; `linear` or `log`,
-            the weight in units of 1/M, that is of uniform attention.
-
-    Returns:
-        (M,) values.
+    By `rank` it goes evenly from 0 (least) to 1 (most), equal weights alike; `linear` and `log`
+    are the weight in units of 1/M, that is of uniform attention.
     """
     if scale not in SCALES:
         raise IpslibError(f"scale: no attention scale {scale!r}{did_you_mean(scale, SCALES)}.")
@@ -93,70 +89,33 @@ def attention_values(weights: np.ndarray, scale: str = "rank") -> np.ndarray:
 def attention_figure(
     maps: Sequence[AttentionMap], *, scale: str = "rank", box_name: str = "digit"
 ) -> Figure:
-    """Draw a row of maps with one colour bar for all.
-
-    Args:
-        maps: what to draw, from left to right.
-        scale: `rank`, `linear` or `log`; colour limits are common to the row.
-        box_name: what the outlines are, for the legend.
-    """
+    """Draw a row of maps with one colour bar for all: the kept patches as translucent squares,
+    boxes as outlines, whose name stands in the legend. Where patches overlap the one with most
+    attention shows. `scale` is `rank`, `linear` or `log`."""
     if not maps:
         raise IpslibError("no attention map to draw.")
-    norm = _common_norm([attention_values(each.weights, scale) for each in maps], scale)
+    values = [attention_values(each.weights, scale) for each in maps]
+    norm = _common_norm(np.concatenate(values), scale)
     figure, row = _image_axes([each.image for each in maps], around=(0.9, 0.45))
-    for ax, each in zip(row, maps, strict=True):
-        draw_attention_map(ax, each, scale=scale, norm=norm)
-    colours = ScalarMappable(norm, ATTENTION_COLOURS)
-    bar = figure.colorbar(colours, ax=row, shrink=0.9, pad=0.015, aspect=28)
-    bar.set_label(SCALES[scale])
-    bar.outline.set_visible(False)
-    if scale == "rank":
-        bar.set_ticks([0, 1], labels=["least", "most"])
-    elif scale == "log":
-        bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
-        bar.ax.yaxis.set_major_formatter("{x:g}")
+    for ax, each, of_map in zip(row, maps, values, strict=True):
+        _draw_map(ax, each, norm(of_map))
+    colour_bar(figure, ScalarMappable(norm, ATTENTION_COLOURS), row, scale)
     if any(each.boxes is not None for each in maps):
         outline = Rectangle((0, 0), 1, 1, fc="#333333", ec=BOX_COLOUR, lw=1.2, label=box_name)
         figure.legend(handles=[outline], loc="outside lower left", handlelength=1.0)
     return figure
 
 
-def draw_attention_map(
-    ax: Axes,
-    shown: AttentionMap,
-    *,
-    scale: str = "rank",
-    norm: Normalize | None = None,
-    alpha: float = 0.6,
-) -> None:
-    """Draw the kept patches as translucent squares over the image, boxes as outlines.
-
-    Where patches overlap the one with most attention shows. Axes are in pixels of the image.
-
-    Args:
-        ax: axes to draw in.
-        shown: the map.
-        scale: `rank`, `linear` or `log`.
-        norm: colour limits, where several maps share them; the map's own extremes if None.
-        alpha: opacity of the squares.
-    """
-    image, corners, size = shown.image, np.asarray(shown.corners), shown.patch_size
-    if corners.shape != (len(shown.weights), 2) or not len(corners):
-        raise IpslibError(
-            "wanted one (row, column) corner and one weight a kept patch, "
-            f"got corners of {corners.shape} and weights of {np.shape(shown.weights)}."
-        )
-    values = attention_values(shown.weights, scale)
-    norm = norm or _common_norm([values], scale)
-    order = np.argsort(values, kind="stable")  # most attention last, that is on top
-    corners, colours = corners[order], ATTENTION_COLOURS(norm(values[order]))
-    tinted = tint_patches(_for_display(image), corners, size, colours, alpha=alpha)
-    squares = [Rectangle((col, row), size, size) for row, col in corners]
-    edges = {"facecolor": "none", "edgecolor": colours, "linewidth": 0.7, "zorder": 2}
-    if image.ndim == 3:
-        edges["path_effects"] = _HALO  # on a canvas it would cut the strokes
-    ax.add_collection(PatchCollection(squares, **edges))
-    _draw_image(ax, tinted, shown.boxes, shown.title)
+def colour_bar(figure: Figure, colours: ScalarMappable, axes: list[Axes], scale: str) -> None:
+    """Say beside some axes what the colours of a scale mean."""
+    bar = figure.colorbar(colours, ax=axes, shrink=0.9, pad=0.015, aspect=28)
+    bar.set_label(SCALES.get(scale, scale))
+    bar.outline.set_visible(False)
+    if scale == "rank":
+        bar.set_ticks([0, 1], labels=["least", "most"])
+    elif scale == "log":
+        bar.ax.yaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), minor_locator=NullLocator())
+        bar.ax.yaxis.set_major_formatter("{x:g}")
 
 
 def image_row(
@@ -167,14 +126,11 @@ def image_row(
     columns: int | None = None,
 ) -> Figure:
     """Images (H, W) or (H, W, 3) uint8 side by side, with outlined boxes (n, 4) of top, left,
-    height, width.
-
-    Strokes of large canvases are thickened so that they survive the reduction to the page.
+    height, width. Strokes of large canvases are thickened: they survive the reduction to the page.
     """
     figure, grid = _image_axes(images, columns=columns)
-    for ax, image, title, outlines in zip(
-        grid, images, titles, boxes or [None] * len(images), strict=True
-    ):
+    boxes = boxes or [None] * len(images)
+    for ax, image, title, outlines in zip(grid, images, titles, boxes, strict=True):
         _draw_image(ax, _for_display(image), outlines, title)
     return figure
 
@@ -193,24 +149,13 @@ def bare(ax: Axes) -> None:
     ax.spines[:].set_visible(False)
 
 
-def thicken_strokes(image: np.ndarray, factor: int) -> np.ndarray:
-    """Replace each pixel of a canvas (H, W) by the maximum of the factor x factor pixels about
-    it, so that a stroke of one pixel survives a display that many times smaller. Photographs
-    (H, W, 3) are left as they are."""
-    return maximum_filter(image, size=factor) if image.ndim == 2 and factor > 1 else image
-
-
 def tint_patches(
-    image: np.ndarray, corners: np.ndarray, patch_size: int, colours: np.ndarray, *, alpha: float
+    image: np.ndarray, corners: np.ndarray, patch_size: int, colours: np.ndarray
 ) -> np.ndarray:
-    """Blend a colour into each square; where squares overlap the last one replaces the others.
-
-    On a canvas (H, W) the tint fades with brightness, so that white strokes stay legible.
-
-    Returns:
-        (H, W, 3) uint8.
-    """
-    strength = np.full(image.shape[:2], alpha, np.float32)
+    """Blend a colour into each square, to (H, W, 3) uint8; where squares overlap the last one
+    replaces the others. On a canvas (H, W) the tint fades with brightness, so that white strokes
+    stay legible."""
+    strength = np.full(image.shape[:2], _OPACITY, np.float32)
     if image.ndim == 2:
         strength *= 1 - _STROKE_KEEPS * image / np.float32(255)
         image = np.repeat(image[..., None], 3, axis=2)
@@ -237,6 +182,25 @@ def _image_axes(
     return figure, list(grid.flat[: len(images)])
 
 
+def _draw_map(ax: Axes, shown: AttentionMap, levels: np.ndarray) -> None:
+    """`levels` (M,) in 0..1 are the places of the weights on the colour scale."""
+    image, corners, size = shown.image, np.asarray(shown.corners), shown.patch_size
+    if corners.shape != (len(shown.weights), 2) or not len(corners):
+        raise IpslibError(
+            "wanted one (row, column) corner and one weight a kept patch, "
+            f"got corners of {corners.shape} and weights of {np.shape(shown.weights)}."
+        )
+    order = np.argsort(levels, kind="stable")  # most attention last, that is on top
+    corners, colours = corners[order], ATTENTION_COLOURS(levels[order])
+    tinted = tint_patches(_for_display(image), corners, size, colours)
+    squares = [Rectangle((col, row), size, size) for row, col in corners]
+    edges = {"facecolor": "none", "edgecolor": colours, "linewidth": 0.7, "zorder": 2}
+    if image.ndim == 3:
+        edges["path_effects"] = _HALO  # on a canvas it would cut the strokes
+    ax.add_collection(PatchCollection(squares, **edges))
+    _draw_image(ax, tinted, shown.boxes, shown.title)
+
+
 def _draw_image(ax: Axes, image: np.ndarray, boxes: np.ndarray | None, title: str) -> None:
     height, width = image.shape[:2]
     ax.imshow(image, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), zorder=1)
@@ -250,13 +214,15 @@ def _draw_image(ax: Axes, image: np.ndarray, boxes: np.ndarray | None, title: st
 
 
 def _for_display(image: np.ndarray) -> np.ndarray:
-    return thicken_strokes(image, -(-max(image.shape[:2]) // _DISPLAY_PIXELS))
+    """Replace each pixel of a canvas (H, W) by the maximum about it, so that a stroke of one pixel
+    survives its reduction to the page. Photographs (H, W, 3) are left as they are."""
+    factor = -(-max(image.shape[:2]) // _DISPLAY_PIXELS)
+    return maximum_filter(image, size=factor) if image.ndim == 2 and factor > 1 else image
 
 
-def _common_norm(values: Sequence[np.ndarray], scale: str) -> Normalize:
-    everything = np.concatenate(values)
+def _common_norm(values: np.ndarray, scale: str) -> Normalize:
     if scale == "rank":
         return Normalize(0, 1)
     if scale == "linear":
-        return Normalize(0, everything.max())
-    return LogNorm(everything[everything > 0].min(), everything.max(), clip=True)
+        return Normalize(0, values.max())
+    return LogNorm(values[values > 0].min(), values.max(), clip=True)

@@ -19,7 +19,6 @@ from ipslib.study.maps import (
     example_row,
     image_row,
     map_of_image,
-    thicken_strokes,
     tint_patches,
 )
 from ipslib.training import attend
@@ -55,11 +54,11 @@ def test_white_strokes_stay_bright_and_photographs_keep_an_even_tint():
     colour = np.array([[0.5, 0.0, 1.0, 1.0]])
     canvas = np.zeros((4, 4), np.uint8)
     canvas[1] = 255
-    tinted = tint_patches(canvas, np.array([[0, 0]]), 4, colour, alpha=0.6).astype(int)
+    tinted = tint_patches(canvas, np.array([[0, 0]]), 4, colour).astype(int)
     assert tinted[0, 0].tolist() == [76, 0, 153]
     assert tinted[1, 0].min() > 200
     photo = np.full((4, 4, 3), 255, np.uint8)
-    tinted = tint_patches(photo, np.array([[0, 0]]), 4, colour, alpha=0.6)
+    tinted = tint_patches(photo, np.array([[0, 0]]), 4, colour)
     assert tinted[0, 0].tolist() == [178, 102, 255]
     assert (photo == 255).all()  # the caller's image is left alone
 
@@ -69,7 +68,7 @@ def test_white_strokes_stay_bright_and_photographs_keep_an_even_tint():
     [((3, 2), np.s_[3:7, 2:6]), ((8, -2), np.s_[8:, :2])],  # one hangs over the edge
 )
 def test_the_tint_fills_exactly_the_patch(corner, tinted):
-    shown = tint_patches(CANVAS[:10, :10], np.array([corner]), 4, np.ones((1, 4)), alpha=1.0)
+    shown = tint_patches(CANVAS[:10, :10], np.array([corner]), 4, np.ones((1, 4)))
     wanted = np.zeros((10, 10), bool)
     wanted[tinted] = True
     assert np.array_equal(shown.any(axis=2), wanted)
@@ -77,20 +76,9 @@ def test_the_tint_fills_exactly_the_patch(corner, tinted):
 
 def test_where_patches_overlap_the_last_shows():
     colours = np.array([[1.0, 0, 0, 1], [0, 1.0, 0, 1]])
-    shown = tint_patches(CANVAS, np.array([[0, 0], [5, 5]]), 10, colours, alpha=1.0)
-    assert shown[7, 7].tolist() == shown[14, 14].tolist() == [0, 255, 0]
-    assert shown[0, 0].tolist() == [255, 0, 0]
-
-
-def test_strokes_of_a_large_canvas_survive_its_reduction():
-    canvas = np.zeros((1500, 1500), np.uint8)
-    canvas[:, 700] = 255
-    thick = thicken_strokes(canvas, 3)
-    assert (thick[10] > 0).sum() == 3 and thick[10, 699:702].all()
-    assert thick[1::3, 1::3].max() == 255  # seen on any third pixel
-    assert thicken_strokes(canvas, 1) is canvas
-    photo = np.zeros((20, 20, 3), np.uint8)
-    assert thicken_strokes(photo, 3) is photo
+    shown = tint_patches(CANVAS, np.array([[0, 0], [5, 5]]), 10, colours)
+    assert shown[7, 7].tolist() == shown[14, 14].tolist() == [0, 153, 0]
+    assert shown[0, 0].tolist() == [153, 0, 0]
 
 
 @pytest.mark.parametrize("scale", SCALES)

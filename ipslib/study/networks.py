@@ -1,4 +1,5 @@
-"""Trained networks measured again, without training: a test-time experiment on records' weights.
+"""Networks measured beside their training: asked again with another selection of patches, and
+what their encoders cost.
 
 Selection has no weights of its own, so a network can be asked what it answers when patches are
 selected otherwise than in its training.
@@ -7,26 +8,26 @@ selected otherwise than in its training.
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
+import attrs
+import pandas as pd
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from ipslib.config import RunConfig
+from ipslib.config import ModelConfig, RunConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError, did_you_mean
+from ipslib.model.encoder import build_encoder, weights_file
 from ipslib.model.ips import IPSNet
+from ipslib.paths import reachable
 from ipslib.runs.naming import run_name
 from ipslib.runs.records import RecordStore
 from ipslib.training import evaluate
 
 SELECTION_FIELDS = (
-    "memory_size",
-    "iter_size",
-    "shuffle",
-    "mask_k",
-    "mask_p",
-    "mask_variant",
-    "mask_in_eval",
+    *("memory_size", "iter_size", "shuffle"),
+    *("mask_k", "mask_p", "mask_variant", "mask_in_eval"),
 )
 
 
@@ -77,17 +78,15 @@ def evaluate_again(
         if name not in SELECTION_FIELDS:
             hint = did_you_mean(name, SELECTION_FIELDS)
             raise IpslibError(f"{name!r} cannot be changed after training{hint}.")
-    records, wanted = list(records), {}
+    records, wanted, found = list(records), {}, {}
     for record in records:
         own = run_config(record["config"])
-        config = own.replace(**selection)
-        if config != own:
-            wanted[record["id"]] = config
-    runs = trained_runs(store, [record for record in records if record["id"] in wanted])
-    measured = {run.record["id"]: _measured(run, wanted[run.record["id"]]) for run in runs}
-    as_wanted = {record["id"]: record for record in records if record["id"] not in wanted}
-    found = measured | as_wanted
-    return [found[record["id"]] for record in records if record["id"] in found]
+        wanted[record["id"]] = own.replace(**selection)
+        if wanted[record["id"]] == own:
+            found[record["id"]] = record
+    for run in trained_runs(store, [each for each in records if each["id"] not in found]):
+        found[run.record["id"]] = _measured(run, wanted[run.record["id"]])
+    return [found[each["id"]] for each in records if each["id"] in found]
 
 
 def _measured(run: TrainedRun, config: RunConfig) -> dict:
@@ -106,3 +105,58 @@ def _measured(run: TrainedRun, config: RunConfig) -> dict:
         "history": [row | {"test": None} for row in run.record["history"]],
         "result": run.record["result"] | result,
     }
+
+
+def obtain_weights(model: ModelConfig) -> bool:
+    """Whether an encoder's pretrained weights are here; what is not is downloaded, unless the
+    network does not answer at once."""
+    file = weights_file(model.encoder, model.weights)
+    if file is None or file.path.is_file():
+        return True
+    if not reachable(file.url):
+        return False
+    try:
+        build_encoder(model, 1)
+    except (OSError, IpslibError):
+        return False
+    return True
+
+
+def encoder_cost(config: RunConfig) -> dict[str, float]:
+    """An encoder's `encoder_parameters`, those that are `trained`, and its `mflop_per_patch` (a
+    multiply-add is two operations), counted without its weights."""
+    size = config.data.patch_size
+    with torch.device("meta"), torch.no_grad():
+        encoder = build_encoder(attrs.evolve(config.model, weights="none"), in_channels=1).eval()
+        with FlopCounterMode(display=False) as counter:
+            encoder(torch.empty(1, 1, size, size))
+    weights = list(encoder.parameters())
+    return {
+        "encoder_parameters": sum(each.numel() for each in weights),
+        "trained": sum(each.numel() for each in weights if each.requires_grad),
+        "mflop_per_patch": counter.get_total_flops() / 1e6,
+    }
+
+
+def cost_table(frame: pd.DataFrame, records: Iterable[Mapping]) -> pd.DataFrame:
+    """What each arm costs, in the order of the arms.
+
+    Args:
+        frame: a long form of runs with a column `arm`.
+        records: of the same runs.
+
+    Returns:
+        A row an arm: `embedding` D, the columns of `encoder_cost`, means over seeds of the
+        `minutes` of training and of the `peak_mb` of memory that the runs' records have, and the
+        `device`.
+    """
+    by_id, rows = {record["id"]: record for record in records}, []
+    for arm, ids in frame.groupby("arm", sort=False)["id"].unique().items():
+        runs = [by_id[run_id] for run_id in ids]
+        config, times = run_config(runs[0]["config"]), pd.DataFrame([r["timing"] for r in runs])
+        row = {"arm": arm, "embedding": config.model.embedding_dim} | encoder_cost(config)
+        row["minutes"] = times["training_seconds"].mean() / 60
+        row["peak_mb"] = round(times["peak_memory_mb"].mean())
+        row["device"] = "; ".join(sorted({run["provenance"]["device"] for run in runs}))
+        rows.append(row)
+    return pd.DataFrame(rows)
