@@ -35,7 +35,7 @@ _DIGITS = 4  # of a number in the page
 Box = tuple[int, int, int, int]  # left, top, right, bottom
 
 
-class _Picture(NamedTuple):
+class Picture(NamedTuple):
     """An image, read at any resolution; lengths in pixels of level 0."""
 
     name: str
@@ -43,6 +43,14 @@ class _Picture(NamedTuple):
     height: int
     finest: int  # 1 / 2^finest of the full resolution is the best that there is
     read: Callable[[Box, tuple[int, int]], Image.Image]  # a box in so many pixels, x before y
+
+    def patch(self, corner: np.ndarray, size: float) -> Image.Image:
+        """What of a patch at (row, column) lies inside the image, as sharp as it is shown."""
+        top, left = np.rint(corner).astype(int).tolist()
+        right, bottom = min(left + round(size), self.width), min(top + round(size), self.height)
+        share = min(1.0, _PICTURE_PIXELS / size, 1 / 2**self.finest)
+        pixels = tuple(max(1, round(side * share)) for side in (right - left, bottom - top))
+        return self.read((left, top, right, bottom), pixels)
 
     def tile(self, level: int, row: int, col: int) -> Image.Image:
         """A tile at 1 / 2^level of the full resolution."""
@@ -92,7 +100,7 @@ def attention_page(
     """
     if max_megabytes < 1:
         raise IpslibError(f"max_megabytes: wanted at least 1, got {max_megabytes:g}.")
-    picture = _picture(image)
+    picture = open_picture(image)
     corners, size = np.asarray(attention.corners), attention.patch_size
     if (corners.min(axis=0) < 0).any() or (corners >= (picture.height, picture.width)).any():
         raise IpslibError(
@@ -131,7 +139,12 @@ def _template() -> str:
     return files(__package__).joinpath("attention_page.html").read_text(encoding="utf-8")
 
 
-def _picture(image: str | Path | np.ndarray | PatchSource | Slide) -> _Picture:
+def open_picture(image: str | Path | np.ndarray | PatchSource | Slide) -> Picture:
+    """An image to show: a file or an array, its source, or a `Slide`.
+
+    Raises:
+        IpslibError: for features, or what cannot be read.
+    """
     if isinstance(image, Slide):
         height, width = image.shape
 
@@ -144,7 +157,7 @@ def _picture(image: str | Path | np.ndarray | PatchSource | Slide) -> _Picture:
             window = Image.fromarray(image.read((left, top), level=level, shape=shape))
             return window.resize(size, Image.Resampling.BOX, (0, 0, *exact))
 
-        return _Picture(image.name, width, height, 0, read_slide)
+        return Picture(image.name, width, height, 0, read_slide)
     source = image
     if isinstance(image, str | Path | np.ndarray):
         source = open_source(image, patch_size=1)
@@ -165,10 +178,10 @@ def _picture(image: str | Path | np.ndarray | PatchSource | Slide) -> _Picture:
         return whole.resize(size, Image.Resampling.BOX, inside)
 
     shape = round(width * scale), round(height * scale)
-    return _Picture(Path(source.name).name, *shape, int(log2(scale)), read)
+    return Picture(Path(source.name).name, *shape, int(log2(scale)), read)
 
 
-def _facts(picture: _Picture, attention: Attention, title: str | None) -> dict:
+def _facts(picture: Picture, attention: Attention, title: str | None) -> dict:
     """What the page says in words and numbers."""
     tasks = [
         {
@@ -208,22 +221,18 @@ def _encoded(image: Image.Image) -> str:
     return b64encode(min((each.getvalue() for each in buffers), key=len)).decode()
 
 
-def _pictures(picture: _Picture, attention: Attention, room: float) -> list[str]:
+def _pictures(picture: Picture, attention: Attention, room: float) -> list[str]:
     """The patches as pictures, from the first, as many as there is room for."""
-    size, pictures = attention.patch_size, []
-    for top, left in np.rint(attention.corners).astype(int).tolist():
-        right = min(left + round(size), picture.width)
-        bottom = min(top + round(size), picture.height)
-        shrunk = min(1.0, _PICTURE_PIXELS / size, 1 / 2**picture.finest)
-        pixels = tuple(max(1, round(side * shrunk)) for side in (right - left, bottom - top))
-        pictures.append(_encoded(picture.read((left, top, right, bottom), pixels)))
+    pictures = []
+    for corner in attention.corners:
+        pictures.append(_encoded(picture.patch(corner, attention.patch_size)))
         room -= len(pictures[-1])
         if room < 0:
             return pictures[:-1]
     return pictures
 
 
-def _pyramid(picture: _Picture, finest: int, room: float) -> list[dict[str, str]]:
+def _pyramid(picture: Picture, finest: int, room: float) -> list[dict[str, str]]:
     """Levels of tiles by `level/row/col`, from the coarsest to the finest that there is room
     for. Every pixel is read once, and no level is ever held whole."""
     while finest < picture.coarsest and _estimate(picture, finest) > room:
@@ -256,7 +265,7 @@ def _halved(tiles: list[list[Image.Image]]) -> Image.Image:
     return whole.resize([ceil(side / 2) for side in whole.size], Image.Resampling.BOX)
 
 
-def _estimate(picture: _Picture, level: int) -> float:
+def _estimate(picture: Picture, level: int) -> float:
     """About how many bytes this level and all coarser ones take, from some of its tiles."""
     n_rows, n_cols = picture.n_tiles(level)
     chosen = np.unique(np.linspace(0, n_rows * n_cols - 1, _SAMPLE).astype(int))
