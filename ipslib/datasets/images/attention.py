@@ -103,8 +103,8 @@ def attention_of(
 
 
 def _probabilities(logits: Tensor, is_set: bool) -> np.ndarray:
-    logits = logits.double()
-    return (logits.sigmoid() if is_set else logits.softmax(dim=1)).cpu().numpy()
+    logits = logits.cpu().double()
+    return (logits.sigmoid() if is_set else logits.softmax(dim=1)).numpy()
 
 
 def _places(batch: PatchBatch, kept: np.ndarray) -> tuple[np.ndarray, float]:

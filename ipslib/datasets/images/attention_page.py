@@ -30,6 +30,7 @@ _PATCH_PIXELS = 160  # that a patch has at least, a side, at the resolution that
 _PICTURE_PIXELS = 256  # that the picture of a patch has at most, a side
 _QUALITY = 88  # of JPEG
 _SAMPLE = 12  # tiles that a level's size is estimated from
+_NAME = 24  # bytes of a tile's name and what stands about it
 _DIGITS = 4  # of a number in the page
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -114,6 +115,11 @@ def attention_page(
         "pictures": _pictures(picture, attention, room / 3),
     }
     room -= len(json.dumps(page))
+    if room < 0:
+        raise IpslibError(
+            f"max_megabytes: wanted at least {max_megabytes - room / 1e6:.2g} for the attention to "
+            f"{len(corners)} patches alone, got {max_megabytes:g}."
+        )
     wanted = max(picture.finest, int(log2(max(1, size / _PATCH_PIXELS))))
     levels = _pyramid(picture, min(wanted, picture.coarsest), room)
     finest = picture.coarsest + 1 - len(levels)
@@ -252,7 +258,7 @@ def _pyramid(picture: Picture, finest: int, room: float) -> list[dict[str, str]]
         return image
 
     draw(picture.coarsest, 0, 0)
-    sizes = [sum(map(len, level.values())) for level in levels]
+    sizes = [sum(len(tile) + _NAME for tile in level.values()) for level in levels]
     while finest < picture.coarsest and sum(sizes[finest:]) > room:
         finest += 1
     return levels[finest:][::-1]

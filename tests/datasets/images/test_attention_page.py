@@ -154,6 +154,9 @@ def test_what_cannot_be_shown_is_refused(tmp_path):
         attention_page(lines()[:500], attention(), tmp_path / "a.html")
     with pytest.raises(IpslibError, match="max_megabytes"):
         attention_page(lines(), attention(), tmp_path / "a.html", max_megabytes=0)
+    many = attention()._replace(alone={"shape": np.full((3, 60_000), 0.1234)})
+    with pytest.raises(IpslibError, match="max_megabytes"):
+        attention_page(lines(), many, tmp_path / "a.html", max_megabytes=1)
     bag = FeatureBag.__new__(FeatureBag)
     bag.name = "bag.h5"
     with pytest.raises(IpslibError, match="features"):
