@@ -52,20 +52,18 @@ class MegapixelMNISTConfig:
         n_fit = (height // self.digit_size) * (width // self.digit_size)
         if n_fit < N_DIGITS:
             raise IpslibError(
-                f"digit_size: {N_DIGITS} digits of {self.digit_size} px cannot lie on a canvas of "
-                f"{height} x {width} px without overlap (room for {n_fit}); "
-                "enlarge canvas or reduce digit_size."
+                f"digit_size: wanted room for {N_DIGITS} digits apart, got {n_fit} of "
+                f"{self.digit_size} px on {height} x {width} px; enlarge canvas or reduce it."
             )
         if self.n_noise and not self.n_patterns:
             raise IpslibError(
-                f"n_patterns: {self.n_noise} noise objects need at least 1 pattern to be drawn "
-                "from, got 0."
+                f"n_patterns: wanted at least 1 for {self.n_noise} noise objects, got 0."
             )
-        if self.noise == "line" and self.n_noise and min(self.canvas) < self.noise_size + 56:
+        least = self.noise_size + 56
+        if self.noise == "line" and self.n_noise and min(self.canvas) < least:
             raise IpslibError(
-                f"canvas: line noise of {self.noise_size} px keeps 28 px from every edge and needs "
-                f"sides of at least {self.noise_size + 56} px, got {height} x {width}; "
-                "enlarge canvas or use noise bezier."
+                f"canvas: wanted sides of at least {least} px, since line noise keeps 28 px from "
+                f"every edge, got {height} x {width}; enlarge canvas or use noise bezier."
             )
         if self.start == "published":
             check_published_start(
@@ -83,10 +81,9 @@ class MegapixelMNISTConfig:
 
     @property
     def source(self) -> str:
-        return {
-            "mnist": "MNIST",
-            "embedded": "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)",
-        }[self.digits]
+        if self.digits == "mnist":
+            return "MNIST"
+        return "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)"
 
     @property
     def short_name(self) -> str:

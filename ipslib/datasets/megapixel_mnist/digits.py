@@ -56,17 +56,11 @@ def find_source() -> str:
 
 @lru_cache
 def load_digits(source: str, split: str) -> DigitSet:
-    """Load the digits of a split, `train` or `test`.
-
-    Raises:
-        IpslibError: for an unknown source, missing or truncated MNIST files, or no network.
-    """
-    for name, value, known in (("digits", source, SOURCES), ("split", split, tuple(SPLITS))):
+    """The digits of a split; IpslibError for an unknown source or split, missing or truncated MNIST
+    files, or no network."""
+    for name, value, known in (("digits", source, SOURCES), ("split", split, SPLITS)):
         if value not in known:
-            raise IpslibError(
-                f"{name}: wanted one of {', '.join(known)}, got {value!r}"
-                f"{did_you_mean(value, known)}."
-            )
+            raise IpslibError(f"{name}: unknown {value!r}{did_you_mean(value, known)}.")
     images, labels = _mnist(split) if source == "mnist" else _embedded(split)
     for array in (images, labels):
         array.setflags(write=False)
@@ -137,18 +131,12 @@ def _overlaps(size: int, new_size: int) -> np.ndarray:
     new, old = np.arange(new_size)[:, None], np.arange(size)
     stop = np.minimum((new + 1) * size, (old + 1) * new_size)
     start = np.maximum(new * size, old * new_size)
-    return np.maximum(stop - start, 0)
+    return np.maximum(stop - start, 0).astype(float)
 
 
 def resize_area(images: np.ndarray, new_size: int) -> np.ndarray:
-    """Resize square uint8 images (..., S, S) so that each new pixel is the mean of its area, in
-    whole numbers: the same bytes on every machine; a whole factor replicates pixels."""
+    """Resize square uint8 images (..., S, S) so that each new pixel is the mean of its area. The
+    sums are of whole numbers, exact in any order: the same bytes on every machine."""
     size = images.shape[-1]
-    if new_size == size:
-        return images
-    if new_size % size == 0:
-        factor = new_size // size
-        return images.repeat(factor, axis=-2).repeat(factor, axis=-1)
     weights = _overlaps(size, new_size)
-    total = weights @ images.astype(np.int64) @ weights.T
-    return ((total + size * size // 2) // (size * size)).astype(np.uint8)
+    return (weights @ images @ weights.T / size**2 + 0.5).astype(np.uint8)

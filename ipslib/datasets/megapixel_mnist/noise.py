@@ -128,14 +128,19 @@ def noise_pool(
         (n, size, size) uint8, read-only.
     """
     if kind == "line":
-        pool = _line_pool(n, key)
-    else:
-        draw = {
-            "bezier": lambda c: draw_stroke(bezier_curve(c), size=BOX, stroke_width=stroke_width),
-            "bezier_pixel": lambda control: draw_pixel_stroke(control, stroke_width),
-        }[kind]
-        pool = [draw(random_control(stream(*key, j))) for j in range(n)]
-    patterns = resize_area(np.stack(pool), size) if n else np.zeros((0, size, size), np.uint8)
+        return as_pool(_line_pool(n, key), size)
+    controls = [random_control(stream(*key, j)) for j in range(n)]
+    if kind == "bezier_pixel":
+        return as_pool([draw_pixel_stroke(each, stroke_width) for each in controls], size)
+    curves = map(bezier_curve, controls)
+    return as_pool(
+        [draw_stroke(each, size=BOX, stroke_width=stroke_width) for each in curves], size
+    )
+
+
+def as_pool(strokes: list[np.ndarray], size: int) -> np.ndarray:
+    """Strokes in boxes of 28 px, enlarged together as digits are: (n, size, size), read-only."""
+    patterns = resize_area(np.array(strokes, np.uint8).reshape(-1, BOX, BOX), size)
     patterns.setflags(write=False)
     return patterns
 
@@ -193,57 +198,54 @@ def _add_rectangle(canvas: np.ndarray, start: Point, stop: Point, radius: int) -
         (x * _ONE + sign * aside[0], y * _ONE + sign * aside[1])
         for (x, y), sign in ((start, 1), (start, -1), (stop, -1), (stop, 1))
     ]
-    for corner, following in zip(corners, corners[1:] + corners[:1], strict=True):
-        _add_side(canvas, corner, following)
+    for side in zip(corners, corners[1:] + corners[:1], strict=True):
+        _add_side(canvas, _clipped(side, len(canvas) * _ONE - 1))
     _fill_rows(canvas, corners)
 
 
-def _add_side(canvas: np.ndarray, start: Point, stop: Point) -> None:
-    size = len(canvas)
-    clipped = _clipped(start, stop, size * _ONE - 1)
-    if clipped is None:
-        return
-    start, stop = clipped
-    along = 0 if abs(stop[0] - start[0]) > abs(stop[1] - start[1]) else 1
-    start, stop = sorted((start, stop), key=lambda point: point[along])
-    length, rise = stop[along] - start[along], stop[1 - along] - start[1 - along]
-    slope = _quotient(rise * _ONE, length | 1)
-    points = [(_pixel(stop[0]), _pixel(stop[1]))]
-    for k in range((length >> 16) + 1):
-        point = _pixel(start[along]) + k, _pixel(start[1 - along] + k * slope)
-        points.append(point if along == 0 else point[::-1])
-    for x, y in points:
-        if x < size and y < size:
-            canvas[y, x] = True
-
-
-def _clipped(start: Point, stop: Point, far: int) -> tuple[Point, Point] | None:
-    """The part of a line in 0..far, cut in y first; None where there is none."""
-    ends = [list(start), list(stop)]
+# Quotients are cut towards zero: `int` of a float, which holds all of these exactly enough.
+def _clipped(side: tuple[Point, Point], far: int) -> list[list[int]]:
+    """The part of a side in 0..far, cut in y first; empty where there is none."""
+    ends = [list(point) for point in side]
     for axis in (1, 0):
         if all(end[axis] < 0 for end in ends) or all(end[axis] > far for end in ends):
-            return None
+            return []
         for end in ends:
             excess = min(max(end[axis], 0), far) - end[axis]
             if excess:
                 rise, length = (ends[1][i] - ends[0][i] for i in (1 - axis, axis))
-                end[1 - axis] += _quotient(excess * rise, length)
+                end[1 - axis] += int(excess * rise / length)
                 end[axis] += excess
-    return tuple(ends[0]), tuple(ends[1])
+    return ends
+
+
+def _add_side(canvas: np.ndarray, ends: list[list[int]]) -> None:
+    """Step along the longer axis from its lower end, and mark the upper end itself."""
+    if not ends:
+        return
+    (x, y), (x_stop, y_stop) = ends
+    along = 0 if abs(x_stop - x) > abs(y_stop - y) else 1
+    start, stop = sorted(ends, key=lambda end: end[along])
+    length, rise = stop[along] - start[along], stop[1 - along] - start[1 - along]
+    step = np.arange((length >> 16) + 1)
+    points = np.empty((len(step) + 1, 2), int)
+    points[:-1, along] = _pixel(start[along]) + step
+    points[:-1, 1 - along] = _pixel(start[1 - along] + step * int(rise * _ONE / (length | 1)))
+    points[-1] = _pixel(stop[0]), _pixel(stop[1])
+    x, y = points[(points < len(canvas)).all(axis=1)].T
+    canvas[y, x] = True
 
 
 def _fill_rows(canvas: np.ndarray, corners: list[Point]) -> None:
     """Fill each row between the two chains of sides that lead down from the topmost corner."""
     top = min(range(4), key=lambda i: corners[i][1])
-    chains = []
-    for turn in (1, -1):
-        chain = [corners[(top + turn * i) % 4] for i in range(5)]
-        chains.append(_crossings(chain, max(_pixel(y) for _, y in corners)))
-    row = _pixel(corners[top][1])
-    for y, ends in enumerate(zip(*chains, strict=True), row):
-        if 0 <= y < len(canvas):
-            left, right = _pixel(min(ends)), _pixel(max(ends))
-            canvas[y, max(left, 0) : max(right + 1, 0)] = True
+    last_row = max(_pixel(y) for _, y in corners)
+    chains = [[corners[(top + turn * i) % 4] for i in range(5)] for turn in (1, -1)]
+    ends = zip(*(_crossings(chain, last_row) for chain in chains), strict=True)
+    for row, (x, other) in enumerate(ends, _pixel(corners[top][1])):
+        if 0 <= row < len(canvas):
+            left, right = sorted((_pixel(x), _pixel(other)))
+            canvas[row, max(left, 0) : max(right + 1, 0)] = True
 
 
 def _crossings(chain: list[Point], last_row: int) -> list[int]:
@@ -253,7 +255,7 @@ def _crossings(chain: list[Point], last_row: int) -> list[int]:
     for (x, _), (x_next, y_next) in pairwise(chain):
         n_rows = _pixel(y_next) - row
         if n_rows > 0 and row < last_row:
-            slope = _quotient(2 * (x_next - x) + n_rows, 2 * n_rows)
+            slope = int((2 * (x_next - x) + n_rows) / (2 * n_rows))
             del crossings[-1:]
             crossings += [x + slope * k for k in range(n_rows + 1)]
             row += n_rows
@@ -262,9 +264,3 @@ def _crossings(chain: list[Point], last_row: int) -> list[int]:
 
 def _pixel(position: int) -> int:
     return (position + _ONE // 2) >> 16
-
-
-def _quotient(number: int, by: int) -> int:
-    """Rounded towards zero."""
-    quotient = abs(number) // abs(by)
-    return quotient if (number < 0) == (by < 0) else -quotient

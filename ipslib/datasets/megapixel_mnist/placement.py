@@ -1,17 +1,12 @@
 """What lies where on the canvas: in layouts of our own, and in those of the published runs."""
 
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 
-from ipslib.datasets.megapixel_mnist.config import (
-    N_CLASSES,
-    N_DIGITS,
-    MegapixelMNISTConfig,
-)
-from ipslib.datasets.megapixel_mnist.digits import DigitSet, resize_area
-from ipslib.datasets.megapixel_mnist.noise import draw_pixel_stroke, random_control
+from ipslib.datasets.megapixel_mnist.config import N_CLASSES, N_DIGITS, MegapixelMNISTConfig
+from ipslib.datasets.megapixel_mnist.digits import DigitSet
+from ipslib.datasets.megapixel_mnist.noise import as_pool, draw_pixel_stroke, random_control
 from ipslib.errors import IpslibError
 
 _ROUNDS, _RESTARTS = 20, 100
@@ -61,19 +56,15 @@ def _one_by_one(
         if len(corners) == n:
             return corners
     # Refused again and again: draw from the corners that are still free, which is the same law.
-    free = np.ones((canvas[0] - size + 1, canvas[1] - size + 1), bool)
-    for row, col in corners:
-        _cross_out(free, row, col, size)
-    while len(corners) < n and free.any():
+    while len(corners) < n:
+        free = np.ones((canvas[0] - size + 1, canvas[1] - size + 1), bool)
+        for row, col in corners:
+            free[max(row - size + 1, 0) : row + size, max(col - size + 1, 0) : col + size] = False
         choices = np.flatnonzero(free)
-        row, col = divmod(int(choices[random.randint(len(choices))]), free.shape[1])
-        corners.append((row, col))
-        _cross_out(free, row, col, size)
+        if not len(choices):
+            break
+        corners.append(divmod(int(choices[random.randint(len(choices))]), free.shape[1]))
     return corners
-
-
-def _cross_out(free: np.ndarray, row: int, col: int, size: int) -> None:
-    free[max(row - size + 1, 0) : row + size, max(col - size + 1, 0) : col + size] = False
 
 
 def place_freely(
@@ -91,42 +82,27 @@ def place_freely(
     return margin + random.randint(0, stop, size=(n, 2), dtype=np.int64)
 
 
-class PublishedStart:
-    """What lies where on the published images of one split, and their noise pool: every draw of
-    theirs in its order.
+def published_start(
+    config: MegapixelMNISTConfig, split: str, digits: DigitSet, *, n_images: int
+) -> tuple[list[Placement], np.ndarray]:
+    """The placements of a published split and its noise pool: every draw of theirs in its order.
 
     numpy's legacy generator draws a whole split at once: all digits, then all their corners, the
     noise pool, all noise corners, all patterns. Unlike on images of our own, what lies on image i
     therefore depends on how many images there are. IpslibError where digits drawn one by one leave
     no room for the rest.
     """
-
-    def __init__(
-        self, config: MegapixelMNISTConfig, split: str, digits: DigitSet, *, n_images: int
-    ):
-        random = np.random.RandomState(_PUBLISHED_SEEDS[split])
-        size, n_noise = config.digit_size, config.n_noise
-        room = np.array(config.canvas) - size
-        self._digits = [_draw_digits(random, digits) for _ in range(n_images)]
-        self._digit_corners = [_draw_apart(random, size, room) for _ in range(n_images)]
-        controls = [random_control(random) for _ in range(n_noise)]
-        self._strokes = [draw_pixel_stroke(each, config.stroke_width) for each in controls]
-        self._noise_corners = (random.rand(n_images, n_noise, 2) * room).astype(np.int64)
-        self._patterns = (random.rand(n_images, n_noise) * n_noise).astype(np.int64)
-        self._size = size
-
-    def placement(self, index: int) -> Placement:
-        return Placement(
-            self._digits[index],
-            self._digit_corners[index],
-            self._patterns[index],
-            self._noise_corners[index],
-        )
-
-    @cached_property
-    def noise_pool(self) -> np.ndarray:
-        empty = np.zeros((0, self._size, self._size), np.uint8)
-        return resize_area(np.stack(self._strokes), self._size) if self._strokes else empty
+    random = np.random.RandomState(_PUBLISHED_SEEDS[split])
+    size, n_noise = config.digit_size, config.n_noise
+    room = np.array(config.canvas) - size
+    drawn = [_draw_digits(random, digits) for _ in range(n_images)]
+    corners = [_draw_apart(random, size, room) for _ in range(n_images)]
+    controls = [random_control(random) for _ in range(n_noise)]
+    noise_corners = (random.rand(n_images, n_noise, 2) * room).astype(np.int64)
+    patterns = (random.rand(n_images, n_noise) * n_noise).astype(np.int64)
+    placements = map(Placement, drawn, corners, patterns, noise_corners)
+    strokes = [draw_pixel_stroke(control, config.stroke_width) for control in controls]
+    return list(placements), as_pool(strokes, size)
 
 
 def _draw_digits(random: np.random.RandomState, digits: DigitSet) -> np.ndarray:
