@@ -26,7 +26,7 @@ from importlib.resources import files
 
 import pandas as pd
 
-from ipslib.datasets.traffic_signs.config import PUBLISHED_COUNTS
+from ipslib.datasets.traffic_signs.annotations import PUBLISHED_COUNTS
 from ipslib.errors import IpslibError, did_you_mean
 
 REFERENCE = "results_28_28_1500_1500_50n_1000d_K_00_P_00"  # of Attention_Masking

@@ -9,6 +9,7 @@ from ipslib.fields import check_fits, choice, choices, integer, number, side_len
 from ipslib.patches import Dataset, PatchGrid
 
 TASKS = ("majority", "max", "top", "multi")
+SOURCES = ("mnist", "embedded")  # of digits
 N_DIGITS, N_CLASSES = 5, 10
 
 
@@ -21,7 +22,7 @@ class MegapixelMNISTConfig:
     """
 
     start: str = choice("own", ("own", "published"))  # of data, weights and orders
-    digits: str = choice("mnist", ("mnist", "embedded"))
+    digits: str = choice("mnist", SOURCES)
     canvas: tuple[int, int] = side_lengths((3000, 3000))
     digit_size: int = integer(28, at_least=4)
     noise_size: int = integer(lambda self: self.digit_size, at_least=4)
@@ -106,12 +107,11 @@ class MegapixelMNISTConfig:
 def chance_level(task: str, *, n_classes: int = N_CLASSES) -> float:
     """Accuracy of the best constant answer.
 
-    Of the five digits three are of a class t uniform over the n classes, and two are drawn
-    independently from the n - 1 others (taken as equally large). So every class is majority or
-    topmost with probability 1/n. The largest digit is at most m when t is one of the m + 1
-    classes up to m and both others are of the m remaining ones: (m + 1)/n (m/(n - 1))^2; it is
-    most often the largest class. A set of three classes comes about in 3 x 2 ways of t and the
-    others, each with probability 1/n 1/(n - 1)^2; a set of two in 2 ways.
+    Three digits are of a class t uniform over n, two are drawn independently from the n - 1 others
+    (taken as equally large). Every class is majority or topmost with probability 1/n. The largest
+    digit is at most m with probability (m + 1)/n (m/(n - 1))^2, and is most often the largest class.
+    A set of three classes comes about in 3 x 2 ways, each of probability 1/n 1/(n - 1)^2, a set of
+    two in 2 ways.
     """
     n = n_classes
     levels = {

@@ -18,16 +18,11 @@ from torch import Tensor
 from ipslib.datasets.megapixel_mnist.config import (
     N_CLASSES,
     N_DIGITS,
+    SOURCES,
     MegapixelMNISTConfig,
     chance_level,
 )
-from ipslib.datasets.megapixel_mnist.digits import (
-    BOX,
-    SOURCES,
-    DigitSet,
-    load_digits,
-    resize_area,
-)
+from ipslib.datasets.megapixel_mnist.digits import BOX, DigitSet, load_digits, resize_area
 from ipslib.datasets.megapixel_mnist.noise import noise_pool
 from ipslib.datasets.megapixel_mnist.placement import (
     Placement,
@@ -91,16 +86,13 @@ class MegapixelMNIST:
         same, other = self.digits.of_class(random.randint(N_CLASSES))
         digits = np.concatenate([random.choice(same, 3), random.choice(other, N_DIGITS - 3)])
         corners = place_apart(random, N_DIGITS, config.digit_size, config.canvas)
-        patterns = random.randint(0, max(config.n_patterns, 1), size=config.n_noise)
-        margin = BOX if config.noise == "line" else 0
-        noise_corners = place_freely(
-            random, config.n_noise, config.noise_size, config.canvas, margin=margin
-        )
-        return Placement(digits, corners, patterns, noise_corners)
+        n, margin = config.n_noise, BOX if config.noise == "line" else 0
+        patterns = random.randint(0, max(config.n_patterns, 1), size=n)
+        around = place_freely(random, n, config.noise_size, config.canvas, margin=margin)
+        return Placement(digits, corners, patterns, around)
 
     def labels(self, placement: Placement) -> dict[str, Tensor]:
-        """The label of each task; `multi` is a multi-hot vector (10,) of float32. Those of stacked
-        placements are stacked."""
+        """The label of each task, of one image or of stacked ones; `multi` is multi-hot (10,)."""
         present = torch.from_numpy(self.digits.labels[placement.digits])  # (..., 5)
         topmost = torch.from_numpy(placement.digit_corners)[..., 0].argmin(dim=-1, keepdim=True)
         all_labels = {

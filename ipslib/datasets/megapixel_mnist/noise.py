@@ -5,6 +5,7 @@ that texture does not tell noise from digits. Only additions, products, quotient
 roots are used, which every machine rounds alike: a key gives the same bytes everywhere.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -15,30 +16,11 @@ import numpy as np
 from ipslib.datasets.megapixel_mnist.digits import BOX, resize_area
 from ipslib.datasets.synthetic import stream
 
-N_CURVE_POINTS = 100
 Point = tuple[int, int]  # x and y, in pixels or in units of 1 / _ONE of one
 
 _ONE = 1 << 16
 _CONTROL_POINTS, _CONTROL_SHARES = np.array([4, 6, 8]), np.array([3, 5, 1]) / 9
-
-
-def bezier_curve(control: np.ndarray, n_points: int = N_CURVE_POINTS) -> np.ndarray:
-    """Points (n_points, 2) of the Bezier curve of n control points (n, 2), by Bernstein's sum,
-    term by term, at parameter values evenly spaced over 0..1."""
-    weights = _bernstein_weights(len(control), n_points)
-    return sum(weight[:, None] * point for weight, point in zip(weights, control, strict=True))
-
-
-@lru_cache
-def _bernstein_weights(n: int, n_points: int) -> np.ndarray:
-    """Of n control points, (n, n_points). Whole-pixel strokes cut points that may be whole
-    already, so the last bit counts: powers are rounded once, as a good library's are."""
-    t = np.linspace(0, 1, n_points)
-    return np.stack([comb(n - 1, i) * _power(1 - t, n - 1 - i) * _power(t, i) for i in range(n)])
-
-
-def _power(values: np.ndarray, exponent: int) -> np.ndarray:
-    return np.array([float(Fraction(value) ** exponent) for value in values.tolist()])
+_CURVE_POINTS = 100
 
 
 def random_control(random: np.random.RandomState) -> np.ndarray:
@@ -47,20 +29,32 @@ def random_control(random: np.random.RandomState) -> np.ndarray:
     return random.random_sample((n_control, 2))
 
 
+def bezier_curve(control: np.ndarray) -> np.ndarray:
+    """Points (100, 2) of the Bezier curve of n control points (n, 2), by Bernstein's sum, term by
+    term, at parameter values evenly spaced over 0..1."""
+    weights = _bernstein_weights(len(control))
+    return sum(weight[:, None] * point for weight, point in zip(weights, control, strict=True))
+
+
+@lru_cache
+def _bernstein_weights(n: int) -> np.ndarray:
+    """Of n control points, (n, 100). Whole-pixel strokes cut points that may be whole already, so
+    the last bit counts: powers are rounded once, as a good library's are."""
+    t = np.linspace(0, 1, _CURVE_POINTS)
+    return np.stack([comb(n - 1, i) * _power(1 - t, n - 1 - i) * _power(t, i) for i in range(n)])
+
+
+def _power(values: np.ndarray, exponent: int) -> np.ndarray:
+    return np.array([float(Fraction(value) ** exponent) for value in values.tolist()])
+
+
 def draw_stroke(curve: np.ndarray, *, size: int, stroke_width: float) -> np.ndarray:
-    """Draw a polyline with a true, anti-aliased width of any size.
+    """Draw a polyline (n, 2) of rows and columns in units of the box, 0..1, with a true,
+    anti-aliased width in pixels: (size, size) uint8.
 
     A pixel at distance d from the line is covered by the overlap of the stroke
     [-w/2, w/2] with the pixel's own extent [d - 1/2, d + 1/2]; for every w, ink across a
     straight stroke adds up to w (along the axes; between them on average over positions).
-
-    Args:
-        curve: (n, 2) points (row, column) in units of the box, 0..1.
-        size: side of the box in pixels.
-        stroke_width: w in pixels of this box.
-
-    Returns:
-        (size, size) uint8.
     """
     points = curve * size
     step0, step1 = np.diff(points, axis=0).T  # (segments,)
@@ -82,7 +76,7 @@ def draw_pixel_stroke(control: np.ndarray, stroke_width: float) -> np.ndarray:
     points = bezier_curve((control * BOX).astype(np.int64)).astype(np.int64)
     canvas = np.zeros((BOX, BOX), np.uint8)
     for start, stop in pairwise(map(tuple, points.tolist())):
-        canvas[line_pixels(start, stop, max(1, int(stroke_width)), size=BOX)] = 255
+        canvas[line_pixels(start, stop, max(1, int(stroke_width)))] = 255
     return canvas
 
 
@@ -115,31 +109,25 @@ def _tangent(angle: float) -> float:
 def noise_pool(
     kind: str, n: int, *, size: int = BOX, stroke_width: float, key: tuple[int, ...]
 ) -> np.ndarray:
-    """A pool of noise patterns; pattern j is the same whatever the pool's size, but for lines.
+    """n noise patterns (n, size, size) uint8, read-only; pattern j is the same whatever the pool's
+    size, but for lines.
 
     Args:
         kind: `bezier` (true width), `bezier_pixel` (published whole-pixel width) or `line`.
-        n: number of patterns.
-        size: side in pixels that the patterns are resized to.
         stroke_width: in pixels at 28 px; lines are 1 px wide.
         key: of the random stream.
-
-    Returns:
-        (n, size, size) uint8, read-only.
     """
     if kind == "line":
         return as_pool(_line_pool(n, key), size)
     controls = [random_control(stream(*key, j)) for j in range(n)]
     if kind == "bezier_pixel":
         return as_pool([draw_pixel_stroke(each, stroke_width) for each in controls], size)
-    curves = map(bezier_curve, controls)
-    return as_pool(
-        [draw_stroke(each, size=BOX, stroke_width=stroke_width) for each in curves], size
-    )
+    width = {"size": BOX, "stroke_width": stroke_width}
+    return as_pool([draw_stroke(bezier_curve(each), **width) for each in controls], size)
 
 
-def as_pool(strokes: list[np.ndarray], size: int) -> np.ndarray:
-    """Strokes in boxes of 28 px, enlarged together as digits are: (n, size, size), read-only."""
+def as_pool(strokes: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """Strokes in boxes of 28 px, enlarged as digits are: (n, size, size), read-only."""
     patterns = resize_area(np.array(strokes, np.uint8).reshape(-1, BOX, BOX), size)
     patterns.setflags(write=False)
     return patterns
@@ -160,9 +148,9 @@ def _line_pool(n: int, key: tuple[int, ...]) -> list[np.ndarray]:
 
 
 @lru_cache(maxsize=20_000)  # strokes are made of few kinds of short lines
-def line_pixels(start: Point, stop: Point, width: int, *, size: int) -> tuple[np.ndarray, ...]:
-    """Rows and columns, (n,) each, of a line's pixels on a square canvas: those that OpenCV's
-    `line` takes (8-connected), since the published strokes are its lines.
+def line_pixels(start: Point, stop: Point, width: int) -> tuple[np.ndarray, ...]:
+    """Rows and columns, (n,) each, of a line's pixels in the box: those that OpenCV's `line` takes
+    (8-connected), since the published strokes are its lines.
 
     A wide line (OpenCV draws 3 px as 4, 5 as 6 and so on) is a disc at either end and a rectangle
     between them, whose sides are stepped along and whose rows are filled. OpenCV counts there in
@@ -170,13 +158,16 @@ def line_pixels(start: Point, stop: Point, width: int, *, size: int) -> tuple[np
     """
     if width == 1:
         return _thin(start, stop)
-    canvas = np.zeros((size, size), bool)
+    canvas = np.zeros((BOX, BOX), bool)
     radius = (width + 1) // 2
-    rows, cols = np.ogrid[:size, :size]
+    rows, cols = np.ogrid[:BOX, :BOX]
     for x, y in (start, stop):
         canvas |= (rows - y) ** 2 + (cols - x) ** 2 <= radius**2
     if start != stop:
-        _add_rectangle(canvas, start, stop, radius)
+        corners = _rectangle(start, stop, radius)
+        for side in zip(corners, corners[1:] + corners[:1], strict=True):
+            _mark_side(canvas, _clipped(side))
+        _fill_rows(canvas, corners)
     return canvas.nonzero()
 
 
@@ -190,23 +181,20 @@ def _thin(start: Point, stop: Point) -> tuple[np.ndarray, np.ndarray]:
     return y + down, x + across
 
 
-def _add_rectangle(canvas: np.ndarray, start: Point, stop: Point, radius: int) -> None:
+def _rectangle(start: Point, stop: Point, radius: int) -> list[Point]:
+    """Corners of what lies within the radius of a line, in units of 1 / _ONE pixel."""
     dx, dy = stop[0] - start[0], stop[1] - start[1]
     scale = radius * _ONE / sqrt(dx * dx + dy * dy)
     aside = round(dy * scale), round(-dx * scale)
-    corners = [
+    return [
         (x * _ONE + sign * aside[0], y * _ONE + sign * aside[1])
         for (x, y), sign in ((start, 1), (start, -1), (stop, -1), (stop, 1))
     ]
-    for side in zip(corners, corners[1:] + corners[:1], strict=True):
-        _add_side(canvas, _clipped(side, len(canvas) * _ONE - 1))
-    _fill_rows(canvas, corners)
 
 
-# Quotients are cut towards zero: `int` of a float, which holds all of these exactly enough.
-def _clipped(side: tuple[Point, Point], far: int) -> list[list[int]]:
-    """The part of a side in 0..far, cut in y first; empty where there is none."""
-    ends = [list(point) for point in side]
+def _clipped(side: tuple[Point, Point]) -> list[list[int]]:
+    """The part of a side inside the box, cut in y first; empty where there is none."""
+    ends, far = [list(point) for point in side], BOX * _ONE - 1
     for axis in (1, 0):
         if all(end[axis] < 0 for end in ends) or all(end[axis] > far for end in ends):
             return []
@@ -214,25 +202,24 @@ def _clipped(side: tuple[Point, Point], far: int) -> list[list[int]]:
             excess = min(max(end[axis], 0), far) - end[axis]
             if excess:
                 rise, length = (ends[1][i] - ends[0][i] for i in (1 - axis, axis))
-                end[1 - axis] += int(excess * rise / length)
+                end[1 - axis] += int(excess * rise / length)  # towards zero, here and below
                 end[axis] += excess
     return ends
 
 
-def _add_side(canvas: np.ndarray, ends: list[list[int]]) -> None:
-    """Step along the longer axis from its lower end, and mark the upper end itself."""
+def _mark_side(canvas: np.ndarray, ends: list[list[int]]) -> None:
+    """Mark what is stepped on along the longer axis from the lower end, and the upper end."""
     if not ends:
         return
-    (x, y), (x_stop, y_stop) = ends
-    along = 0 if abs(x_stop - x) > abs(y_stop - y) else 1
+    along = int(abs(ends[1][0] - ends[0][0]) <= abs(ends[1][1] - ends[0][1]))
     start, stop = sorted(ends, key=lambda end: end[along])
     length, rise = stop[along] - start[along], stop[1 - along] - start[1 - along]
     step = np.arange((length >> 16) + 1)
     points = np.empty((len(step) + 1, 2), int)
     points[:-1, along] = _pixel(start[along]) + step
     points[:-1, 1 - along] = _pixel(start[1 - along] + step * int(rise * _ONE / (length | 1)))
-    points[-1] = _pixel(stop[0]), _pixel(stop[1])
-    x, y = points[(points < len(canvas)).all(axis=1)].T
+    points[-1] = [_pixel(value) for value in stop]
+    x, y = points[(points < BOX).all(axis=1)].T
     canvas[y, x] = True
 
 
@@ -243,7 +230,7 @@ def _fill_rows(canvas: np.ndarray, corners: list[Point]) -> None:
     chains = [[corners[(top + turn * i) % 4] for i in range(5)] for turn in (1, -1)]
     ends = zip(*(_crossings(chain, last_row) for chain in chains), strict=True)
     for row, (x, other) in enumerate(ends, _pixel(corners[top][1])):
-        if 0 <= row < len(canvas):
+        if 0 <= row < BOX:
             left, right = sorted((_pixel(x), _pixel(other)))
             canvas[row, max(left, 0) : max(right + 1, 0)] = True
 

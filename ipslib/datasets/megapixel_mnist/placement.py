@@ -11,7 +11,6 @@ from ipslib.errors import IpslibError
 
 _ROUNDS, _RESTARTS = 20, 100
 _PUBLISHED_SEEDS = {"train": 1, "test": 0}
-_N_SAME = 3  # digits of the target class
 _MOST_TRIES = 100_000
 
 
@@ -108,8 +107,7 @@ def published_start(
 def _draw_digits(random: np.random.RandomState, digits: DigitSet) -> np.ndarray:
     """Indices (5,) into the digit set: three of one class, then two of others."""
     same, other = digits.of_class(int(random.rand() * N_CLASSES))
-    n_other = N_DIGITS - _N_SAME
-    return np.concatenate([random.choice(same, _N_SAME), random.choice(other, n_other)])
+    return np.concatenate([random.choice(same, 3), random.choice(other, N_DIGITS - 3)])
 
 
 def _draw_apart(random: np.random.RandomState, size: int, room: np.ndarray) -> np.ndarray:
@@ -123,6 +121,6 @@ def _draw_apart(random: np.random.RandomState, size: int, room: np.ndarray) -> n
             return np.stack(corners)
     height, width = room + size
     raise IpslibError(
-        f"canvas: digits of {size} px drawn one by one found no room for {N_DIGITS} on "
-        f"{height} x {width} px; start published wants a larger canvas (or use start own)."
+        f"canvas: wanted room for {N_DIGITS} digits of {size} px, drawn one by one, found none on "
+        f"{height} x {width} px; enlarge canvas or use start own."
     )

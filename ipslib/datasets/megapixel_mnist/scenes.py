@@ -57,12 +57,8 @@ class Sheet:
     """Objects on blank ground so wide that a patch with one object on it is a window of the sheet.
 
     The sheet is one run of bytes: the ground right of an object is also left of its next row.
-    Window w is the patch that begins at byte w; window `blank` has nothing on it.
-
-    Args:
-        kinds: (k, S, S) uint8; the first `n_kinds` of them, as many as fit, are on the sheet.
-        patch_size: side of a patch in pixels.
-        limit: of the sheet's size in bytes.
+    Window w is the patch that begins at byte w; window `blank` has nothing on it. Of the kinds
+    (k, S, S) uint8 the first `n_kinds` are on it, as many as fit its limit in bytes.
     """
 
     def __init__(self, kinds: np.ndarray, patch_size: int, *, limit: int = _SHEET_BYTES):
@@ -179,18 +175,11 @@ class DrawnScenes:
     """
 
     def __init__(self, batch: SceneBatch, device: torch.device):
-        self.device, self.grid, self.labels, self.boxes = (
-            device,
-            batch.grid,
-            batch.labels,
-            batch.boxes,
-        )
-        self.blank, (self.batch_size, self.n_patches) = _without_ink(batch), batch.blank.shape
-        size, pitch, (sheet, lowest) = (
-            self.grid.patch_size,
-            batch.sheet.pitch,
-            batch.sheet.on(device),
-        )
+        self.device, self.grid = device, batch.grid
+        self.labels, self.boxes, self.blank = batch.labels, batch.boxes, _without_ink(batch)
+        self.batch_size, self.n_patches = batch.blank.shape
+        size, pitch = self.grid.patch_size, batch.sheet.pitch
+        sheet, lowest = batch.sheet.on(device)
         others = [_uploaded(layer.kinds.ravel(), device) for layer in batch.layers[1:]]
         is_pasted = batch.n_pastes > 0  # such a slot has a cell behind the sheet
         n_cells = np.count_nonzero(is_pasted)
