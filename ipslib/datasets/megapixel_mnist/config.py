@@ -109,7 +109,7 @@ def chance_level(task: str, *, n_classes: int = N_CLASSES) -> float:
 
     Three digits are of a class t uniform over n, two are drawn independently from the n - 1 others
     (taken as equally large). Every class is majority or topmost with probability 1/n. The largest
-    digit is at most m with probability (m + 1)/n (m/(n - 1))^2, and is most often the largest class.
+    digit is at most m with probability (m + 1)/n (m/(n - 1))^2, and most often the largest class.
     A set of three classes comes about in 3 x 2 ways, each of probability 1/n 1/(n - 1)^2, a set of
     two in 2 ways.
     """

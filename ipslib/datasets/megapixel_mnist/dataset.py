@@ -37,7 +37,6 @@ from ipslib.patches import SPLITS, PatchGrid
 
 NEEDLE_CLASS = 3
 _POOL_KEY, _IMAGE_KEY, _NEEDLE_KEY = 0, 1, 2
-_REMEMBERED_OBJECTS = 1_000_000  # of all images together; a larger set is placed anew each time
 
 
 @attrs.frozen
@@ -48,7 +47,6 @@ class MegapixelMNIST:
     config: MegapixelMNISTConfig
     split: str = choice("train", tuple(SPLITS))
     uneven = False
-    _placed: dict[int, Placement] = attrs.field(factory=dict, init=False, repr=False, eq=False)
 
     def __len__(self) -> int:
         return self.config.n_train if self.split == "train" else self.config.n_test
@@ -72,15 +70,9 @@ class MegapixelMNIST:
         return {"digit_source": self.config.digits, "digits_sha256": sums}
 
     def placement(self, index: int) -> Placement:
-        """What lies where on image `index`; remembered where the split is small enough."""
+        """What lies where on image `index`."""
         if self._published is not None:
             return self._published[0][index]
-        placement = self._placed.get(index) or self._draw_placement(index)
-        if len(self) * (self.config.n_noise + N_DIGITS) <= _REMEMBERED_OBJECTS:
-            self._placed[index] = placement
-        return placement
-
-    def _draw_placement(self, index: int) -> Placement:
         config = self.config
         random = stream(config.data_seed, SPLITS[self.split], _IMAGE_KEY, index)
         same, other = self.digits.of_class(random.randint(N_CLASSES))
@@ -152,12 +144,12 @@ class MegapixelMNIST:
 
 @attrs.frozen(kw_only=True)
 class NeedleMNIST:
-    """Is there a 3 among many other digits? The task that Megapixel MNIST is set beside, one split
-    of it; digits of 28 px, canvas height and width in pixels.
+    """Is there a 3 among many other digits of 28 px? One split of the task of Pawlowski et al.,
+    arXiv 1908.06037, that Megapixel MNIST is set beside.
 
-    Pawlowski et al., arXiv 1908.06037. One of the objects on the canvas is in question: a 3 (label
-    1) or one more clutter digit (label 0), so that the number of objects does not tell the label.
-    It is pasted last and so lies whole on top; the clutter may overlap.
+    One of the objects on the canvas is in question: a 3 (label 1) or one more clutter digit (label
+    0), so that the number of objects does not tell the label. It is pasted last and so lies whole
+    on top; the clutter may overlap.
     """
 
     digits: str = choice("mnist", SOURCES)

@@ -11,11 +11,13 @@ import math
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from PIL import Image
 
 from ipslib.errors import IpslibError, did_you_mean
@@ -74,17 +76,14 @@ class SignSet(NamedTuple):
     left_out: dict[str, int]  # images by reason, as published
     problems: tuple[Problem, ...]
 
-    def having(self, action: str) -> list[Problem]:
-        return [problem for problem in self.problems if problem.action == action]
+    def n_of(self, action: str) -> int:
+        return sum(problem.action == action for problem in self.problems)
 
 
 def read_set(folder: str | Path) -> SignSet:
     """Read the annotations of a set, filter them, and see that the JPEGs beside them are sound. An
-    image that is missing or damaged, or whose line is broken, is skipped and listed.
-
-    Raises:
-        IpslibError: when the annotations cannot be read, or no image of the task is there.
-    """
+    image that is missing or damaged, or whose line is broken, is skipped and listed; IpslibError
+    when the annotations cannot be read, or no image of the task is there."""
     folder = Path(folder)
     try:
         text = (folder / ANNOTATIONS).read_bytes().decode("utf-8-sig")
@@ -93,19 +92,18 @@ def read_set(folder: str | Path) -> SignSet:
             f"{folder / ANNOTATIONS}: wanted the annotations of a set, could not read them "
             f"({error}); put the published file there, beside the JPEGs."
         ) from error
+    lines = {n: line for n, line in enumerate(text.split("\n"), start=1) if line.strip()}
     reader = _Reader(folder)
-    lines = [(n, line) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    for number, line in lines:
+    for number, line in lines.items():
         reader.read(number, line)
     if not reader.examples:
         raise IpslibError(
-            f"{folder}: wanted {ANNOTATIONS} with lines NAME.jpg:SIGN;SIGN;... and the JPEGs that "
-            f"it names, found no sound image in {len(lines)} lines; unpack {folder.name}Part0.zip "
-            "into that folder, beside the published annotations."
+            f"{folder}: wanted lines NAME.jpg:SIGN;SIGN;... in {ANNOTATIONS} and the JPEGs beside "
+            f"it, got no sound image in {len(lines)} lines; unpack {folder.name}Part0.zip there."
         )
-    reader.note_the_whole(sum(line.endswith("\r") for _, line in lines))
-    counts = len(lines), reader.n_misc, dict(reader.left_out)
-    return SignSet(folder.name, tuple(reader.examples), *counts, tuple(reader.problems))
+    reader.read_whole(lines.values())
+    found = len(lines), reader.n_misc, dict(reader.left_out), tuple(reader.problems)
+    return SignSet(folder.name, tuple(reader.examples), *found)
 
 
 def judge(signs: Sequence[Sign]) -> tuple[str, tuple[Box, ...]]:
@@ -115,22 +113,19 @@ def judge(signs: Sequence[Sign]) -> tuple[str, tuple[Box, ...]]:
     Katharopoulos and Fleuret, arXiv 1905.03711: no sign is EMPTY; else the best limit sign
     (visibility, then area) decides, if VISIBLE.
     """
-    if not signs:
-        return "EMPTY", ()
-    limits = [sign for sign in signs if sign.name in LIMITS]
+
+    def rank(sign: Sign) -> tuple[int, float]:
+        x_min, y_min, x_max, y_max = sign.box
+        return VISIBILITIES.index(sign.visibility), -(x_max - x_min) * (y_max - y_min)
+
+    limits = sorted((sign for sign in signs if sign.name in LIMITS), key=rank)
     if not limits:
-        return OTHER_SIGNS, ()
-    limits.sort(key=lambda sign: (VISIBILITIES.index(sign.visibility), -_area(sign.box)))
+        return OTHER_SIGNS if signs else "EMPTY", ()
     best = limits[0]
     if best.visibility != "VISIBLE":
         return NOT_VISIBLE, ()
     same = [s.box for s in limits if (s.name, s.visibility) == (best.name, best.visibility)]
     return best.name, tuple(same)
-
-
-def _area(box: Box) -> float:
-    x_min, y_min, x_max, y_max = box
-    return (x_max - x_min) * (y_max - y_min)
 
 
 class _Defect(Exception):
@@ -149,6 +144,7 @@ class _Reader:
     def read(self, number: int, line: str) -> None:
         name, colon, signs = line.partition(":")
         self.line, self.name = number, (name if colon else _JPEG_NAME.match(line)[0]).strip()
+        self.where = f"{self.file} line {number} ({self.name or 'no name'})"
         try:
             if not colon or not self.name or re.search(r"[\\/]", self.name):
                 got = f"{line.strip()[:40]!r}; correct the line"
@@ -156,38 +152,30 @@ class _Reader:
             if self.name in self.line_of:
                 got = f"a second one; took line {self.line_of[self.name]}, delete the wrong one"
                 raise _Defect("second line", f"wanted one line per image, got {got}")
-            self._add(*judge(self._signs(signs)))
+            found = [self._sign(text.split(",")) for text in signs.split(";") if text.strip()]
+            verdict, boxes = judge([sign for sign in found if sign])
             self.line_of[self.name] = number
+            if verdict in CLASSES:  # what the filter leaves out need not be there
+                self._add(CLASSES.index(verdict), boxes)
+            else:
+                self.left_out[verdict] += 1
         except _Defect as defect:
             self._note(SKIPPED, *defect.args)
 
-    def _add(self, verdict: str, boxes: tuple[Box, ...]) -> None:
-        """An image that the filter leaves out need not be there."""
-        if verdict not in CLASSES:
-            self.left_out[verdict] += 1
-            return
+    def _add(self, label: int, boxes: tuple[Box, ...]) -> None:
         path = self.folder / self.name
         try:
-            size = image_size(path)
+            self.examples.append(Example(path, self.line, label, boxes, image_size(path)))
         except IpslibError as error:
             kind = "damaged image" if path.is_file() else "missing image"
             self._note(SKIPPED, kind, str(error).removesuffix("."))
-        else:
-            label = CLASSES.index(verdict)
-            self.examples.append(Example(path, self.line, label, boxes, size))
 
-    def _signs(self, text: str) -> list[Sign]:
-        entries = [[field.strip() for field in e.split(",")] for e in text.split(";") if e.strip()]
-        found = []
-        for fields in entries:
-            if fields[0] == "MISC_SIGNS":
-                self.n_misc += 1
-            else:
-                found.append(self._sign(fields))
-        return found
-
-    def _sign(self, fields: list[str]) -> Sign:
-        """A defect that could change the image's class is raised."""
+    def _sign(self, fields: list[str]) -> Sign | None:
+        """None for MISC_SIGNS. A defect that could change the image's class is raised."""
+        fields = [field.strip() for field in fields]
+        if fields[0] == "MISC_SIGNS":
+            self.n_misc += 1
+            return None
         if len(fields) != len(_FIELDS.split(",")):
             got = f"{len(fields)} in {', '.join(fields)!r}; correct the line"
             raise _Defect("wrong number of fields", f"wanted {_FIELDS}, got {got}")
@@ -221,15 +209,13 @@ class _Reader:
         return x_min, y_min, x_max, y_max
 
     def _note(self, action: str, kind: str, sentence: str) -> None:
-        where = (
-            f"{self.file} line {self.line} ({self.name or 'no name'})" if self.line else self.file
-        )
-        message = f"{where}: {sentence}."
+        message = f"{self.where}: {sentence}."
         self.problems.append(Problem(action, kind, self.line, self.name, message))
 
-    def note_the_whole(self, n_crlf: int) -> None:
-        """What belongs to no single line."""
-        self.line = self.name = None
+    def read_whole(self, lines: Iterable[str]) -> None:
+        """Note what belongs to no single line."""
+        self.line, self.name, self.where = None, None, self.file
+        n_crlf = sum(line.endswith("\r") for line in lines)
         if n_crlf:
             sentence = f"wanted lines that end in LF, got {n_crlf} in CRLF; read alike"
             self._note(REPAIRED, "CRLF", sentence)
@@ -249,19 +235,16 @@ def class_counts(examples: Sequence[Example]) -> dict[str, int]:
 def thinned(examples: Sequence[Example], fraction: float) -> tuple[Example, ...]:
     """The first images of each class, rounded down as published, in their order: a smaller
     fraction is part of a larger one. IpslibError where a class would lose all it had."""
-    had, kept, seen = class_counts(examples), [], Counter()
-    room = [int(fraction * n + 1e-9) for n in had.values()]
-    for (name, n), left in zip(had.items(), room, strict=True):
-        if n and not left:
-            raise IpslibError(
-                f"fraction: wanted at least one image of each class, got none of {name}, which "
-                f"has {n}, at {fraction:g}; use a larger fraction."
-            )
-    for example in examples:
-        seen[example.label] += 1
-        if seen[example.label] <= room[example.label]:
-            kept.append(example)
-    return tuple(kept)
+    labels = pd.Series([example.label for example in examples])
+    of_class = labels.groupby(labels)
+    room = (fraction * of_class.transform("size") + 1e-9).astype(int)
+    if not room.all():
+        name = CLASSES[labels[room == 0].iloc[0]]
+        raise IpslibError(
+            f"fraction: wanted at least one image of each class, got none of {name}, which has "
+            f"{class_counts(examples)[name]}, at {fraction:g}; use a larger fraction."
+        )
+    return tuple(compress(examples, of_class.cumcount() < room))
 
 
 def image_size(path: Path) -> tuple[int, int]:

@@ -9,10 +9,8 @@ read as by Bergner et al., arXiv 2210.13007: resized to the canvas, whatever the
 colour jitter and a translation; normalised for ImageNet.
 """
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,9 +42,8 @@ from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import check_fits, choice, flag, integer, number, side_lengths
 from ipslib.patches import SPLITS, PatchGrid
-from ipslib.paths import DATA_ROOT_VARIABLE, data_root
+from ipslib.paths import DATA_ROOT_VARIABLE, data_root, stamp
 
-_PUBLISHED_WIDTH, _PUBLISHED_SHIFT = 1600, 100
 _N_TRAIN, _N_TEST = (sum(counts) for counts in PUBLISHED_COUNTS.values())
 _AUGMENT_KEY = 2
 _UNCHANGED = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
@@ -66,9 +63,7 @@ class TrafficSignsConfig:
     fraction: float = number(1.0, at_least=0.001, at_most=1.0)  # of each training class
     thin_test: bool = flag(False)  # true, as published: the test set too
     jitter: float = number(0.1, at_most=0.5)
-    translate: int = integer(
-        lambda self: round(self.canvas[1] * _PUBLISHED_SHIFT / _PUBLISHED_WIDTH), at_least=0
-    )
+    translate: int = integer(lambda self: round(self.canvas[1] * 100 / 1600), at_least=0)
     standin_train: int = integer(_N_TRAIN, at_least=len(CLASSES))  # as the real sets have
     standin_test: int = integer(_N_TEST, at_least=len(CLASSES))
     standin_shares: str = choice("published", ("published", "equal"))  # of the classes
@@ -86,7 +81,6 @@ class TrafficSignsConfig:
 
     @property
     def n_classes(self) -> dict[str, int]:
-        """Outputs by task."""
         return {"sign": len(CLASSES)}
 
     @property
@@ -95,7 +89,6 @@ class TrafficSignsConfig:
 
     @property
     def source(self) -> str:
-        """What results are made of, in words."""
         if self.is_synthetic:
             return "SYNTHETIC road scenes, drawn by this project, not the Swedish traffic signs"
         return "the Swedish traffic signs"
@@ -126,9 +119,8 @@ class TrafficSignsConfig:
         ones in the project's alone."""
         if not self.is_synthetic:
             return data_root() / "traffic_signs"
-        sizes = self.standin_train, self.standin_test, *self.standin_size
-        name = "_".join(map(str, ("traffic_signs", *sizes, self.standin_shares)))
-        return synthetic_folder(name)
+        drawn = self.standin_train, self.standin_test, *self.standin_size, self.standin_shares
+        return synthetic_folder("_".join(map(str, ("traffic_signs", *drawn))))
 
     def open_split(self, split: str) -> "TrafficSigns":
         return load_traffic_signs(self, split)
@@ -137,12 +129,8 @@ class TrafficSignsConfig:
 def load_traffic_signs(
     config: TrafficSignsConfig, split: str, *, folder: str | Path | None = None
 ) -> "TrafficSigns":
-    """Open a split; Set1 trains and Set2 tests. Synthetic sets are drawn where there are none yet.
-
-    Args:
-        config: sizes and variants.
-        split: `train` or `test`.
-        folder: that holds `Set1` and `Set2`; the configuration's if None.
+    """Open a split: `Set1` of a folder trains and `Set2` tests. Without a folder it is that of the
+    configuration, where synthetic sets are drawn once.
 
     Raises:
         IpslibError: when the photographs are not there or none is sound, or when the folder holds
@@ -167,18 +155,10 @@ def load_traffic_signs(
             f"{folder}: wanted {kinds[not drawn]}, got {kinds[drawn]}; name the other folder, or "
             f"use signs: {'standin' if drawn else 'real'}."
         )
-    part = folder / SET_OF[split]
-    times = [path.stat().st_mtime_ns for path in (part, part / ANNOTATIONS) if path.exists()]
-    whole = _read_once(part, *times)
+    whole = read_set(folder / SET_OF[split])
     is_thinned = split == "train" or config.thin_test
     examples = thinned(whole.examples, config.fraction) if is_thinned else whole.examples
     return TrafficSigns(config, split, examples, whole, folder)
-
-
-@lru_cache(maxsize=4)
-def _read_once(folder: Path, *_times: int) -> SignSet:
-    """Anew when the annotations or the files of a folder change."""
-    return read_set(folder)
 
 
 @attrs.frozen
@@ -219,22 +199,18 @@ class TrafficSigns:
     @property
     def provenance(self) -> dict[str, object]:
         """Where the photographs are from, and what was read of this split's set."""
-        files = {name: self.folder / name / ANNOTATIONS for name in SET_OF.values()}
+        names = SET_OF.values()
         return {
             "sign_source": self.config.signs,
-            "annotations_sha256": {
-                name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
-            },
-            "n_repaired": len(self.report.having(REPAIRED)),
-            "n_skipped": len(self.report.having(SKIPPED)),
+            "annotations_sha256": {n: stamp(self.folder / n / ANNOTATIONS).sha256 for n in names},
+            "n_repaired": self.report.n_of(REPAIRED),
+            "n_skipped": self.report.n_of(SKIPPED),
         }
 
     def augmented(self, *, seed: int, epoch: int) -> "TrafficSigns":
         """The training set as it looks in an epoch; IpslibError for a test set, never augmented."""
         if self.split != "train":
-            raise IpslibError(
-                f"split: wanted train, since test is never augmented, got {self.split}."
-            )
+            raise IpslibError(f"split: wanted train, which alone is augmented, got {self.split}.")
         return attrs.evolve(self, moment=(seed, epoch))
 
     def augmentation(self, index: int) -> "Augmentation":

@@ -37,7 +37,7 @@ def download_traffic_signs(folder: str | Path | None = None, *, base_url: str = 
     folder = Path(folder or TrafficSignsConfig().folder)
     if is_synthetic(folder):
         raise IpslibError(
-            f"{folder}: wanted real photographs, got drawn ones; name another folder."
+            f"{folder}: wanted a place for real photographs, got drawn ones; move it."
         )
     for name, md5 in MD5.items():
         part = make_once(folder / name, partial(_fetch, f"{base_url}/{name}", md5))

@@ -55,33 +55,29 @@ _UNUSED = (
     _Shot(("PRIORITY_ROAD",)),
     _Shot(("PASS_RIGHT_SIDE", "PRIORITY_ROAD"), awkward="misc"),
     _Shot(("70_SIGN",), visibility="BLURRED"),
-    *(
-        _Shot(("50_SIGN",), awkward=awkward)
-        for awkward in ("inverted", "missing image", "torn image", "no colon", "no line")
-    ),
+    _Shot(("50_SIGN",), awkward="inverted"),
+    _Shot(("50_SIGN",), awkward="missing image"),
+    _Shot(("50_SIGN",), awkward="torn image"),
+    _Shot(("50_SIGN",), awkward="no colon"),
+    _Shot(("50_SIGN",), awkward="no line"),
 )
 
 
 def write_synthetic(
     folder: str | Path, n_images: Mapping[str, int], *, size: tuple[int, int], equal: bool = False
 ) -> Path:
-    """Draw the two sets, or find the very same ones drawn before; images that the filter leaves
-    out or that are broken, and lines to be repaired, are added to both.
+    """Draw `Set1` and `Set2` into a folder, or find the very same ones there, and return it.
 
-    Args:
-        folder: for `Set1` and `Set2`; it is returned.
-        n_images: of each split, that the filter keeps: one of each class at least.
-        size: height and width in pixels; the published photographs are (960, 1280).
-        equal: whether classes are equally frequent, instead of as published.
+    Of each split so many images are kept by the filter, all classes equally frequent or as
+    published, and each there; images that it leaves out or that are broken, and lines to be
+    repaired, are added. The size is height and width in pixels.
 
-    Raises:
-        IpslibError: for too small images, when the folder holds something else, and when it cannot
-            be written.
+    IpslibError for too small images, or a folder that holds something else or cannot be written.
     """
     if min(size) < _SMALLEST_SIDE:
         raise IpslibError(
-            f"canvas: wanted synthetic signs of sides of at least {_SMALLEST_SIDE} px, got "
-            f"{size[0]} x {size[1]} px; enlarge canvas."
+            f"canvas: wanted drawn photographs, of 4/5 of its sides, of at least {_SMALLEST_SIDE} "
+            f"px, got {size[0]} x {size[1]} px; enlarge canvas."
         )
     classes = {
         split: _class_counts(n, (1,) * len(CLASSES) if equal else PUBLISHED_COUNTS[split])
@@ -106,9 +102,8 @@ def _class_counts(n: int, shares: Sequence[int]) -> list[int]:
 
 def _write_set(folder: Path, split: str, counts: list[int], size: tuple[int, int]) -> None:
     folder.mkdir()
-    shots = [_shot(name, i) for name, n in zip(CLASSES, counts, strict=True) for i in range(n)]
-    shots += _UNUSED
-    lines = []
+    kept = [_shot(name, i) for name, n in zip(CLASSES, counts, strict=True) for i in range(n)]
+    shots, lines = [*kept, *_UNUSED], []
     order = stream(_SEED, SPLITS[split], 0).permutation(len(shots)).tolist()
     for position, which in enumerate(tqdm(order, f"draw {folder.name}", leave=False, disable=None)):
         shot = shots[which]
