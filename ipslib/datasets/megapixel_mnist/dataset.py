@@ -30,7 +30,7 @@ from ipslib.datasets.megapixel_mnist.placement import (
     place_freely,
     published_start,
 )
-from ipslib.datasets.megapixel_mnist.scenes import Layer, Scene, SceneBatch, Sheet
+from ipslib.datasets.megapixel_mnist.scenes import Layer, SceneBatch, Sheet, draw_whole
 from ipslib.datasets.synthetic import stream
 from ipslib.fields import check_fits, choice, integer, side_lengths
 from ipslib.patches import SPLITS, PatchGrid
@@ -115,13 +115,10 @@ class MegapixelMNIST:
             Layer(resize_area(shown, self.config.digit_size), nth, stacked.digit_corners),
         ]
 
-    def scene(self, index: int) -> Scene:
-        """One whole image, drawable; the digits are its last objects."""
-        return Scene.of(self._layers(Placement(*(part[None] for part in self.placement(index)))))
-
     def canvas(self, index: int) -> np.ndarray:
         """One whole image (H, W) uint8, for figures."""
-        return self.scene(index).draw(self.config.canvas)
+        stacked = Placement(*(part[None] for part in self.placement(index)))
+        return draw_whole(self._layers(stacked), self.config.canvas)
 
     @cached_property
     def _published(self) -> tuple[list[Placement], np.ndarray] | None:
@@ -161,8 +158,8 @@ class NeedleMNIST:
     def __attrs_post_init__(self) -> None:
         check_fits(self.canvas, digits=BOX)
 
-    def scene(self, index: int) -> tuple[Scene, int]:
-        """Image `index`, whose last object is the one in question, and its label."""
+    def objects(self, index: int) -> tuple[Layer, int]:
+        """The objects of image `index`, the one in question last, and its label."""
         random = stream(self.data_seed, SPLITS[self.split], _NEEDLE_KEY, index)
         label = int(random.randint(2))
         digit_set = load_digits(self.digits, self.split)
@@ -171,5 +168,4 @@ class NeedleMNIST:
         if label:
             digits[-1] = random.choice(needles)
         corners = place_freely(random, self.n_clutter + 1, BOX, self.canvas)
-        layer = Layer(digit_set.images, digits[None], corners[None])
-        return Scene.of([layer]), label
+        return Layer(digit_set.images, digits[None], corners[None]), label

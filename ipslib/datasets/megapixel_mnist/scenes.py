@@ -34,23 +34,14 @@ class Layer(NamedTuple):
         return np.concatenate([self.corners, np.full_like(self.corners, size)], axis=2)
 
 
-class Scene(NamedTuple):
-    """Objects on one canvas, pasted in order, each over its whole box."""
-
-    boxes: np.ndarray  # (n, 4) of top, left, height, width in pixels
-    objects: Sequence[np.ndarray]  # n of (height, width) uint8
-
-    @classmethod
-    def of(cls, layers: Sequence[Layer], image: int = 0) -> "Scene":
-        boxes = np.concatenate([layer.boxes[image] for layer in layers])
-        return cls(boxes, [kind for each in layers for kind in each.kinds[each.objects[image]]])
-
-    def draw(self, canvas: tuple[int, int]) -> np.ndarray:
-        """The whole image (H, W) uint8."""
-        image = np.zeros(canvas, np.uint8)
-        for (top, left, height, width), each in zip(self.boxes, self.objects, strict=True):
-            image[top : top + height, left : left + width] = each
-        return image
+def draw_whole(layers: Sequence[Layer], canvas: tuple[int, int], image: int = 0) -> np.ndarray:
+    """One of the images (H, W) uint8: its objects pasted in order, each over its whole box."""
+    pixels = np.zeros(canvas, np.uint8)
+    for kinds, objects, corners in layers:
+        size = kinds.shape[1]
+        for kind, (row, col) in zip(objects[image], corners[image], strict=True):
+            pixels[row : row + size, col : col + size] = kinds[kind]
+    return pixels
 
 
 class Sheet:
