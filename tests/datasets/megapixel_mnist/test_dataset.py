@@ -175,6 +175,8 @@ def test_noise_comes_from_a_pool_of_its_own_size(small_data):
     assert drawn_few == {0, 1}
     assert len(drawn_many) > 150 and max(drawn_many) < 300
     assert small_data(n_noise=5).n_patterns == 5  # as published, one for each object
+    with pytest.raises(IpslibError, match="n_patterns"):
+        small_data(n_noise=5, n_patterns=0)
 
 
 def needle(**changes: object) -> NeedleMNIST:
