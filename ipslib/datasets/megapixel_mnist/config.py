@@ -53,8 +53,8 @@ class MegapixelMNISTConfig:
         n_fit = (height // self.digit_size) * (width // self.digit_size)
         if n_fit < N_DIGITS:
             raise IpslibError(
-                f"digit_size: wanted room for {N_DIGITS} digits apart, got {n_fit} of "
-                f"{self.digit_size} px on {height} x {width} px; enlarge canvas or reduce it."
+                f"digit_size: {N_DIGITS} digits of {self.digit_size} px do not lie apart on "
+                f"{height} x {width} px (room for {n_fit}); enlarge canvas or reduce digit_size."
             )
         if self.n_noise and not self.n_patterns:
             raise IpslibError(
