@@ -57,9 +57,7 @@ class MegapixelMNISTConfig:
                 f"{height} x {width} px (room for {n_fit}); enlarge canvas or reduce digit_size."
             )
         if self.n_noise and not self.n_patterns:
-            raise IpslibError(
-                f"n_patterns: wanted at least 1 for {self.n_noise} noise objects, got 0."
-            )
+            raise IpslibError("n_patterns: wanted at least 1 where n_noise is not 0, got 0.")
         least = self.noise_size + 56
         if self.noise == "line" and self.n_noise and min(self.canvas) < least:
             raise IpslibError(

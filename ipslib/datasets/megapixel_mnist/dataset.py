@@ -103,22 +103,18 @@ class MegapixelMNIST:
         """Several images as one PatchBatch; its `boxes` are the digits'."""
         placements = [self.placement(int(index)) for index in indices]
         stacked = Placement(*(np.stack(parts) for parts in zip(*placements, strict=True)))
-        layers, labels = self._layers(stacked), self.labels(stacked)
-        return SceneBatch(self.grid, layers, sheet=self._noise_sheet, labels=labels)
-
-    def _layers(self, stacked: Placement) -> list[Layer]:
-        """Noise, and the digits over it; every digit of the images is a kind of its own."""
-        shown = self.digits.images[stacked.digits.ravel()]
+        shown = self.digits.images[stacked.digits.ravel()]  # every digit is a kind of its own
         nth = np.arange(stacked.digits.size).reshape(stacked.digits.shape)
-        return [
+        layers = [
             Layer(self._noise_pool, stacked.patterns, stacked.noise_corners),
             Layer(resize_area(shown, self.config.digit_size), nth, stacked.digit_corners),
         ]
+        labels = self.labels(stacked)
+        return SceneBatch(self.grid, layers, sheet=self._noise_sheet, labels=labels)
 
     def canvas(self, index: int) -> np.ndarray:
         """One whole image (H, W) uint8, for figures."""
-        stacked = Placement(*(part[None] for part in self.placement(index)))
-        return draw_whole(self._layers(stacked), self.config.canvas)
+        return draw_whole(self.batch([index]).layers, self.config.canvas)
 
     @cached_property
     def _published(self) -> tuple[list[Placement], np.ndarray] | None:

@@ -102,9 +102,8 @@ def _like_mnist(image: np.ndarray) -> np.ndarray:
     """An 8 x 8 image of 0..16 at 20 px in a 28 px box, its centre of mass in the middle."""
     small = Image.fromarray((image * 255 / 16).astype(np.uint8))
     large = np.asarray(small.resize((20, 20), Image.Resampling.BICUBIC)).astype(np.int64)
-    centre = [
-        int((large.sum(axis=1 - axis) @ np.arange(20)) / large.sum() + 0.5) for axis in (0, 1)
-    ]
+    along = large.sum(axis=1), large.sum(axis=0)
+    centre = [int(ink @ np.arange(20) / ink.sum() + 0.5) for ink in along]
     top, left = (min(max(14 - c, 0), 8) for c in centre)
     return np.pad(large, ((top, 8 - top), (left, 8 - left))).astype(np.uint8)
 
@@ -115,18 +114,11 @@ def _network_answers() -> bool:
     return reachable(*(mirror + MNIST.resources[0][0] for mirror in MNIST.mirrors))
 
 
-@lru_cache
-def _overlaps(size: int, new_size: int) -> np.ndarray:
-    """Overlap of each new pixel with each old one, in units of 1 / new_size: (new_size, size)."""
-    new, old = np.arange(new_size)[:, None], np.arange(size)
-    stop = np.minimum((new + 1) * size, (old + 1) * new_size)
-    start = np.maximum(new * size, old * new_size)
-    return np.maximum(stop - start, 0).astype(float)
-
-
 def resize_area(images: np.ndarray, new_size: int) -> np.ndarray:
     """Resize square uint8 images (..., S, S) so that each new pixel is the mean of its area. The
     sums are of whole numbers, exact in any order: the same bytes on every machine."""
     size = images.shape[-1]
-    weights = _overlaps(size, new_size)
-    return (weights @ images @ weights.T / size**2 + 0.5).astype(np.uint8)
+    cell = np.arange(size * new_size)  # along a side, fine enough for both grids
+    shared = np.zeros((new_size, size))
+    np.add.at(shared, (cell // size, cell // new_size), 1)
+    return (shared @ images @ shared.T / size**2 + 0.5).astype(np.uint8)

@@ -109,14 +109,9 @@ def _tangent(angle: float) -> float:
 def noise_pool(
     kind: str, n: int, *, size: int = BOX, stroke_width: float, key: tuple[int, ...]
 ) -> np.ndarray:
-    """n noise patterns (n, size, size) uint8, read-only; pattern j is the same whatever the pool's
-    size, but for lines.
-
-    Args:
-        kind: `bezier` (true width), `bezier_pixel` (published whole-pixel width) or `line`.
-        stroke_width: in pixels at 28 px; lines are 1 px wide.
-        key: of the random stream.
-    """
+    """n patterns (n, size, size) uint8, read-only, of a random stream's key: `bezier` strokes of
+    true width, `bezier_pixel` of whole-pixel width as published, both in pixels at 28 px, or `line`
+    strokes of 1 px. Pattern j is the same whatever the pool's size, but for lines."""
     if kind == "line":
         return as_pool(_line_pool(n, key), size)
     controls = [random_control(stream(*key, j)) for j in range(n)]
@@ -166,7 +161,9 @@ def line_pixels(start: Point, stop: Point, width: int) -> tuple[np.ndarray, ...]
     if start != stop:
         corners = _rectangle(start, stop, radius)
         for side in zip(corners, corners[1:] + corners[:1], strict=True):
-            _mark_side(canvas, _clipped(side))
+            ends = _clipped(side)
+            if ends:
+                _mark_side(canvas, ends)
         _fill_rows(canvas, corners)
     return canvas.nonzero()
 
@@ -209,8 +206,6 @@ def _clipped(side: tuple[Point, Point]) -> list[list[int]]:
 
 def _mark_side(canvas: np.ndarray, ends: list[list[int]]) -> None:
     """Mark what is stepped on along the longer axis from the lower end, and the upper end."""
-    if not ends:
-        return
     along = int(abs(ends[1][0] - ends[0][0]) <= abs(ends[1][1] - ends[0][1]))
     start, stop = sorted(ends, key=lambda end: end[along])
     length, rise = stop[along] - start[along], stop[1 - along] - start[1 - along]

@@ -3,11 +3,14 @@
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import RandomState
 
 from ipslib.datasets.megapixel_mnist.config import N_CLASSES, N_DIGITS, MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.digits import DigitSet
 from ipslib.datasets.megapixel_mnist.noise import as_pool, draw_pixel_stroke, random_control
 from ipslib.errors import IpslibError
+
+Canvas = Corner = tuple[int, int]  # height and width, row and column in pixels
 
 _ROUNDS, _RESTARTS = 20, 100
 _PUBLISHED_SEEDS = {"train": 1, "test": 0}
@@ -23,9 +26,7 @@ class Placement(NamedTuple):
     noise_corners: np.ndarray  # (n_noise, 2), in drawing order
 
 
-def place_apart(
-    random: np.random.RandomState, n: int, size: int, canvas: tuple[int, int]
-) -> np.ndarray:
+def place_apart(random: RandomState, n: int, size: int, canvas: Canvas) -> np.ndarray:
     """Place n square boxes of a size in pixels uniformly, one by one, so that no two overlap:
     corners (n, 2) int64. `MegapixelMNISTConfig` sees that there is room for them.
 
@@ -43,11 +44,9 @@ def place_apart(
     return cells * size + offset
 
 
-def _one_by_one(
-    random: np.random.RandomState, n: int, size: int, canvas: tuple[int, int]
-) -> list[tuple[int, int]]:
+def _one_by_one(random: RandomState, n: int, size: int, canvas: Canvas) -> list[Corner]:
     """Up to n corners: fewer where the boxes placed leave no room for another."""
-    corners: list[tuple[int, int]] = []
+    corners: list[Corner] = []
     for _ in range(_ROUNDS):
         for row, col in place_freely(random, n - len(corners), size, canvas).tolist():
             if all(abs(row - r) >= size or abs(col - c) >= size for r, c in corners):
@@ -67,12 +66,7 @@ def _one_by_one(
 
 
 def place_freely(
-    random: np.random.RandomState,
-    n: int,
-    size: int | np.ndarray,
-    canvas: tuple[int, int],
-    *,
-    margin: int = 0,
+    random: RandomState, n: int, size: int | np.ndarray, canvas: Canvas, *, margin: int = 0
 ) -> np.ndarray:
     """Corners (n, 2) of boxes uniform over the canvas less a margin in pixels; overlaps allowed."""
     room = np.array(canvas) - size - 2 * margin + 1
@@ -91,7 +85,7 @@ def published_start(
     therefore depends on how many images there are. IpslibError where digits drawn one by one leave
     no room for the rest.
     """
-    random = np.random.RandomState(_PUBLISHED_SEEDS[split])
+    random = RandomState(_PUBLISHED_SEEDS[split])
     size, n_noise = config.digit_size, config.n_noise
     room = np.array(config.canvas) - size
     drawn = [_draw_digits(random, digits) for _ in range(n_images)]
@@ -104,13 +98,13 @@ def published_start(
     return list(placements), as_pool(strokes, size)
 
 
-def _draw_digits(random: np.random.RandomState, digits: DigitSet) -> np.ndarray:
+def _draw_digits(random: RandomState, digits: DigitSet) -> np.ndarray:
     """Indices (5,) into the digit set: three of one class, then two of others."""
     same, other = digits.of_class(int(random.rand() * N_CLASSES))
     return np.concatenate([random.choice(same, 3), random.choice(other, N_DIGITS - 3)])
 
 
-def _draw_apart(random: np.random.RandomState, size: int, room: np.ndarray) -> np.ndarray:
+def _draw_apart(random: RandomState, size: int, room: np.ndarray) -> np.ndarray:
     """Corners (5, 2): each drawn again while it overlaps an earlier one."""
     corners: list[np.ndarray] = []
     for _ in range(_MOST_TRIES):

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import attrs
 import numpy as np
 import torch
+from numpy.random import RandomState
 from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -52,8 +53,8 @@ _UNCHANGED = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
 @attrs.frozen(kw_only=True)
 class TrafficSignsConfig:
     """What a run on them is made of: sizes in pixels, counts in images; the defaults are the
-    published sizes. Synthetic photographs have 4/5 of the canvas's sides, as the real ones
-    (960 x 1280) of theirs.
+    published sizes. The largest shift follows the canvas's width. Synthetic photographs have 4/5
+    of the canvas's sides, as the real ones (960 x 1280) of theirs.
     """
 
     signs: str = choice("real", ("real", "standin"))
@@ -268,9 +269,7 @@ class Augmentation(NamedTuple):
     shift: tuple[int, int] = (0, 0)  # pixels down and to the right; what it uncovers is black
 
 
-def draw_augmentation(
-    random: np.random.RandomState, *, jitter: float, translate: int
-) -> Augmentation:
+def draw_augmentation(random: RandomState, *, jitter: float, translate: int) -> Augmentation:
     """Draw colour jitter, from 0 to 0.5, and a translation of at most so many pixels along either
     axis; a given stream gives the same whatever its strength.
 
