@@ -87,9 +87,8 @@ class MegapixelMNISTConfig:
     @property
     def short_name(self) -> str:
         """In the published convention, see `ipslib.runs.naming`."""
-        height, width = self.canvas
-        objects = f"{self.digit_size}_{self.noise_size}_{height}_{width}"
-        return f"{objects}_{self.n_noise}n_{self.n_train}d"
+        sizes = "_".join(map(str, (self.digit_size, self.noise_size, *self.canvas)))
+        return f"{sizes}_{self.n_noise}n_{self.n_train}d"
 
     @property
     def o2i_ratio(self) -> float:
@@ -108,8 +107,7 @@ def chance_level(task: str, *, n_classes: int = N_CLASSES) -> float:
     Three digits are of a class t uniform over n, two are drawn independently from the n - 1 others
     (taken as equally large). Every class is majority or topmost with probability 1/n. The largest
     digit is at most m with probability (m + 1)/n (m/(n - 1))^2, and most often the largest class.
-    A set of three classes comes about in 3 x 2 ways, each of probability 1/n 1/(n - 1)^2, a set of
-    two in 2 ways.
+    A set of three classes comes about in 3 x 2 ways, each of 1/n 1/(n - 1)^2, one of two in 2.
     """
     n = n_classes
     levels = {

@@ -106,11 +106,10 @@ class MegapixelMNIST:
         shown = self.digits.images[stacked.digits.ravel()]  # every digit is a kind of its own
         nth = np.arange(stacked.digits.size).reshape(stacked.digits.shape)
         layers = [
-            Layer(self._noise_pool, stacked.patterns, stacked.noise_corners),
+            Layer(self._noise.kinds, stacked.patterns, stacked.noise_corners),
             Layer(resize_area(shown, self.config.digit_size), nth, stacked.digit_corners),
         ]
-        labels = self.labels(stacked)
-        return SceneBatch(self.grid, layers, sheet=self._noise_sheet, labels=labels)
+        return SceneBatch(self.grid, layers, sheet=self._noise, labels=self.labels(stacked))
 
     def canvas(self, index: int) -> np.ndarray:
         """One whole image (H, W) uint8, for figures."""
@@ -123,16 +122,13 @@ class MegapixelMNIST:
         return published_start(self.config, self.split, self.digits, n_images=len(self))
 
     @cached_property
-    def _noise_sheet(self) -> Sheet:
-        return Sheet(self._noise_pool, self.config.patch_size)
-
-    @property
-    def _noise_pool(self) -> np.ndarray:
-        if self._published is not None:
-            return self._published[1]
+    def _noise(self) -> Sheet:
         config, key = self.config, (self.config.data_seed, SPLITS[self.split], _POOL_KEY)
+        if self._published is not None:
+            return Sheet(self._published[1], config.patch_size)
         look = {"size": config.noise_size, "stroke_width": config.stroke_width}
-        return noise_pool(config.noise, config.n_patterns, key=key, **look)
+        pool = noise_pool(config.noise, config.n_patterns, key=key, **look)
+        return Sheet(pool, config.patch_size)
 
 
 @attrs.frozen(kw_only=True)
@@ -140,9 +136,8 @@ class NeedleMNIST:
     """Is there a 3 among many other digits of 28 px? One split of the task of Pawlowski et al.,
     arXiv 1908.06037, that Megapixel MNIST is set beside.
 
-    One of the objects on the canvas is in question: a 3 (label 1) or one more clutter digit (label
-    0), so that the number of objects does not tell the label. It is pasted last and so lies whole
-    on top; the clutter may overlap.
+    One object is in question: a 3 (label 1) or one more clutter digit (label 0), so that the
+    number of objects does not tell the label. It lies whole on top; the clutter may overlap.
     """
 
     digits: str = choice("mnist", SOURCES)

@@ -19,7 +19,6 @@ from ipslib.patches import SPLITS
 from ipslib.paths import DATA_ROOT_VARIABLE, data_root, reachable
 
 BOX = 28  # px, the side of a digit as it is stored
-EMBEDDED_TRAIN_SHARE = 0.75
 
 
 @attrs.frozen(eq=False)
@@ -92,7 +91,7 @@ def _embedded(split: str) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits as optical_digits
 
     bundle = optical_digits()
-    n_train = round(EMBEDDED_TRAIN_SHARE * len(bundle.target))
+    n_train = round(0.75 * len(bundle.target))
     rows = slice(0, n_train) if split == "train" else slice(n_train, None)
     images = np.stack([_like_mnist(image) for image in bundle.images[rows]])
     return images, bundle.target[rows].astype(np.int64)

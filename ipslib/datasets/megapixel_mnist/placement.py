@@ -12,9 +12,8 @@ from ipslib.errors import IpslibError
 
 Canvas = Corner = tuple[int, int]  # height and width, row and column in pixels
 
-_ROUNDS, _RESTARTS = 20, 100
+_ROUNDS, _RESTARTS, _MOST_TRIES = 20, 100, 100_000
 _PUBLISHED_SEEDS = {"train": 1, "test": 0}
-_MOST_TRIES = 100_000
 
 
 class Placement(NamedTuple):
@@ -81,9 +80,8 @@ def published_start(
     """The placements of a published split and its noise pool: every draw of theirs in its order.
 
     numpy's legacy generator draws a whole split at once: all digits, then all their corners, the
-    noise pool, all noise corners, all patterns. Unlike on images of our own, what lies on image i
-    therefore depends on how many images there are. IpslibError where digits drawn one by one leave
-    no room for the rest.
+    noise pool, all noise corners, all patterns. So what lies on image i depends on how many images
+    there are. IpslibError where digits drawn one by one leave no room for the rest.
     """
     random = RandomState(_PUBLISHED_SEEDS[split])
     size, n_noise = config.digit_size, config.n_noise

@@ -57,7 +57,7 @@ class Sheet:
         self.patch_size, self.pitch = patch_size, size + patch_size  # bytes from row to row
         self.n_kinds = min(len(kinds), limit // self.pitch**2)
         self.blank = self.n_kinds * self.pitch**2
-        self._kinds, self._copies = kinds, {}
+        self.kinds, self._copies = kinds, {}
         ground = np.zeros((self.n_kinds + 1, self.pitch, self.pitch), np.uint8)
         ground[:-1, patch_size:, :size] = kinds[: self.n_kinds]
         self.windows = np.lib.stride_tricks.as_strided(
@@ -73,7 +73,7 @@ class Sheet:
         """The sheet's bytes and those of all kinds, (L,) and (k S S,) uint8; a device that was
         given them once keeps them."""
         if device not in self._copies:
-            both = self._ground, self._kinds
+            both = self._ground, self.kinds
             self._copies[device] = tuple(_uploaded(each.flatten(), device) for each in both)
         return self._copies[device]
 
@@ -81,11 +81,10 @@ class Sheet:
 def ink_bounds(kinds: np.ndarray) -> np.ndarray:
     """The box of each kind's ink: (4, k) of first and last row, first and last column, the last
     not included; of a kind without ink, none that meets anything."""
-    never = 2**30
     bounds = []
     for axis in (2, 1):
         inked = kinds.any(axis=axis)  # (k, S)
-        first = np.where(inked.any(axis=1), inked.argmax(axis=1), never)
+        first = np.where(inked.any(axis=1), inked.argmax(axis=1), 2**30)
         bounds += [first, inked.shape[1] - inked[:, ::-1].argmax(axis=1)]
     return np.stack(bounds)
 
