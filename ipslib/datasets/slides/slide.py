@@ -14,14 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ipslib.datasets.images.decoded import tiff_source
-from ipslib.datasets.images.files import (
-    FileId,
-    file_id,
-    is_tiff,
-    load_package,
-    opened,
-    unreadable,
-)
+from ipslib.datasets.images.image import FileId, file_id, is_tiff, opened, unreadable
 from ipslib.errors import IpslibError, did_you_mean
 
 if TYPE_CHECKING:
@@ -180,7 +173,8 @@ def _tiff_facts(path: Path) -> _TiffFacts:
     described, tagged = [], []
     if not is_tiff(path):
         return _TiffFacts([], [], 0, "")
-    tifffile = load_package("tifffile", path)
+    import tifffile
+
     try:
         with tifffile.TiffFile(path) as tiff:
             page, imagej = tiff.pages.first, tiff.imagej_metadata or {}
@@ -272,7 +266,8 @@ class _TiffReader:
     is_plain = False  # it refuses itself what it cannot show
 
     def __init__(self, file: FileId):
-        tifffile = load_package("tifffile", file.path)
+        import tifffile
+
         try:
             with tifffile.TiffFile(file.path) as tiff:
                 pages = [level.keyframe for level in tiff.series[0].levels]
