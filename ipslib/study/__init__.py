@@ -16,7 +16,7 @@ _NAMES = {
     "task_panels task_title",
     "findings": "arm_finding Finding load_findings per_doubling published_row "
     "slope_finding AGREES DISAGREES OPEN",
-    "maps": "attention_figure bare BOX_COLOUR example_row image_row map_of_image",
+    ".datasets.maps": "attention_figure bare BOX_COLOUR example_row image_row map_of_image",
     "published": "load_published published_accuracy published_curve published_signs REFERENCE "
     "SIGN_SETTING",
     "published_configs": "CATEGORIES published_runs",
@@ -35,4 +35,4 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)

@@ -11,6 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from matplotlib.patheffects import withStroke
 
+from ipslib.datasets.maps import (
+    ATTENTION_COLOURS,
+    BOX_COLOUR,
+    LARGEST_SIDE,
+    SCALES,
+    attention_values,
+    bare,
+)
 from ipslib.datasets.slides.camelyon16 import find_annotations, find_slides, read_labels
 from ipslib.datasets.slides.prepare import (
     BackboneConfig,
@@ -23,14 +31,6 @@ from ipslib.datasets.slides.synthetic import write_synthetic
 from ipslib.datasets.synthetic import make_once, synthetic_folder
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.paths import from_project
-from ipslib.study.maps import (
-    ATTENTION_COLOURS,
-    BOX_COLOUR,
-    LARGEST_SIDE,
-    SCALES,
-    attention_values,
-    bare,
-)
 
 # Colour is enough to tell the drawn tumour, and random weights keep colour.
 _BACKBONE = BackboneConfig(backbone="resnet18", weights="none", n_stages=2)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ipslib.datasets import synthetic
+from ipslib.datasets.maps import SCALES
 from ipslib.datasets.slides.bags import describe_bags
 from ipslib.errors import IpslibError
-from ipslib.study.maps import SCALES
 from ipslib.study.slides import draw_heat_map, find_material, heat_map, slide_overview
 
 SMALLEST = {"n_train": 2, "n_test": 2, "side": 256, "mpp": 8.0, "tile_size": 32}

@@ -8,10 +8,7 @@ import pytest
 import torch
 
 from ipslib.config import ModelConfig
-from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet
-from ipslib.study.maps import (
+from ipslib.datasets.maps import (
     SCALES,
     AttentionMap,
     attention_figure,
@@ -22,6 +19,9 @@ from ipslib.study.maps import (
     thicken_strokes,
     tint_patches,
 )
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.errors import IpslibError
+from ipslib.model.ips import IPSNet
 from ipslib.training import attend
 
 WEIGHTS = np.array([0.1, 0.6, 0.3])
