@@ -15,7 +15,7 @@ from ipslib.datasets.images import decoded as module
 from ipslib.datasets.images.decoded import PhotoSource, TiffSource, tiff_source
 from ipslib.datasets.images.image import ArraySource, PieceCache
 from ipslib.errors import IpslibError
-from ipslib.patches import PatchGrid, cut_image
+from tests.datasets.images.test_image import all_patches, reads_like
 
 P, S = 20, 15
 IMAGE = np.random.RandomState(0).randint(0, 256, (97, 71, 3)).astype(np.uint8)
@@ -44,20 +44,7 @@ def whole(path, *, patch_size: int = P, patch_stride: int = S, level: int = 0) -
     image = tifffile.imread(path, series=0, level=level)
     if image.ndim == 3 and image.shape[0] == 3:
         image = image.transpose(1, 2, 0)
-    return cut(image[:, :, None] if image.ndim == 2 else image, patch_size, patch_stride)
-
-
-def cut(image: np.ndarray, patch_size: int = P, patch_stride: int = S) -> torch.Tensor:
-    grid = PatchGrid(image.shape[:2], patch_size, patch_stride)
-    return cut_image(image.transpose(2, 0, 1), grid)
-
-
-def reads_like(source, patches: torch.Tensor) -> None:
-    order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(1))
-    assert source.n_patches == len(patches) and source.dtype == patches.dtype
-    assert source.patch_shape == tuple(patches.shape[1:])
-    assert torch.equal(source.read(order), patches[order])
-    assert torch.equal(pickle.loads(pickle.dumps(source)).read(order[:5]), patches[order[:5]])
+    return all_patches(image, patch_size, patch_stride)
 
 
 @pytest.fixture
@@ -65,12 +52,9 @@ def decoded(monkeypatch) -> list:
     """What is decoded by sources that begin with an empty cache."""
     monkeypatch.setattr(module, "PIECES", PieceCache(10**7))
     calls, decode = [], TiffSource._decode
-
-    def spy(self, row, col):
-        calls.append((row, col))
-        return decode(self, row, col)
-
-    monkeypatch.setattr(TiffSource, "_decode", spy)
+    monkeypatch.setattr(
+        TiffSource, "_decode", lambda self, *at: calls.append(at) or decode(self, *at)
+    )
     return calls
 
 
@@ -105,20 +89,14 @@ def test_what_is_stored_as_it_is_is_mapped_and_what_is_not_is_decoded(tmp_path):
     assert isinstance(tiff_source(tmp_path / "b.tif", patch_size=P), TiffSource)
 
 
-def test_neighbouring_patches_share_tiles(tmp_path, decoded):
+def test_neighbouring_patches_share_tiles_and_no_others_are_decoded(tmp_path, decoded):
     tifffile.imwrite(tmp_path / "a.tif", IMAGE, tile=(32, 16), compression="zlib")
-    source = tiff_source(tmp_path / "a.tif", patch_size=P, patch_stride=S)
+    source = tiff_source(tmp_path / "a.tif", patch_size=P)
+    source.read(torch.tensor([source.grid.shape[1] * 2 + 1]))  # rows 40 to 60, columns 20 to 40
+    assert sorted(decoded) == [(1, 1), (1, 2)]
     for patches in torch.arange(source.n_patches).split(3):
         source.read(patches)
     assert sorted(decoded) == [(row, col) for row in range(4) for col in range(5)]  # each once
-
-
-def test_only_the_tiles_under_a_patch_are_decoded(tmp_path, decoded):
-    tifffile.imwrite(tmp_path / "a.tif", IMAGE, tile=(32, 16), compression="zlib")
-    source = tiff_source(tmp_path / "a.tif", patch_size=P)
-    decoded.clear()
-    source.read(torch.tensor([source.grid.shape[1] * 2 + 1]))  # rows 40 to 60, columns 20 to 40
-    assert sorted({*decoded}) == [(1, 1), (1, 2)]
 
 
 def test_a_small_cache_costs_time_and_no_patch(tmp_path, decoded, monkeypatch):
@@ -272,14 +250,18 @@ def test_a_png_may_say_much(tmp_path, behind):
     text = chunk(b"zTXt", b"parameters\0\0" + zlib.compress(bytes(3 * 2**20)))
     stored = stored.getvalue()
     (tmp_path / "a.png").write_bytes(stored[:head] + text + stored[head:end] + stored[end:])
-    reads_like(PhotoSource(tmp_path / "a.png", patch_size=P, patch_stride=S), cut(IMAGE))
+    reads_like(
+        PhotoSource(tmp_path / "a.png", patch_size=P, patch_stride=S), all_patches(IMAGE, P, S)
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF")
 def test_damaged_exif_turns_nothing(tmp_path):
     for exif in (b"Exif\0\0", b"Exif\0\0no TIFF", b"Exif\0\0II*\0\xff\xff\xff\xff"):
         Image.fromarray(IMAGE).save(tmp_path / "a.webp", lossless=True, exif=exif)
-        reads_like(PhotoSource(tmp_path / "a.webp", patch_size=P, patch_stride=S), cut(IMAGE))
+        reads_like(
+            PhotoSource(tmp_path / "a.webp", patch_size=P, patch_stride=S), all_patches(IMAGE, P, S)
+        )
 
 
 def test_an_image_is_decoded_once_while_the_cache_holds_it(tmp_path, monkeypatch):

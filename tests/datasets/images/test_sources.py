@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ipslib.config import ModelConfig, TrainingConfig
 from ipslib.datasets.images import decoded
 from ipslib.datasets.images.image import PieceCache
 from ipslib.datasets.images.sources import (
@@ -21,11 +20,8 @@ from ipslib.datasets.images.sources import (
     with_channels,
 )
 from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet
 from ipslib.patches import MixedBatch, PatchGrid, TensorBatch, cut_image
 from ipslib.selection import select_patches
-from ipslib.training import forward_step
-from tests.reference import random_network
 
 CANVAS, P = (90, 70), 20
 GRID = PatchGrid(CANVAS, P, P)
@@ -78,7 +74,7 @@ def test_every_image_of_a_batch_is_read_for_itself():
     images = [drawn(seed) for seed in range(3)]
     batch = SourceBatch([open_source(image, patch_size=P) for image in images])
     pairs = every_pair(batch)
-    assert (batch.batch_size, batch.n_patches, batch.blank) == (3, 20, None)
+    assert (batch.batch_size, batch.n_patches) == (3, 20)
     assert torch.equal(batch.read(*pairs), in_memory(*images).read(*pairs))
 
 
@@ -86,35 +82,6 @@ def test_options_reach_the_file_that_takes_them(folder):
     source = open_source(str(folder / "a.tif"), patch_size=20, patch_stride=10, level=0)
     assert source.grid == PatchGrid(CANVAS, 20, 10)
     assert open_source(folder / "bag.h5").n_patches == len(FEATURES)
-
-
-def test_a_network_sees_no_difference_to_images_in_memory(folder):
-    images = [drawn(seed) for seed in range(3)]
-    batch = SourceBatch([open_source(image, patch_size=P) for image in images])
-    network = random_network(1)
-    outputs = [
-        network(each, generator=torch.Generator().manual_seed(0))
-        for each in (batch, in_memory(*images))
-    ]
-    assert torch.equal(outputs[0].selection.indices, outputs[1].selection.indices)
-    for task, logits in outputs[0].logits.items():
-        assert torch.equal(logits, outputs[1].logits[task])
-
-
-def test_a_training_step_reads_its_labels_from_the_batch():
-    torch.manual_seed(0)
-    network = IPSNet(ModelConfig(width=0.125, n_heads=4, memory_size=6, iter_size=4), {"sign": 3})
-    labels = {"sign": torch.tensor([2, 0])}
-    batch = SourceBatch([open_source(drawn(s), patch_size=P) for s in range(2)], labels=labels)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.05)
-    totals = []
-    for _ in range(8):
-        _, losses, _ = forward_step(network, batch, TrainingConfig(), torch.Generator())
-        optimiser.zero_grad()
-        losses.total.backward()
-        optimiser.step()
-        totals.append(losses.total.item())
-    assert totals[-1] < totals[0]
 
 
 def test_selection_from_a_bag_keeps_its_best_rows(folder):
