@@ -136,7 +136,7 @@ def tiff_source(path: str | Path, *, level: int = 0, **cut: int | None) -> Image
     dtype = page.dtype.newbyteorder(page.parent.byteorder)
     stored = np.memmap(file.path, dtype, "r", page.dataoffsets[0], shape)
     image = stored[0] if planes == 1 else stored[..., 0].transpose(1, 2, 0)
-    return ArraySource(image, name=str(file.path), samples=samples, **cut)
+    return ArraySource(image, file=file, samples=samples, **cut)
 
 
 def _samples(path: Path, page: "TiffPage") -> Samples:

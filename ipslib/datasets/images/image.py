@@ -244,21 +244,21 @@ def checked_indices(patches: Tensor, source: ImageSource) -> np.ndarray:
 
 
 class ArraySource(ImageSource):
-    """An array (H, W) or (H, W, C), or any view of a numpy memory map.
+    """An array (H, W) or (H, W, C), or a view of a numpy map of a `file`.
 
-    Of a map, only the pages under the patch that is being copied are held; it is opened anew in
-    every process. An array in memory goes to a worker process with all its pixels.
+    Of a file, only the pages under the patch that is being copied are held, and it is mapped anew
+    in every process. An array without one goes to a worker process with all its pixels.
     """
 
     def __init__(
         self,
         array: np.ndarray,
         *,
-        name: str = "array",
+        file: FileId | None = None,
         samples: Samples | None = None,
         **cut: int | None,
     ):
-        shape = array.shape
+        name, shape = str(file.path) if file else "array", array.shape
         channels_first = len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
         is_unclear = len(shape) not in (2, 3) or shape[2:] == (4,) or channels_first
         if samples is None and (is_unclear or isinstance(array, np.ma.MaskedArray)):
@@ -269,48 +269,31 @@ class ArraySource(ImageSource):
             )
         array = array[:, :, None] if array.ndim == 2 else array
         super().__init__(name, array.shape, array.dtype, samples, **cut)
-        self._mapped = _mapped(array)
-        self._array = array if self._mapped is None else None
+        self._file, self._array = file, None if file else array
+        if file:
+            self._layout = {"shape": array.shape, "dtype": array.dtype, "strides": array.strides}
+            self._layout["offset"] = array.offset
 
     def _copy(self, rows: slice, cols: slice, into: np.ndarray) -> None:
-        if self._mapped is None:
+        if self._file is None:
             into[...] = self._array[rows, cols]
             return
-        file, layout = self._mapped
-        memory = opened(_map_file, file)
-        into[...] = np.ndarray(buffer=memory, **layout)[rows, cols]
+        memory = opened(_map_file, self._file)
+        into[...] = np.ndarray(buffer=memory, **self._layout)[rows, cols]
         if hasattr(mmap, "MADV_DONTNEED"):  # or a whole image would fill this process in the end
             memory.madvise(mmap.MADV_DONTNEED)
 
 
 def npy_source(path: str | Path, **cut: int | None) -> ArraySource:
     """An image saved by `numpy.save`, memory-mapped."""
-    path = file_id(path).path
+    file = file_id(path)
     try:
-        array = np.lib.format.open_memmap(path, mode="r")
+        array = np.lib.format.open_memmap(file.path, mode="r")
     except (ValueError, OSError) as error:
-        raise unreadable(path, error, "write one array by numpy.save") from error
-    return ArraySource(array, name=str(path), **cut)
+        raise unreadable(file.path, error, "write one array by numpy.save") from error
+    return ArraySource(array, file=file, **cut)
 
 
 def _map_file(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _mapped(array: np.ndarray) -> tuple[FileId, dict] | None:
-    """The file of a view of a memory map, and where the view lies in it; None for memory, and for
-    a map whose changes never reach the file."""
-    root = array
-    while isinstance(root, np.ndarray) and not isinstance(root.base, mmap.mmap):
-        root = root.base
-    if not isinstance(root, np.memmap) or root.mode == "c" or root.filename is None:
-        return None
-    file, offset = file_id(root.filename), root.offset + array.ctypes.data - root.ctypes.data
-    layout = {"shape": array.shape, "dtype": array.dtype, "strides": array.strides}
-    layout["offset"] = offset
-    try:
-        np.ndarray(buffer=opened(_map_file, file), **layout)
-    except (ValueError, TypeError, OSError) as error:
-        raise unreadable(file.path, error, "write it again") from error
-    return file, layout

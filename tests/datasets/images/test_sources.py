@@ -100,7 +100,6 @@ def test_sources_go_to_other_processes_open_or_not(folder, start, monkeypatch):
         pytest.skip(f"this system does not {start}")
     monkeypatch.setattr(decoded, "PIECES", PieceCache(1))  # a forked process reads the file too
     sources = [open_source(folder / name, patch_size=P) for name in IMAGE_FILES]
-    sources += [open_source(np.load(folder / "a.npy", mmap_mode="r"), patch_size=P)]
     sources += [open_source(folder / "bag.h5")]
     everything = [source.read(torch.arange(source.n_patches)).numpy() for source in sources]
     with multiprocessing.get_context(start).Pool(2) as pool:
