@@ -1,5 +1,4 @@
 import os
-from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -79,19 +78,6 @@ def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("ipslib.runs.one_run.train", None)
     second = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
     assert second.record == first.record
-
-
-def test_every_image_is_opened_once_in_a_run(tmp_path, monkeypatch):
-    write_images(tmp_path, n=12)
-    opened, open_source = Counter(), own_images.open_source
-    monkeypatch.setattr(
-        own_images,
-        "open_source",
-        lambda image, **cut: opened.update([image.name]) or open_source(image, **cut),
-    )
-    few = SMALL | {"epochs": 2}
-    train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
-    assert opened == {f"{i}.png": 1 for i in range(12)}
 
 
 class TestReuse:

@@ -162,41 +162,38 @@ def read_labels(
     return Table(used, table.lines, tuple(notes), tuple(tasks), group)
 
 
+def _n_torn(groups: Sequence[str], parts: Sequence[str]) -> int:
+    """How many of the groups, counted once for each further part, lie in several parts."""
+    return len(set(zip(groups, parts, strict=True))) - len(set(groups))
+
+
 def _check_split(path: Path, columns: dict[str, list[str]], group: str) -> list[str]:
     """Refuse a column of parts that lacks one; drop one that tears groups, and say so."""
     if SPLIT not in columns:
         return []
     columns[SPLIT] = parts = [part.casefold() for part in columns[SPLIT]]
     if set(parts) != set(SPLITS):
-        raise IpslibError(
-            f"{path}: wanted train and test in column {SPLIT!r}, got "
-            f"{', '.join(sorted(set(parts)))}; correct the column or leave it out."
-        )
-    n_torn = (
-        len({*zip(columns[group], parts, strict=True)}) - len({*columns[group]}) if group else 0
-    )
+        got = ", ".join(sorted(set(parts)))
+        raise IpslibError(f"{path}: wanted train and test in column {SPLIT!r}, got {got}.")
+    n_torn = _n_torn(columns[group], parts) if group else 0
     if not n_torn:
         return []
     del columns[SPLIT]
-    return [
-        f"column {SPLIT!r} has {n_torn} of {group} in both parts and is not used; images are split "
-        'anew, each of them whole (group="" keeps the column).'
-    ]
+    anew = 'images are split anew, each of them whole (group="" keeps the column)'
+    return [f"column {SPLIT!r} has {n_torn} of {group} in both parts and is not used; {anew}."]
 
 
 def _coarsest(path: Path, columns: dict[str, list[str]]) -> str:
     """The column of groups that tears none of another: patients, not their slides."""
     for name, groups in columns.items():
-        if all(
-            len({*zip(other, groups, strict=True)}) == len({*other}) for other in columns.values()
-        ):
+        if not any(_n_torn(others, groups) for others in columns.values()):
             return name
-    if columns:
-        raise IpslibError(
-            f"{path}: wanted one column of what images belong to, got {', '.join(columns)}, which "
-            "cut across each other; name one as group."
-        )
-    return ""
+    if not columns:
+        return ""
+    raise IpslibError(
+        f"{path}: wanted one column of what images belong to, got {', '.join(columns)}, which cut "
+        "across each other; name one as group."
+    )
 
 
 def _check_looks_like_labels(path: Path, name: str, cells: Sequence[str]) -> None:
@@ -219,8 +216,8 @@ def _check_looks_like_labels(path: Path, name: str, cells: Sequence[str]) -> Non
     else:
         return
     raise IpslibError(
-        f"{path}: wanted at least two classes in column {name!r}, got what looks like {looks}; "
-        "name the columns that are labels as tasks, and one of patients or the like as group."
+        f"{path}: wanted classes in column {name!r}, got what looks like {looks}; name the columns "
+        "that are labels as tasks, and one of patients or the like as group."
     )
 
 
@@ -247,10 +244,10 @@ def _checked(path: Path, name: str, cells: list[str], lines: Sequence[int]) -> l
     beside a gap, is 1, and letters with accents are single ones."""
     unknown = [i for i, cell in enumerate(cells) if _is_unknown(cell)]
     if unknown:
+        got = f"{cells[unknown[0]]!r} in line {lines[unknown[0]]} (lines like it: {len(unknown)})"
         raise IpslibError(
-            f"{path}: wanted a value in each line of column {name!r}, got {cells[unknown[0]]!r} in "
-            f"line {lines[unknown[0]]} (lines like it: {len(unknown)}); delete them, or write a "
-            "class that is called so in another way."
+            f"{path}: wanted a value in each line of column {name!r}, got {got}; delete them, or "
+            "call a class that is called so otherwise."
         )
     if name == IMAGE:  # as the file is called
         return cells
@@ -261,10 +258,8 @@ def _checked(path: Path, name: str, cells: list[str], lines: Sequence[int]) -> l
     for i, cell in enumerate(cells):
         other = first.setdefault(_spelt(cell), i)
         if cells[other] != cell:
-            raise IpslibError(
-                f"{path}: wanted one spelling in column {name!r}, got {cells[other]!r} in line "
-                f"{lines[other]} and {cell!r} in line {lines[i]}; write them alike, or more unlike."
-            )
+            got = f"{cells[other]!r} in line {lines[other]} and {cell!r} in line {lines[i]}"
+            raise IpslibError(f"{path}: wanted one spelling in column {name!r}, got {got}.")
     return cells
 
 

@@ -318,17 +318,12 @@ def _doubts(table: Table, parts: Mapping[str, list[int]], stamps: Mapping[str, S
     notes, images = [], table.columns[IMAGE]
     for task in table.tasks:
         of_train, of_test = ({table.columns[task][row] for row in rows} for rows in parts.values())
-        if of_train - of_test:
-            untested = ", ".join(sorted(of_train - of_test))
-            notes.append(f"no image to test on is of {task} {untested}.")
+        if untested := sorted(of_train - of_test):
+            notes.append(f"no image to test on is of {task} {', '.join(untested)}.")
     trained = {stamps[images[row]].sha256: images[row] for row in parts["train"]}
-    twins = [
-        f"{images[row]} = {trained[stamps[images[row]].sha256]}"
-        for row in parts["test"]
-        if stamps[images[row]].sha256 in trained
-    ]
+    tested = [(images[row], stamps[images[row]].sha256) for row in parts["test"]]
+    twins = [f"{image} = {trained[digest]}" for image, digest in tested if digest in trained]
     if twins:
-        notes.append(
-            f"{len(twins)} images to test on are trained on under other names ({twins[0]})."
-        )
+        told = f"trained on under other names ({twins[0]})"
+        notes.append(f"{len(twins)} images to test on are {told}.")
     return notes
