@@ -168,13 +168,14 @@ class FeatureBag:
         chunk, which HDF5 decompresses as a whole."""
         rows, where = np.unique(checked_indices(patches, self), return_inverse=True)
         together = rows // self._chunk_rows if self._chunk_rows > 1 else rows - np.arange(len(rows))
-        out = [np.empty((0, *self.patch_shape), np.float32)]
+        out = np.empty((len(rows), *self.patch_shape), np.float32)
         with self._opened() as dataset:
-            for run in np.split(rows, np.flatnonzero(np.diff(together)) + 1):
+            for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(together)) + 1):
                 if len(run):
-                    block = dataset[(*self._first, slice(run[0], run[-1] + 1))]
-                    out.append(block[run - run[0]].astype(np.float32))
-        return torch.from_numpy(np.concatenate(out)[where])
+                    first, last = rows[run[0]], rows[run[-1]]
+                    block = dataset[(*self._first, slice(first, last + 1))]
+                    out[run] = block[rows[run] - first]
+        return torch.from_numpy(out[where])
 
     @contextmanager
     def _opened(self) -> Iterator["Dataset"]:
