@@ -129,14 +129,19 @@ def tiff_source(path: str | Path, *, level: int = 0, **cut: int | None) -> Image
     file = file_id(path)
     page = opened(_open_page, file, level)
     samples = _samples(file.path, page)
-    if not page.is_memmappable or sum(page.databytecounts) != page.nbytes:
-        return TiffSource(file, level, page, samples, **cut)
-    planes = page.samplesperpixel if page.planarconfig == 2 else 1
-    shape = (planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes)
-    dtype = page.dtype.newbyteorder(page.parent.byteorder)
-    stored = np.memmap(file.path, dtype, "r", page.dataoffsets[0], shape)
-    image = stored[0] if planes == 1 else stored[..., 0].transpose(1, 2, 0)
-    return ArraySource(image, file=file, samples=samples, **cut)
+    if page.is_memmappable and sum(page.databytecounts) == page.nbytes:
+        planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        shape = (planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes)
+        dtype = page.dtype.newbyteorder(page.parent.byteorder)
+        stored = np.memmap(file.path, dtype, "r", page.dataoffsets[0], shape)
+        image = stored[0] if planes == 1 else stored[..., 0].transpose(1, 2, 0)
+        source = ArraySource(image, file=file, samples=samples, **cut)
+    else:
+        source = TiffSource(file, level, page, samples, **cut)
+    largest = opened(_open_page, file, 0)
+    rows, cols = largest.imagelength / page.imagelength, largest.imagewidth / page.imagewidth
+    source.downsample = (rows + cols) / 2
+    return source
 
 
 def _samples(path: Path, page: "TiffPage") -> Samples:

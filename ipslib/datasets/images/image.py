@@ -151,6 +151,8 @@ class ImageSource:
     stride that leaves gaps.
     """
 
+    downsample: float = 1  # pixels of the largest level of a pyramid to one of its own
+
     def __init__(
         self,
         name: str,
