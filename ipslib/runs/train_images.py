@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
-from ipslib.datasets.images.image import ImageSource
+from ipslib.datasets.images.attention import attention_of
 from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, image_stamps
 from ipslib.datasets.images.sources import SourceBatch, with_channels
 from ipslib.datasets.registry import run_config
@@ -27,14 +27,13 @@ from ipslib.runs.one_run import train_and_record
 from ipslib.runs.progress import reporter
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import chosen_device
-from ipslib.training import answer, attend
+from ipslib.training import answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Image = str | Path | np.ndarray
 
-_SHOWN_SIDE = 1500  # px: larger images are drawn from every second pixel, every third, ...
 _DEFAULTS = {"position_encoding": False, "memory_size": 50, "iter_size": 50}
 
 
@@ -94,19 +93,12 @@ class TrainedImages:
         """
         from matplotlib import pyplot as plt
 
-        from ipslib.datasets.maps import AttentionMap, attention_figure
+        from ipslib.datasets.maps import attention_figure, map_of
 
         batch = self._batch(image)
         source = batch.sources[0]
-        kept, weights = attend(self.network, batch)
-        shown, step = _overview(source)
-        kept_patches = AttentionMap(
-            image=shown,
-            corners=source.grid.corners(kept[0].numpy()) // step,
-            patch_size=max(1, source.grid.patch_size // step),
-            weights=weights[0].mean(dim=(0, 1)).numpy(),
-            title=Path(source.name).name,
-        )
+        attention = attention_of(self.network, batch, classes=self.config.data.classes)
+        kept_patches = map_of(source, attention, title=Path(source.name).name)
         figure = attention_figure([kept_patches], scale=scale)
         plt.close(figure)  # returned, not left to be shown a second time
         return figure
@@ -190,16 +182,3 @@ def _say(
         told += [f"left out, {len(skipped)} in all:", *skipped]
     for sentence in told:
         print(sentence, file=sys.stderr)
-
-
-def _overview(source: ImageSource) -> tuple[np.ndarray, int]:
-    """An image (H, W) or (H, W, 3) uint8 as it is drawn, and of how many pixels one is shown; put
-    together of bands, so that it is never held whole at full size."""
-    height, width = source.grid.canvas
-    step = -(-max(height, width) // _SHOWN_SIDE)
-    n_rows = step * -(-source.grid.patch_size // step)
-    bands = (slice(top, min(top + n_rows, height)) for top in range(0, height, n_rows))
-    shown = np.concatenate([source.window(b, slice(0, width))[::step, ::step] for b in bands])
-    if shown.dtype != np.uint8:
-        shown = (255 * shown).clip(0, 255).astype(np.uint8)
-    return (shown[..., :3] if shown.shape[2] >= 3 else shown[..., 0]), step
