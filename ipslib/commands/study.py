@@ -19,7 +19,7 @@ from tabulate import tabulate
 from ipslib.commands.index import Row, build_index, read_summary, write_summary
 from ipslib.commands.notebooks import Execution, check_parameters, execute_all, read_source
 from ipslib.datasets.images.labels import read_table
-from ipslib.datasets.images.own_files import files_of
+from ipslib.datasets.images.own_images import files_of
 from ipslib.errors import IpslibError
 from ipslib.paths import Stamp, data_root, digest_of, project_root, stamp, write_atomically
 from ipslib.runs.profiles import (
