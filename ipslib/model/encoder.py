@@ -11,7 +11,7 @@ from torch.hub import get_dir
 from torchvision.models.resnet import BasicBlock
 
 from ipslib.config import ModelConfig
-from ipslib.errors import IpslibError, did_you_mean
+from ipslib.errors import IpslibError, did_you_mean, reason_of
 from ipslib.model.shortcuts import counting_copies
 from ipslib.paths import found
 
@@ -106,10 +106,9 @@ def _load(network: nn.Module, config: ModelConfig) -> None:
     except IpslibError:
         raise
     except Exception as error:  # torn archives and foreign pickles raise many kinds
-        reason = str(error).strip().splitlines()[-1].strip()
         raise IpslibError(
             f"weights: wanted a state dict of {config.encoder}, as torch saves it, got "
-            f"{config.weights} ({type(error).__name__}: {reason}); correct weights or encoder."
+            f"{config.weights} ({reason_of(error)}); correct weights or encoder."
         ) from error
 
 
@@ -133,10 +132,9 @@ def _of_timm(config: ModelConfig, in_channels: int) -> nn.Module:
     try:
         return timm.create_model(name, num_classes=0, in_chans=in_channels, **options)
     except Exception as error:  # of the hub's client, of files and of shapes
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise IpslibError(
-            f"The weights {weights} of {config.encoder} could not be had ({reason}); put its "
-            f"model.safetensors at {file}, name a file of it, or use weights: none."
+            f"The weights {weights} of {config.encoder} could not be had ({reason_of(error)}); put "
+            f"its model.safetensors at {file}, name a file of it, or use weights: none."
         ) from error
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ipslib.config import ModelConfig
-from ipslib.errors import IpslibError
+from ipslib.errors import IpslibError, reason_of
 from ipslib.model.encoder import as_encoder_input, build_encoder, freeze, pixel_statistics
 from ipslib.model.pooling import CrossAttentionPool, sinusoidal_encoding
 from ipslib.model.shortcuts import (
@@ -243,10 +243,10 @@ def _embedding_dim(encoder: nn.Module, shape: tuple[int, ...]) -> int:
         _, dim = embeddings.shape
         return dim
     except Exception as error:  # whatever a foreign module raises
-        reason = got or f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
         raise IpslibError(
-            f"encoder: wanted embeddings (2, D) of patches {(2, *shape)}, got {reason}; give the "
-            "patches' in_channels and patch_size, or an encoder that takes them."
+            f"encoder: wanted embeddings (2, D) of patches {(2, *shape)}, got "
+            f"{got or reason_of(error)}; give the patches' in_channels and patch_size, or an "
+            "encoder that takes them."
         ) from error
 
 
