@@ -13,6 +13,7 @@ so that their attention goes to the rest (ACMIL's source).
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import attrs
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -131,7 +132,7 @@ def select_patches(
     if memory_size >= n_patches:
         return Selection(torch.arange(n_patches, device=device).expand(n_images, -1), None)
     order = torch.arange(n_patches) if order is None else order
-    reader = _LogitReader(batch, embed, score, device, share_blanks=share_blanks)
+    reader = _LogitReader(batch, embed, score, device, share_blanks)
     blocks = reader.blocks(order, memory_size, iter_size)
     kept, logits = next(blocks)
     for block, block_logits in blocks:
@@ -181,25 +182,22 @@ def _place(batch: PatchBatch, image: int, patch: int) -> str:
     return f"patch {patch}" + f" of image {image} of the batch" * (batch.batch_size > 1)
 
 
+@attrs.define(slots=False)
 class _LogitReader:
     """Reads patches and turns them into logits; all-zero patches can share one embedding."""
 
-    def __init__(
-        self,
-        batch: PatchBatch,
-        embed: Embed,
-        score: Score,
-        device: torch.device | str,
-        *,
-        share_blanks: bool,
-    ):
-        self.batch, self.embed, self.score, self.device = batch, embed, score, device
-        self.share_blanks = share_blanks
-        self.ahead = is_accelerator(device)  # the host must not wait for an answer
+    batch: PatchBatch
+    embed: Embed
+    score: Score
+    device: torch.device | str
+    share_blanks: bool
+
+    def __attrs_post_init__(self) -> None:
+        self.ahead = is_accelerator(self.device)  # the host must not wait for an answer
         self.window_size = _ACCELERATOR_WINDOW_SIZE if self.ahead else _WINDOW_SIZE
         n_values = _ACCELERATOR_CHUNK_VALUES if self.ahead else _CHUNK_VALUES
         first = torch.zeros(1, dtype=torch.long)
-        self._blank = torch.zeros_like(batch.read(first, first))
+        self._blank = torch.zeros_like(self.batch.read(first, first))
         self._blank_embedding: Tensor | None = None
         self.chunk_size = max(1, n_values // self._blank.numel())
 
