@@ -19,6 +19,9 @@ from ipslib.fields import choice, flag, integer, number
 from ipslib.patches import Dataset, PatchGrid
 
 DEFAULT_KIND = "megapixel_mnist"  # of data, where a flat mapping names none
+OTHER_ENCODERS = {"form": "torchvision/NAME or timm/NAME", "pattern": "(torchvision|timm)/.+"}
+WEIGHTS = ("none", "default", "imagenet_v1", "imagenet_v2")
+OTHER_WEIGHTS = {"form": "the path of a file", "pattern": r".*[./\\].*"}
 ARITHMETICS = {
     1: "the first; records that state no version are of it",
     2: "batch norm exact on the CPU (its moments were off by up to a percent); the replaced first "
@@ -38,18 +41,8 @@ def arithmetic_of(record: Mapping) -> int:
 class ModelConfig:
     """Encoder, cross-attention pooling and patch selection."""
 
-    encoder: str = choice(
-        "resnet18",
-        ("resnet18", "resnet50", "features"),
-        form="torchvision/NAME or timm/NAME",
-        pattern="(torchvision|timm)/.+",
-    )
-    weights: str = choice(
-        "none",
-        ("none", "default", "imagenet_v1", "imagenet_v2"),
-        form="the path of a file",
-        pattern=r".*[./\\].*",
-    )
+    encoder: str = choice("resnet18", ("resnet18", "resnet50", "features"), **OTHER_ENCODERS)
+    weights: str = choice("none", WEIGHTS, **OTHER_WEIGHTS)
     frozen: bool = flag(False)  # all but a replaced first convolution and the projection
     trained_blocks: int = integer(0, at_least=0)  # the last ones, the others frozen; 0: no such cut
     n_stages: int = integer(lambda self: 2 if self.encoder == "resnet18" else 4, at_most=4)

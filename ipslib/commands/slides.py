@@ -29,9 +29,11 @@ def add_slides_command(commands: argparse._SubParsersAction) -> None:
     prepare.add_argument(
         "--slide-mpp", type=float, help="microns per pixel of slides that do not state it"
     )
-    prepare.add_argument("--backbone", default="resnet50", help="resnet18 or resnet50")
     prepare.add_argument(
-        "--weights", default="imagenet_v1", help="imagenet_v1, imagenet_v2, or none: random"
+        "--backbone", default="resnet50", help="or resnet18, torchvision/NAME, timm/NAME"
+    )
+    prepare.add_argument(
+        "--weights", default="imagenet_v1", help="or imagenet_v2, default, a file, none: random"
     )
     prepare.add_argument("--stages", type=int, default=4, help="of the backbone (4)")
     prepare.add_argument("--reader", default="auto", help="auto, openslide or tifffile")

@@ -126,7 +126,12 @@ class TestBackbone:
 
     @pytest.mark.parametrize(
         ("name", "n_stages", "n_features"),
-        [("resnet18", 4, 512), ("resnet50", 3, 1024), ("resnet50", 4, 2048)],
+        [
+            ("resnet18", 4, 512),
+            ("resnet50", 3, 1024),
+            ("resnet50", 4, 2048),
+            ("torchvision/mobilenet_v3_small", 4, 1024),
+        ],
     )
     def test_gives_the_features_of_its_last_stage(self, name, n_stages, n_features):
         features = backbone(name, n_stages)(self.TILES)
