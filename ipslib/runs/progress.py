@@ -23,18 +23,13 @@ Report = Callable[[dict], None]
 _FOLLOWED_EVERY_S = 0.3
 
 
-def reporter(reused: Sequence[str] = (), waiting: Sequence[RunConfig] = ()) -> Report:
-    """What takes the events of runs; the start of these is reported first.
-
-    Progress that cannot be shown (a full disk, a pipe that was closed) stops no run.
-
-    Args:
-        reused: ids of the runs that have a record already.
-        waiting: the runs to be made.
-    """
-    file = runs.KERNEL.events
+@contextmanager
+def reporting(reused: Sequence[str], waiting: Sequence[RunConfig]) -> Iterator[Report]:
+    """What takes the events of runs, beginning with the start of those that are `reused` (ids) or
+    `waiting` to be made. Progress that cannot be shown (a full disk, a pipe that was closed) stops
+    no run."""
     in_terminal = sys.stderr.isatty() or "ipykernel" in sys.modules
-    show = _appending(Path(file)) if file else Progress(bar=in_terminal)
+    show = _append if runs.KERNEL.events else Progress(bar=in_terminal)
 
     def report(event: dict) -> None:
         nonlocal show
@@ -46,7 +41,10 @@ def reporter(reused: Sequence[str] = (), waiting: Sequence[RunConfig] = ()) -> R
                 print(f"Progress is no longer shown ({error}).", file=sys.stderr)
 
     report(start_event(reused, waiting))
-    return report
+    try:
+        yield report
+    finally:
+        report({"event": "end"})
 
 
 def start_event(reused: Sequence[str], waiting: Sequence[RunConfig]) -> dict:
@@ -54,12 +52,9 @@ def start_event(reused: Sequence[str], waiting: Sequence[RunConfig]) -> dict:
     return {"event": "start", "reused": list(reused), "epochs": epochs}
 
 
-def _appending(path: Path) -> Report:
-    def append(event: dict) -> None:
-        with path.open("a") as file:
-            file.write(json.dumps(event) + "\n")
-
-    return append
+def _append(event: dict) -> None:
+    with Path(runs.KERNEL.events).open("a") as file:
+        file.write(json.dumps(event) + "\n")
 
 
 class Progress:

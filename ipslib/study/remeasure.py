@@ -15,7 +15,7 @@ from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.model.ips import IPSNet
-from ipslib.runs.naming import run_name
+from ipslib.runs.provenance import run_name
 from ipslib.runs.records import RecordStore
 from ipslib.training import evaluate
 

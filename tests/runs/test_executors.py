@@ -1,6 +1,5 @@
 """Work in processes and on a real Dask cluster: what one of them suffers, and that none is left."""
 
-import json
 import multiprocessing
 import os
 import runpy
@@ -14,47 +13,32 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from filelock import FileLock, Timeout
 
-from ipslib import runs
 from ipslib.__main__ import main
 from ipslib.commands import sweep
 from ipslib.commands.sweep import SweepResult, read_sweep
-from ipslib.errors import IpslibError
 from ipslib.runs import executors
 from ipslib.runs.executors import WorkerDied, dask_cluster, do_alone, here, processes
-from ipslib.runs.one_run import threads_of, train_and_record
 from ipslib.runs.records import RecordStore
 from ipslib.runs.schedule import run_outcomes
-from tests.tiny import TINY
+from tests.tiny import TINY, names, what_came_out, write_torn_mnist
 
 ROOT = Path(__file__).resolve().parents[2]
 ENDLESS = TINY.replace(epochs=5000, eval_every=5000)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return RecordStore(tmp_path / "records")
-
-
-@pytest.fixture(autouse=True)
-def events(tmp_path, monkeypatch):
-    path = tmp_path / "events"
-    monkeypatch.setattr(runs, "KERNEL", runs.Kernel(events=str(path)))
-    return lambda: [json.loads(line) for line in path.read_text().splitlines()]
+pytestmark = pytest.mark.usefixtures("events")
 
 
 def give(*tasks):
     return partial(next, iter(tasks), None)
 
 
-def what_came_out(store, config) -> tuple[str, dict]:
-    """What must be the same bit for bit."""
-    record = store.find(config)
-    lasting = {key: record[key] for key in record if key not in ("provenance", "timing")}
-    weights = torch.load(store.weights_path(record), weights_only=True)
-    return json.dumps(lasting), {name: value.tolist() for name, value in weights.items()}
+def assert_as_one_after_the_other(store, folder, configs):
+    """In this process, the same bits come out."""
+    serial = RecordStore(folder)
+    assert {each.status for each in run_outcomes(configs, serial, jobs=1)} == {"made"}
+    for config in configs:
+        assert what_came_out(store, config) == what_came_out(serial, config)
 
 
 # --- any work ---------------------------------------------------------------------------------
@@ -116,21 +100,13 @@ def test_a_task_can_end_by_itself_when_its_process_is_asked_to(tmp_path):
 # --- runs in processes ------------------------------------------------------------------------
 
 
-def truncated_mnist(root):
-    raw = root / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for split in ("train", "t10k"):
-        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-            (raw / f"{split}-{kind}").write_bytes(b"\x00\x00\x08\x03\x00\x00\xea\x60")
-    return root
-
-
 def test_a_killed_process_and_a_failing_run_cost_the_others_nothing(
     store, tmp_path, monkeypatch, capfd
 ):
     """Two runs of which one loses its process after its first epoch, and one on torn digits."""
-    monkeypatch.setenv("IPSLIB_DATA", str(truncated_mnist(tmp_path / "data")))
-    long = TINY.replace(epochs=60, eval_every=60)
+    write_torn_mnist(tmp_path / "data")
+    monkeypatch.setenv("IPSLIB_DATA", str(tmp_path / "data"))
+    long = TINY.replace(epochs=30, eval_every=30)
     short = TINY.replace(seed=1)
     torn = TINY.replace(digits="mnist", n_train=4)
     tried, epochs, pids, submit = [], [], {}, executors._Worker.submit
@@ -159,20 +135,15 @@ def test_a_killed_process_and_a_failing_run_cost_the_others_nothing(
     assert len(tried) == 2 and set(tried[1]) == {long.id, torn.id}
     assert outcomes[torn.id].status == "failed"
     assert outcomes[torn.id].failure.reason == "error"
-    assert "MNIST could not be read" in str(outcomes[torn.id].failure)
-    assert isinstance(outcomes[torn.id].failure, IpslibError)
+    assert "MNIST" in str(outcomes[torn.id].failure)
     assert [failure["id"] for failure in store.failures()] == [torn.id]
     resumed = [(epoch, at) for run, epoch, at in epochs if run == long.id and at]
     assert resumed[0] == (2, 1)  # from the checkpoint after the first epoch
     assert multiprocessing.active_children() == []
 
-    serial = RecordStore(tmp_path / "serial")
-    with threads_of(long, "cpu"):
-        for config in (long, short):
-            assert outcomes[config.id].status == "made"
-            ours, theirs = train_and_record(config, serial), store.find(config)
-            assert theirs["provenance"]["threads"] == ours["provenance"]["threads"] == 1
-            assert what_came_out(store, config) == what_came_out(serial, config)
+    for config in (long, short):
+        assert store.find(config)["provenance"]["threads"] == 1
+    assert_as_one_after_the_other(store, tmp_path / "serial", [long, short])
 
 
 PARENT = """
@@ -221,7 +192,7 @@ def alive(pid):
 # --- on a cluster -----------------------------------------------------------------------------
 
 distributed = pytest.importorskip("distributed")
-CONFIGS = [TINY.replace(seed=seed, epochs=25, eval_every=25) for seed in range(4)]
+CONFIGS = [TINY.replace(seed=seed, epochs=15, eval_every=15) for seed in range(3)]
 SHORT = [config.replace(epochs=1, warmup_epochs=0) for config in CONFIGS]
 
 
@@ -239,10 +210,6 @@ def two_workers():
 def on_cluster(configs, store, cluster) -> list:
     executor = dask_cluster(cluster.scheduler_address)
     return list(run_outcomes(configs, store, executor=executor))
-
-
-def statuses(outcomes) -> list[str]:
-    return sorted(f"{each.status} {each.failure or ''}".strip() for each in outcomes)
 
 
 def kill_a_worker_at_a_run(client, store, killed: list[int]) -> None:
@@ -266,17 +233,11 @@ def test_a_sweep_survives_a_killed_worker_bit_for_bit(two_workers, store, tmp_pa
         killer.join(10)
         assert len(killed) == 1
         assert killed[0] not in client.run(os.getpid).values()
-    assert statuses(outcomes) == ["made"] * 4
-
-    serial = RecordStore(tmp_path / "serial")
-    assert statuses(run_outcomes(CONFIGS, serial, jobs=1)) == ["made"] * 4
-    for config in CONFIGS:
-        assert what_came_out(store, config) == what_came_out(serial, config)
-    assert {event["id"] for event in events() if event["event"] == "epoch"} == {
-        config.id for config in CONFIGS
-    }
-    names = {path.name for path in store.folder.iterdir()} - {".locks"}
-    assert names == {f"{config.id}.{kind}" for config in CONFIGS for kind in ("json", "pt")}
+    assert [each.status for each in outcomes] == ["made"] * 3
+    told = {event["id"] for event in events() if event["event"] == "epoch"}
+    assert told == {config.id for config in CONFIGS}
+    assert names(store) == sorted(f"{each.id}.{end}" for each in CONFIGS for end in ("json", "pt"))
+    assert_as_one_after_the_other(store, tmp_path / "serial", CONFIGS)
 
 
 def test_a_worker_with_a_gpu_slot_never_holds_two_tasks(two_workers, tmp_path, monkeypatch):
@@ -301,14 +262,11 @@ def _note_who_is_here(work, task: Path, topic: str) -> tuple[bool, int]:
 
 def test_threads_of_a_worker_without_slots_train_one_run_at_a_time(store, tmp_path):
     """They share torch's random state: side by side, the runs would differ from serial ones."""
-    serial = RecordStore(tmp_path / "serial")
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=3, processes=False, dashboard_address=":0",
     ) as local:  # fmt: skip
         on_cluster(SHORT, store, local)
-    list(run_outcomes(SHORT, serial, jobs=1))
-    for config in SHORT:
-        assert what_came_out(store, config) == what_came_out(serial, config)
+    assert_as_one_after_the_other(store, tmp_path / "serial", SHORT)
 
 
 def test_a_run_that_fails_on_a_worker_says_why(two_workers, store):

@@ -2,8 +2,7 @@ import pytest
 import torch
 
 from ipslib.errors import IpslibError
-from ipslib.runs.provenance import make_record
-from ipslib.runs.records import RecordStore
+from ipslib.runs.records import RecordStore, make_record
 from ipslib.study.remeasure import evaluate_again, trained_runs
 from ipslib.study.tables import long_form
 from ipslib.training import train

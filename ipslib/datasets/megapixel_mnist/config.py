@@ -90,7 +90,7 @@ class MegapixelMNISTConfig:
 
     @property
     def short_name(self) -> str:
-        """In the published convention, see `ipslib.runs.naming`."""
+        """In the published convention, see `ipslib.runs.provenance`."""
         height, width = self.canvas
         objects = f"{self.digit_size}_{self.noise_size}_{height}_{width}"
         return f"{objects}_{self.n_noise}n_{self.n_train}d"
