@@ -32,10 +32,9 @@ from traitlets.config import Config
 
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.paths import write_atomically
-from ipslib.runs import Kernel
+from ipslib.runs import Kernel, Progress, Report, followed
 from ipslib.runs.executors import WorkerDied, here, processes
 from ipslib.runs.profiles import Layout, list_notebooks
-from ipslib.runs.progress import Progress, Report, followed
 from ipslib.study.figures import smaller_png
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}

@@ -23,7 +23,7 @@ from uuid import uuid4
 import torch
 
 from ipslib.errors import IpslibError
-from ipslib.runs.progress import Report
+from ipslib.runs import Report
 
 Work = Callable[[Any, Report], Any]  # a task's; it, tasks and results pass between processes
 NextTask = Callable[[], Any]
@@ -37,8 +37,8 @@ _one_at_a_time = Lock()  # threads of a worker share torch's random state: runs 
 
 
 class WorkerDied(Exception):
-    """A process that ended before its task did: the message says how, and so does its `exitcode`
-    where it is known, negative for a signal."""
+    """A process that ended before its task did; its `exitcode`, if known, is negative for a
+    signal."""
 
     def __init__(self, message: str, exitcode: int | None = None):
         super().__init__(message)
@@ -52,13 +52,9 @@ def here(work: Work, next_task: NextTask, report: Report) -> Results:
 
 
 def processes(jobs: int) -> Executor:
-    """Side by side on this machine. On a CPU each process has one thread: two of them finish
-    sooner than one of two threads.
-
-    They are forked from a server that has loaded the program and done nothing else, so that each
-    begins at once and the same. Each has a pipe of its own: one that is killed tears no other's
-    messages, and what it was at is known.
-    """
+    """Side by side on this machine; on a CPU each process has one thread. They are forked from a
+    server that has loaded the program and done nothing else, so that each begins at once and the
+    same. Each has a pipe of its own: one that is killed tears no other's messages."""
 
     def results(work: Work, next_task: NextTask, report: Report) -> Results:
         busy, idle = {}, []
@@ -66,8 +62,8 @@ def processes(jobs: int) -> Executor:
             while True:
                 while len(busy) < jobs and (task := next_task()) is not None:
                     worker = idle.pop() if idle else _Worker(work)
-                    worker.submit(task)
                     busy[worker] = task
+                    worker.submit(task)
                 if not busy:
                     return
                 ready = wait([worker.connection for worker in busy])
@@ -155,10 +151,8 @@ def dask_cluster(address: str) -> Executor:
 
     A worker that was started with `--resources GPU=1` takes one task at a time. As many tasks are
     under way as there are slots, so that a worker that dies takes no waiting task along and one
-    that comes late finds work; the first worker may come hours later.
-
-    Raises:
-        IpslibError: where dask.distributed is not installed; on use, where no scheduler answers.
+    that comes late finds work; the first worker may come hours later. IpslibError where
+    dask.distributed is not installed and, on use, where no scheduler answers.
     """
     try:
         import distributed

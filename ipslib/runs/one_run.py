@@ -12,7 +12,7 @@ from filelock import Timeout
 
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
-from ipslib.runs.progress import Report
+from ipslib.runs import Report
 from ipslib.runs.provenance import peak_memory_mb, reset_peak_memory
 from ipslib.runs.records import RecordStore, Run, make_record
 from ipslib.runtime import chosen_device
@@ -31,11 +31,11 @@ class RunFailed(IpslibError):
     """A run that ended without a record: `reason` in a word or two, the message in a sentence."""
 
     def __init__(self, reason: str, message: str):
-        super().__init__(message)
+        super().__init__(reason, message)  # both, to pass between processes
         self.reason = reason
 
-    def __reduce__(self) -> tuple:  # to pass between processes
-        return type(self), (self.reason, str(self))
+    def __str__(self) -> str:
+        return self.args[1]
 
 
 def train_and_record(

@@ -12,6 +12,7 @@ from ipslib import runs
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.patches import SPLITS
+from ipslib.runs import Report, reporting, start_event
 from ipslib.runs.executors import Executor, WorkerDied, here, processes
 from ipslib.runs.one_run import (
     HELD,
@@ -21,7 +22,6 @@ from ipslib.runs.one_run import (
     from_environment,
     train_and_record,
 )
-from ipslib.runs.progress import Report, reporting, start_event
 from ipslib.runs.records import RecordStore, Run
 from ipslib.runtime import chosen_device, is_accelerator
 
@@ -119,18 +119,6 @@ def run_outcomes(
                     report(start_event([], [run.config]))
             return run
 
-        def settle(run: Run, ended: dict | RunFailed) -> Outcome:
-            """Report and keep how a run ended for good."""
-            if isinstance(ended, dict):
-                outcome = Outcome(run.config, "made", ended, None)
-            elif ended.reason == OUT_OF_TIME:
-                outcome = Outcome(run.config, OUT_OF_TIME, None, ended)
-            else:
-                run.save_failure(ended.reason, str(ended))
-                outcome = Outcome(run.config, "failed", None, ended)
-            report({"event": "run", "id": run.id, "status": outcome.status})
-            return outcome
-
         executor, again = executor or _local_executor(waiting, jobs, device), waiting
         while again:
             again = []
@@ -144,14 +132,27 @@ def run_outcomes(
                     if reason == HELD:
                         waiting.append(run)
                     elif reason in ("", OUT_OF_TIME) or run.id in failed:
-                        yield settle(run, ended)
+                        yield _settle(run, ended, report)
                     else:
                         failed[run.id] = ended
                         again.append(run)
             waiting += again
         for run in waiting:
             if run.id in failed:  # for which no time was left
-                yield settle(run, failed[run.id])
+                yield _settle(run, failed[run.id], report)
+
+
+def _settle(run: Run, ended: dict | RunFailed, report: Report) -> Outcome:
+    """Report and keep how a run ended for good."""
+    if isinstance(ended, dict):
+        outcome = Outcome(run.config, "made", ended, None)
+    elif ended.reason == OUT_OF_TIME:
+        outcome = Outcome(run.config, OUT_OF_TIME, None, ended)
+    else:
+        run.save_failure(ended.reason, str(ended))
+        outcome = Outcome(run.config, "failed", None, ended)
+    report({"event": "run", "id": run.id, "status": outcome.status})
+    return outcome
 
 
 def _attempt(run: Run, report: Report, *, device: str | None, deadline: float) -> dict | RunFailed:

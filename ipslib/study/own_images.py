@@ -24,8 +24,8 @@ from ipslib.datasets.registry import run_config
 from ipslib.model.ips import IPSNet
 from ipslib.patches import PatchBatch
 from ipslib.paths import changed_files, found, from_here, from_project, stamp, write_atomically
+from ipslib.runs import reporting
 from ipslib.runs.one_run import train_and_record
-from ipslib.runs.progress import reporting
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import chosen_device
 from ipslib.training import answer, attend

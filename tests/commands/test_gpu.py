@@ -77,16 +77,16 @@ def selection(indices: list[list[int]], scores: list[list[float]]) -> Selection:
     return Selection(torch.tensor(indices), torch.tensor(scores))
 
 
-def test_the_same_patches_in_another_order_do_not_differ():
-    one = selection([[1, 2, 3]], [[0.5, 0.3, 0.2]])
-    assert differing(one, selection([[3, 1, 2]], [[0.2, 0.5, 0.3]])) == (0, 0.0)
-
-
-def test_patches_kept_by_one_alone_are_set_against_those_in_their_place():
+@pytest.mark.parametrize(
+    ("other", "n_apart", "widest"),
+    [
+        (selection([[3, 1, 2], [4, 5, 6]], [[0.2, 0.5, 0.3], [0.5, 0.3, 0.2]]), 0, 0.0),
+        (selection([[1, 9, 8], [4, 5, 6]], [[0.5, 0.2, 0.24], [0.5, 0.3, 0.2]]), 2, 0.06 / 0.3),
+    ],
+)
+def test_patches_kept_by_one_alone_are_set_against_those_in_their_place(other, n_apart, widest):
     one = selection([[1, 2, 3], [4, 5, 6]], [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
-    other = selection([[1, 9, 8], [4, 5, 6]], [[0.5, 0.2, 0.24], [0.5, 0.3, 0.2]])
-    n_apart, widest = differing(one, other)
-    assert n_apart == 2 and widest == pytest.approx(0.06 / 0.3)
+    assert differing(one, other) == (n_apart, pytest.approx(widest))
 
 
 def test_without_a_choice_nothing_differs():

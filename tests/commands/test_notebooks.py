@@ -26,7 +26,7 @@ VALUES = {"size": 7, "rate": 0.5}
 GOOD = """
 import os
 from IPython.display import Image, display
-from ipslib.runs.progress import reporting
+from ipslib.runs import reporting
 from tests.tiny import TINY
 other = TINY.replace(seed=1)
 with reporting(["of an earlier study"], [TINY, other]) as report:

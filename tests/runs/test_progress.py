@@ -8,7 +8,7 @@ import pytest
 
 from ipslib import runs
 from ipslib.datasets.registry import run_config
-from ipslib.runs.progress import Progress, followed, reporting, start_event
+from ipslib.runs import Progress, followed, reporting, start_event
 
 ONE = run_config({"epochs": 10, "warmup_epochs": 1})
 OTHER = ONE.replace(seed=1)
