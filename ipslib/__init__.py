@@ -16,6 +16,8 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "config": ("ModelConfig", "RunConfig", "TrainingConfig"),
+    "datasets.images.attention": ("Attention", "attention_of", "to_geojson"),
+    "datasets.images.attention_page": ("attention_page",),
     "datasets.images.own_images": ("OwnImagesConfig",),
     "datasets.images.sources": ("SourceBatch", "open_source"),
     "datasets.megapixel_mnist.config": ("MegapixelMNISTConfig",),

@@ -30,9 +30,12 @@ seeds = [0, 1]  # of training: initial weights, order of images, order of patche
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
+import numpy as np
 import pandas as pd
-from IPython.display import Markdown
+from IPython.display import Markdown, display
 from matplotlib.ticker import LogLocator, NullLocator
+from scipy import optimize
+from scipy.special import expit
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study import (
@@ -40,10 +43,11 @@ from ipslib.study import (
     INK,
     OURS,
     PUBLISHED,
+    Finding,
     Study,
     arm_table,
     attention_against_accuracy,
-    fit_thresholds,
+    chance_level,
     headline,
     image_row,
     learning_curves,
@@ -54,9 +58,7 @@ from ipslib.study import (
     row_legend,
     run_arms,
     show,
-    slope_finding,
     task_panels,
-    threshold_table,
 )
 
 study = Study("04_dataset_size", profile, overrides=overrides)
@@ -97,42 +99,143 @@ show(headline(table))
 
 # %% [markdown]
 # ## The threshold
-# A logistic curve in the logarithm of the training set's size, its floor held at chance and its
-# ceiling free. The threshold is the size at which accuracy is half-way between the two, with a
-# bootstrap interval. Where the runs do not show it, the table says why. The published runs are
+# A logistic curve in the logarithm of the training set's size n, its floor held at chance:
+#
+#     accuracy(n) = chance + (ceiling - chance) / (1 + exp(-slope (log n - log n_half)))
+#
+# Ceiling (at most 1), slope and n_half are fitted by least squares. n_half, the threshold, is the
+# size at which accuracy is half-way between chance and ceiling.
+
+# %%
+STEEPEST = 4.0  # log of the slope: 10 to 90 % within 8 % more images
+
+
+def curve(n, chance, middle, log_slope, top):
+    """Accuracy; `middle` is log n_half, the ceiling chance + (1 - chance) expit(top)."""
+    slope = np.exp(min(log_slope, STEEPEST))
+    return chance + (1 - chance) * expit(top) * expit(slope * (np.log(n) - middle))
+
+
+def fit(n, accuracy, chance, starts):
+    """The best fit of several starts: middle, log slope and top."""
+    n, accuracy = np.asarray(n, float), np.asarray(accuracy)
+
+    def left(fitted):
+        return curve(n, chance, *fitted) - accuracy
+
+    fits = [optimize.leastsq(left, start)[0] for start in starts]
+    middle, log_slope, top = min(fits, key=lambda each: (left(each) ** 2).sum())
+    return np.array([middle, min(log_slope, STEEPEST), top])
+
+
+# %% [markdown]
+# Its 95 % interval is that of a bootstrap. Where every size has five runs or more, runs are drawn
+# anew within sizes. Fewer tell no spread of their own: accuracies are then drawn about the fitted
+# curve, with the spread of all runs about it (itself drawn, as so few runs tell it poorly), or with
+# the binomial spread of the count of right answers where that is larger.
+
+
+# %%
+def drawn_anew(runs, chance, fitted):
+    """400 times sizes and accuracies of other runs that might have been."""
+    random, by_size = np.random.default_rng(0), runs.groupby("n_train")["accuracy"]
+    n, has_own_spread = runs["n_train"].to_numpy(), by_size.size().min() >= 5
+    expected = curve(n, chance, *fitted)
+    squares = ((runs["accuracy"] - expected) ** 2).sum()
+    binomial = np.sqrt(expected * (1 - expected) / runs["n_test"].to_numpy())
+    for _ in range(400):
+        if has_own_spread:
+            drawn = by_size.sample(frac=1, replace=True, random_state=random)
+            yield runs.loc[drawn.index, "n_train"], drawn
+        else:
+            spread = np.sqrt(squares / random.chisquare(len(n) - len(fitted)))
+            yield n, random.normal(expected, np.maximum(spread, binomial)).clip(0, 1)
+
+
+def fit_with_draws(runs, chance):
+    """The fit of one task's runs, and those of the draws."""
+    middles = np.quantile(np.log(runs["n_train"]), (0.2, 0.5, 0.8))
+    starts = [(middle, np.log(2), 2) for middle in middles]
+    fitted = fit(runs["n_train"], runs["accuracy"], chance, starts)
+    draws = [fit(*each, chance, [fitted]) for each in drawn_anew(runs, chance, fitted)]
+    return fitted, np.array(draws)
+
+
+# %% [markdown]
+# Where the runs do not show the half-way point it is left blank, and *why not* says so; a bound of
+# the interval outside the sizes that were run is not known, and blank too. The published runs are
 # fitted in the same way.
 
+
 # %%
-fits, published_fits = fit_thresholds(frame), fit_thresholds(published)
-by_whom = {"here": threshold_table(fits), "published": threshold_table(published_fits)}
-thresholds = pd.concat(by_whom, names=["runs"]).reset_index("runs")
+def why_not(runs, chance, fitted):
+    first, last = runs["n_train"].min(), runs["n_train"].max()
+    left = runs["accuracy"] - curve(runs["n_train"], chance, *fitted)
+    spread = np.sqrt((left**2).sum() / (len(runs) - len(fitted)))
+    if curve(last, chance, *fitted) - chance < 2 * spread:
+        return "accuracy does not leave chance clearly"
+    if fitted[0] > np.log(last):
+        return "half-way lies beyond the largest training set"
+    return "the smallest training set is past half-way" if fitted[0] < np.log(first) else ""
+
+
+def threshold(runs, task):
+    """A row of the table, and the curve with its pointwise 95 % band."""
+    row = {"task": task, "n_runs": len(runs)}
+    if runs["n_train"].nunique() < 3 or len(runs) < 4:
+        return row | {"why not": "too few runs or sizes for a curve"}, None
+    chance, n = chance_level(task), np.geomspace(runs["n_train"].min(), runs["n_train"].max(), 60)
+    fitted, draws = fit_with_draws(runs, chance)
+    reason = why_not(runs, chance, fitted)
+    bounds = np.exp(np.quantile(draws[:, 0], (0.025, 0.975)))
+    n_low, n_high = (each if n[0] <= each <= n[-1] else np.nan for each in bounds)
+    row |= {"n_low": n_low, "n_high": n_high, "slope": np.exp(fitted[1]), "why not": reason}
+    if not reason:
+        ceiling = chance + (1 - chance) * expit(fitted[2])
+        row |= {"n_half": np.exp(fitted[0]), "ceiling": ceiling}
+    low, high = np.quantile([curve(n, chance, *each) for each in draws], (0.025, 0.975), axis=0)
+    band = {"n": n, "accuracy": curve(n, chance, *fitted), "low": low, "high": high}
+    return row, pd.DataFrame(band)
+
+
+# %%
+rows, curves = [], {}
+for whose, runs in {"here": frame, "published": published}.items():
+    for task, of_task in runs.groupby("task", sort=False):
+        row, curves[whose, task] = threshold(of_task, task)
+        rows.append({"runs": whose} | row)
+numbers = ["n_half", "n_low", "n_high", "ceiling", "slope"]
+thresholds = pd.DataFrame(rows).reindex(columns=["runs", "task", *numbers, "n_runs", "why not"])
 study.save_table("thresholds", thresholds)
-show(thresholds[["runs", "task", "threshold", "ceiling", "n_runs"]])
+shown = thresholds.assign(**thresholds[numbers[:3]].round().astype("Int64"))
+show(shown.drop(columns="slope"))
 
 
 # %%
-def draw_fit(ax, fit, colour, whose):
-    n, curve = fit.curve["n"], 100 * fit.curve
-    ax.plot(n, curve["accuracy"], color=colour, label=f"fit, {whose}")
-    band = {"alpha": 0.16, "linewidth": 0, "label": "95 % band"}
-    ax.fill_between(n, curve["low"], curve["high"], color=colour, **band)
-    if not fit.why:
-        ax.axvline(fit.n_half, color=colour, lw=1.2, ls="--", label="threshold")
+def draw_fit(ax, whose, task, colour, label):
+    fitted = thresholds[(thresholds["runs"] == whose) & (thresholds["task"] == task)].iloc[0]
+    if (of_task := curves[whose, task]) is not None:
+        n, shares = of_task["n"], 100 * of_task
+        ax.plot(n, shares["accuracy"], color=colour, label=f"fit, {label}")
+        band = {"alpha": 0.16, "linewidth": 0, "label": "95 % band"}
+        ax.fill_between(n, shares["low"], shares["high"], color=colour, **band)
+    if pd.notna(fitted["n_half"]):
+        ax.axvline(fitted["n_half"], color=colour, lw=1.2, ls="--", label="threshold")
 
 
 def draw_task(ax, task):
     ours, theirs = (each[each["task"] == task] for each in (frame, published))
     whose = "published" if study.same_scale else "published at its own scale"
-    draw_fit(ax, published_fits[task], PUBLISHED, whose)
+    draw_fit(ax, "published", task, PUBLISHED, whose)
     ax.plot(theirs["n_train"], 100 * theirs["accuracy"], label="published run", **DIAMOND)
-    draw_fit(ax, fits[task], OURS, "here")
+    draw_fit(ax, "here", task, OURS, "here")
     dots = {"s": 24, "color": INK, "edgecolor": "white", "zorder": 5, "label": "one run"}
     ax.scatter(ours["n_train"], 100 * ours["accuracy"], **dots)
 
 
 # %%
 labels = {"x_label": "training images (log scale)", "y_label": "test accuracy (%)"}
-figure, panels = task_panels(list(fits), **labels)
+figure, panels = task_panels(list(frame["task"].unique()), **labels)
 for task, ax in panels.items():
     draw_task(ax, task)
     ax.set_xscale("log")
@@ -178,7 +281,7 @@ study.save_figure("attention", attention_against_accuracy(frame))
 # %%
 within = ["canvas", "digit_size", "n_noise"]
 ours, theirs = (per_doubling(each, "n_train", within=within) for each in (frame, published))
-finding = slope_finding("per doubling of the training set", ours, theirs)
+finding = ours and Finding("per doubling of the training set", *ours, theirs[0])
 study.finding(finding, figure="threshold")
 
 # %% [markdown]
@@ -190,13 +293,10 @@ study.finding(finding, figure="threshold")
 
 # %%
 ends = gaps.groupby("runs").nth([0, -1])
-show(ends, caption="the smallest and the largest training set")
+display(show(ends, caption="the smallest and the largest training set"))
+show(shown[shown["task"] == "majority"].drop(columns=["task", "slope"]), caption="the threshold")
 
 # %%
-words = thresholds[thresholds["task"] == "majority"].set_index("runs")["threshold"]
-fit, their_fit = fits["majority"], published_fits["majority"]
-overlap = fit.n_low <= their_fit.n_high and their_fit.n_low <= fit.n_high
-overlap = "cannot be told" if fit.why else "they do" if overlap else "they do not"
 change, their_change = (
     rows["accuracy"].iloc[-1] - rows["accuracy"].iloc[0] for _, rows in ends.groupby("runs")
 )
@@ -206,9 +306,7 @@ Markdown(f"""
 1. From the smallest to the largest training set accuracy changes by {points(change)}; published
    by {points(their_change)}. It falls at {falls} of the {len(their_majority) - 1} published steps:
    with one run a size, single points are partly luck.
-2. The threshold here: {words["here"]}; published: {words["published"]}. Whether the two
-   intervals overlap: {overlap}; at another scale than the published one that says nothing.
-3. {found["n_found"]} of {found["n"]} runs found the digits; what is not found cannot be read.
+2. {found["n_found"]} of {found["n"]} runs found the digits; what is not found cannot be read.
 """)
 
 # %% [markdown]

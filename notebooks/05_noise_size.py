@@ -34,6 +34,7 @@ from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study import (
+    Finding,
     Study,
     arm_dots,
     arm_table,
@@ -49,7 +50,6 @@ from ipslib.study import (
     rising_trend,
     run_arms,
     show,
-    slope_finding,
 )
 
 study = Study("05_noise_size", profile, overrides=overrides)
@@ -116,18 +116,16 @@ study.save_figure("attention", attention_against_accuracy(frame))
 # %% [markdown]
 # ## Does accuracy fall with noise?
 # Over all runs: Spearman's rho between noise and loss of accuracy (majority), with a one-sided
-# permutation test, and the accuracy lost per doubling of the noise, by a straight line, with its
-# 95 % interval. *Smallest p* is the least that the test can give with so few runs.
+# permutation test. *Effect* is the accuracy lost per doubling of the noise, by a straight line,
+# with its 95 % interval; *smallest p* the least that the test can give with so few runs.
 
 # %%
 majority, their_majority = (each[each["task"] == "majority"] for each in (frame, published))
 trends = pd.DataFrame(
-    {"runs": name} | rising_trend(each["n_noise"], 1 - each["accuracy"])._asdict()
+    {"runs": name} | rising_trend(each["n_noise"], 1 - each["accuracy"])
     for name, each in {"here": majority, "published": their_majority}.items()
     if len(each) > 2 and each["n_noise"].nunique() > 1
 )
-lost = {"per_doubling": "lost_per_doubling", "low": "lost_low", "high": "lost_high"}
-trends = trends.rename(columns=lost)
 study.save_table("trends", trends)
 show(trends)
 
@@ -138,10 +136,11 @@ show(trends)
 # %%
 within = ["canvas", "digit_size", "n_train"]
 ours, theirs = (per_doubling(each, "n_noise", within=within) for each in (frame, published))
-finding = slope_finding("per doubling of the noise objects", ours, theirs, direction=0)
 levels = 100 * their_majority["accuracy"]
 note = f"All published runs reach {levels.min():.1f} to {levels.max():.1f} %, few or many."
-study.finding(finding and finding._replace(note=note), figure="accuracy")
+compared = "per doubling of the noise objects"
+finding = ours and Finding(compared, *ours, theirs[0], direction=0, note=note)
+study.finding(finding, figure="accuracy")
 
 # %% [markdown]
 # ## Reading

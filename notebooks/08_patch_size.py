@@ -264,12 +264,10 @@ rows = []
 runs = pd.concat([majority, their_majority.assign(comparison=titles)])
 for title, each in runs.groupby("comparison", sort=False):
     if len(each) > 3 and each["ratio"].nunique() > 1:
-        trend = rising_trend(1 / each["ratio"], each["accuracy"])._asdict()
+        trend = rising_trend(1 / each["ratio"], each["accuracy"])
         rows.append({"comparison": title, "runs": len(each)} | trend)
-columns = ["comparison", "runs", "rho", "p", "smallest_p", "per_doubling", "low", "high"]
-trends = pd.DataFrame(rows, columns=columns).rename(
-    columns={"per_doubling": "effect", "low": "effect_low", "high": "effect_high"}
-)
+measures = ["rho", "p", "smallest_p", "effect", "effect_low", "effect_high"]
+trends = pd.DataFrame(rows, columns=["comparison", "runs", *measures])
 study.save_table("trends", trends)
 show(trends)
 

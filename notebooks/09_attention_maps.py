@@ -61,7 +61,7 @@ if checkpoint:
     networks, source = [load_original(found(checkpoint))], f"Original checkpoint {checkpoint}."
 else:
     records = study.run(configs)
-    networks = [study.load_network(record) for record in records]
+    networks = [study.store.load_network(record) for record in records]
     source = study.made_of(records)
 test_sets = [MegapixelMNIST(config.data, "test") for config in configs]
 Markdown(source)

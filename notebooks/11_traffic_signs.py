@@ -73,7 +73,6 @@ from ipslib.study import (
     DIAMOND,
     GREY,
     INK,
-    SIGN_SETTING,
     Study,
     arm_dots,
     arm_table,
@@ -82,8 +81,8 @@ from ipslib.study import (
     headline,
     image_row,
     map_of_image,
+    published_accuracy,
     published_beside,
-    published_signs,
     row_legend,
     run_comparisons,
     show,
@@ -157,7 +156,26 @@ study.save_figure("data", marked(image_row(pixels, names, boxes=boxes)))
 # compared. *Best* is the best epoch's, chosen by looking at the test images.
 
 # %%
-logs = published_signs()
+SETTING = ["fraction", "encoder", "weights", "mask_p", "mask_k", "diversity_weight"]
+SETTING += ["patch_size", "iter_size", "memory_size"]  # the last three from large to small
+
+
+def in_words(run):
+    words = [f"{100 * run['fraction']:g} %", f"patch {run['patch_size']}"]
+    words.append(f"M {run['memory_size']}, I {run['iter_size']}")
+    words += [f"masked K {run['mask_k']}, p {run['mask_p']:g}"] * bool(run["mask_k"])
+    words += [f"diversity {run['diversity_weight']:g}"] * bool(run["diversity_weight"])
+    if run["encoder"] != "resnet18":
+        words.append(f"{run['encoder']} {run['weights'].removeprefix('imagenet_')}")
+    return ", ".join(words)
+
+
+# %%
+logs = published_accuracy("Traffic_Signs", incomplete=True)
+apart = logs["note"].str.contains("same curves|diversity in name|sets swapped")
+logs = logs.assign(setting=logs.apply(in_words, axis=1), compared=logs["complete"] & ~apart)
+rises = [name not in ("fraction", "patch_size", "iter_size", "memory_size") for name in SETTING]
+logs = logs.sort_values(SETTING, ascending=rises, kind="stable", ignore_index=True)
 study.save_table("published", logs)
 compared = logs[logs["compared"]]
 settings = summarise(compared, by=["setting"])
@@ -207,7 +225,7 @@ Markdown(study.made_of(records))
 
 # %%
 same_scale = is_real and study.same_scale
-theirs = published_beside(frame, compared, on=SIGN_SETTING) if same_scale else None
+theirs = published_beside(frame, compared, on=SETTING) if same_scale else None
 effects = arm_table(frame, published=theirs, same_scale=same_scale)
 study.save_table("effects", effects.assign(signs=data.signs))
 for title, rows in effects.groupby("comparison", sort=False):
@@ -227,7 +245,7 @@ for i, (title, rows) in enumerate(frame.groupby("comparison", sort=False)):
 # %%
 first = frame["arm"].iloc[0]
 ids = set(frame.loc[frame["arm"] == first, "id"])
-networks = [study.load_network(record) for record in records if record["id"] in ids]
+networks = [study.store.load_network(record) for record in records if record["id"] in ids]
 counts = np.zeros((len(CLASSES), len(CLASSES)), int)
 for network in networks:
     for output, batch in predict(network, test, study.base.training.batch_size):

@@ -68,7 +68,8 @@ import pandas as pd
 from IPython.display import Markdown
 from matplotlib.collections import PatchCollection
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Polygon, Rectangle
+from matplotlib.patheffects import withStroke
 from sklearn.metrics import roc_curve
 
 from ipslib import IpslibError
@@ -84,19 +85,21 @@ from ipslib.datasets.slides.evaluation import (
 from ipslib.datasets.slides.prepare import find_tissue
 from ipslib.datasets.synthetic import NOTE, titled
 from ipslib.study import (
+    ATTENTION_COLOURS,
     BOX_COLOUR,
     CHANCE_LINE,
     PUBLISHED,
     Study,
     arm_colours,
+    attention_values,
     auc_interval,
-    draw_heat_map,
-    draw_slide,
+    bare,
+    colour_bar,
     find_material,
+    heat_map,
     row_legend,
     run_arms,
     show,
-    slide_overview,
 )
 
 material = find_material(slides, bags, labels, annotations, standin=standin)
@@ -142,6 +145,30 @@ Markdown("\n".join(f"- {reason}" for reason in skipped.values()) or "Nothing was
 # frozen network turns each into a row of features. Training sees these rows, never the slide.
 
 # %%
+HALO = [withStroke(linewidth=2.5, foreground="#00000090")]
+COLOUR_STEP = 8  # of 255: what is finer is noise, which takes most of a picture's bytes
+
+
+def overview(of_slide):
+    """The slide, 400 pixels long, in steps of colour from the one that it has most of."""
+    picture = of_slide.overview(max(of_slide.shape) * of_slide.mpp / 400)
+    ground = np.median(picture, axis=(0, 1))
+    steps = np.round((picture - ground) / COLOUR_STEP)
+    return np.clip(ground + steps * COLOUR_STEP, 0, 255).astype(np.uint8)
+
+
+def draw_slide(ax, outlines=()):
+    """The slide on axes in its own pixels, with outlines of tumour."""
+    ax.imshow(picture, extent=(0, width, height, 0), interpolation="nearest")
+    for corners in outlines:
+        outline = Polygon(corners, fill=False, edgecolor=BOX_COLOUR, linewidth=1.3)
+        outline.set(path_effects=HALO, zorder=3)
+        ax.add_patch(outline)
+    ax.set(xlim=(0, width), ylim=(height, 0))
+    bare(ax)
+
+
+# %%
 test = sets["test"]
 bag, shown = test[test.names.index(slide)], material.open_slide(slide)
 tumour = read_asap(material.outlines[slide]).tumour if slide in material.outlines else []
@@ -159,11 +186,11 @@ def draw_tiles(ax):
 
 # %%
 if shown:
-    tissue, picture = find_tissue(shown), slide_overview(shown)
+    tissue, picture = find_tissue(shown), overview(shown)
     height, width = shown.shape
     figure, panels = plt.subplots(1, 3, figsize=(10.5, 3.5 * height / width + 0.7))
     for ax, title in zip(panels, ["slide", "tissue", f"{bag.n_patches} tiles"], strict=True):
-        draw_slide(ax, picture, shown.shape, tumour if title == "slide" else ())
+        draw_slide(ax, tumour if title == "slide" else ())
         ax.set_title(title)
     shade = np.where(tissue[..., None], 0, [0.25, 0.25, 0.25, 0.8])
     panels[1].imshow(shade, extent=(0, width, height, 0))
@@ -190,7 +217,7 @@ by_id = {record["id"]: record for record in records}
 rows, answers, curves = [], {}, {}
 for run in frame.itertuples():
     key, record = (run.arm, run.id), by_id[run.id]
-    answers[key] = answer_slides(study.load_network(record), test)
+    answers[key] = answer_slides(study.store.load_network(record), test)
     row = {"way": run.arm, "accuracy": run.accuracy, "chance": run.chance, "auc": run.auc}
     row |= measure_found(answers[key], test)._asdict()
     with suppress(IpslibError):  # nothing is known of where metastases are
@@ -278,13 +305,26 @@ study.save_figure("curves", figure)
 # %%
 first = next(iter(answers))
 answer = next(each for each in answers[first] if each.name == slide)
+
+
+def draw_map(scores, scale, what):
+    """The slide beside itself with its patches coloured, the tumour outlined on both."""
+    pixels = picture.shape[:2]
+    heat = heat_map(scores, bag.coords(), bag.size_level0, shown.shape, pixels=pixels)
+    figure, axes = plt.subplots(1, 2, figsize=(9.3, 4.2 * height / width + 0.5))
+    for ax in axes:
+        draw_slide(ax, tumour)
+    style = {"cmap": ATTENTION_COLOURS, "alpha": 0.6, "interpolation": "nearest", "zorder": 2}
+    extent = (0, width, height, 0)
+    colours = axes[1].imshow(heat, extent=extent, vmin=0, vmax=1, **style)
+    colour_bar(figure, colours, list(axes), scale)
+    figure.suptitle(titled(f"{slide}, {what}, {first[0]}", material.is_synthetic))
+    study.save_figure(f"map_{what}", figure)
+
+
 if shown:
-    place = (bag.coords(), bag.size_level0, shown.shape)
-    maps = {"rank": ("attention", answer.attention), "score": ("tumour", answer.tumour)}
-    for scale, (what, scores) in maps.items():
-        title = titled(f"{slide}, {what}, {first[0]}", material.is_synthetic)
-        heat = draw_heat_map(picture, scores, *place, outlines=tumour, scale=scale, title=title)
-        study.save_figure(f"map_{what}", heat)
+    draw_map(attention_values(answer.attention), "rank", "attention")
+    draw_map(answer.tumour, "score", "tumour")
 
 # %% [markdown]
 # ## Reading

@@ -84,11 +84,12 @@ limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
 kept_in = study.layout.records / "efficiency"
 measured = measure_sides(base, sides, kept_in, n_steps=n_steps, **limits)
 frame, rates, made_on = measured.frame, measured.rates, measured.provenance
+commits = ", ".join(frame["commit"].dropna().unique())
 study.save_table("sides", frame)
 Markdown(f"""
 Measured on {made_on["device"]}, threads: {made_on["threads"]}; precision
-{base.training.precision}; commit {", ".join(measured.commits)}. Fastest matrix work found at this
-precision: {rates["matmul"] / 1e9:,.0f} GFLOP/s in a matrix product, {rates["conv"] / 1e9:,.0f} in a
+{base.training.precision}; commit {commits}. Fastest matrix work found at this precision:
+{rates["matmul"] / 1e9:,.0f} GFLOP/s in a matrix product, {rates["conv"] / 1e9:,.0f} in a
 convolution; the roofline is the operations counted over the larger of the two. On a CPU each
 measurement has one thread; other notebooks executed at the same time keep other cores busy, which
 lengthens the shortest steps most.

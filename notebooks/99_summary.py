@@ -47,6 +47,7 @@ from ipslib.study import (
     OPEN,
     Study,
     correlation,
+    findings_table,
     load_findings,
     long_form,
     published_accuracy,
@@ -72,13 +73,9 @@ names = {"low": "effect_low", "high": "effect_high", "published": "published_eff
 study.save_table("findings", table.rename(columns=names))
 
 # %%
-shown = table[["question", "compared"]].assign(
-    ours=[each.in_unit(each.effect) for each in findings],
-    interval=[each.in_unit(each.low, each.high) for each in findings],
-    published=[each.in_unit(each.published) for each in findings],
-    verdict=table["verdict"],
-)
-show(shown.rename(columns={"interval": "95 % interval", "published": "published effect"}))
+shown = findings_table(findings).drop(columns="note")
+shown.insert(0, "question", table["question"])
+show(shown)
 
 # %% [markdown]
 # Those in points, with their 95 % interval; diamonds are the published effects.
@@ -111,8 +108,8 @@ def links(notebook: str) -> str:
 
 
 for each in findings:
-    lines = [f"### {questions[each.notebook]}", each.in_words(), links(each.notebook)]
-    display(Markdown("\n\n".join(lines)))
+    display(Markdown(f"### {questions[each.notebook]}\n\n{links(each.notebook)}"))
+    display(show(findings_table([each])))
     figure = study.layout.figures / each.figure
     if figure.is_file():
         display(Image(figure.read_bytes(), width=700, alt=figure.stem))
@@ -151,7 +148,7 @@ for name, frame in {"published": logs, "ours": ours}.items():
     for over, within in {"all settings": [], "same setting": setting}.items():
         found = correlation(runs, "take_off_epoch", "accuracy", within=within)
         shares = {"runs": len(runs), "took_off": runs["took_off"].mean()}
-        rows.append({"whose": name, "over": over} | shares | found._asdict())
+        rows.append({"whose": name, "over": over} | shares | found)
 explained = pd.DataFrame(rows)
 study.save_table("take_off", explained)
 show(explained)

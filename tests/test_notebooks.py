@@ -17,7 +17,7 @@ from ipslib.config import RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.paths import project_root
 from ipslib.runs.profiles import PROFILES, list_notebooks, load_base, load_parameters
-from ipslib.study import backbones
+from ipslib.study import networks
 from ipslib.study.published_configs import published_runs
 from ipslib.study.session import Study
 
@@ -83,7 +83,7 @@ def asked(monkeypatch, tmp_path, mnist_root):
     monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(Study, "run", run)
     monkeypatch.setattr(Study, "save_figure", lambda *_: None)
-    monkeypatch.setattr(backbones, "obtain_weights", lambda _: True)  # no weights are downloaded
+    monkeypatch.setattr(networks, "obtain_weights", lambda _: True)  # no weights are downloaded
     for found in pkgutil.iter_modules(ipslib.study.__path__):
         module = importlib.import_module(f"ipslib.study.{found.name}")
         for name, function in inspect.getmembers(module, inspect.isfunction):

@@ -142,6 +142,16 @@ class IPSNet(nn.Module):
             branch_logits[task] = head(pooled.branches[:, :, i])
         return IPSOutput(logits, branch_logits, pooled.attn_weights, pooled.head_outputs, selection)
 
+    def answer_alone(
+        self, patches: Tensor, index: Tensor, *, normalised: bool = False
+    ) -> dict[str, Tensor]:
+        """Logits {task: (n, C)} of images of one patch each: patches as of `embed`, and where in
+        their image they lie, (n,)."""
+        embeddings = self._at_position(self.embed(patches, normalised=normalised), index)
+        tokens = self.pool.alone(embeddings).unbind(dim=1)
+        heads = zip(self.tasks, self.heads.values(), tokens, strict=True)
+        return {task: head(token) for task, head, token in heads}
+
     def _embed_kept(self, patches: Tensor, normalised: bool = False) -> Tensor:
         """Embed the kept patches (n, ...): all-zero ones are encoded once, and counted as many
         times as they are in the statistics of batch norms. Not so on an accelerator, where the

@@ -6,27 +6,23 @@ Notebooks import from here; a name's module is imported when the name is first a
 from importlib import import_module
 
 _NAMES = {
-    "arm_figures": "arm_colours arm_dots attention_against_accuracy",
-    "arms": "arm_table effect_in_words found_digits headline published_beside run_arms "
-    "run_comparisons",
-    "backbones": "cost_table obtain_weights",
+    "arms": "arm_table found_digits headline published_beside run_arms run_comparisons",
     "efficiency": "at_side measure_sides",
-    "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED chance_line "
-    "chance_title draw_means grouped_bars learning_curves level_colours panel_grid row_legend "
-    "task_panels task_title",
-    "findings": "arm_finding Finding load_findings per_doubling published_row "
-    "slope_finding AGREES DISAGREES OPEN",
-    "maps": "attention_figure bare BOX_COLOUR example_row image_row map_of_image",
-    "published": "load_published published_accuracy published_curve published_signs REFERENCE "
-    "SIGN_SETTING",
+    "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED arm_colours chance_title draw_means "
+    "level_colours panel_grid row_legend task_panels",
+    "findings": "AGREES DISAGREES OPEN Finding arm_finding findings_table load_findings "
+    "per_doubling published_row",
+    "maps": "ATTENTION_COLOURS BOX_COLOUR attention_figure attention_values bare colour_bar "
+    "example_row image_row map_of_image",
+    "networks": "cost_table evaluate_again obtain_weights trained_runs",
+    "published": "REFERENCE load_published published_accuracy published_curve",
     "published_configs": "CATEGORIES published_runs",
-    "remeasure": "evaluate_again trained_runs",
+    "run_figures": "arm_dots attention_against_accuracy grouped_bars learning_curves",
     "session": "Study",
-    "slides": "draw_heat_map draw_slide find_material slide_overview",
-    "statistics": "auc_interval correlation interaction_table rising_trend t_interval",
+    "slides": "find_material heat_map",
+    "statistics": "auc_interval correlation rising_trend t_interval",
     "strokes": "noise_patterns stroke_table",
     "tables": "beside_published chance_level long_form points show summarise",
-    "thresholds": "fit_thresholds threshold_table",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)

@@ -11,8 +11,15 @@ from scipy import stats
 
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.session import Study
-from ipslib.study.statistics import CONFIDENCE, SEEDS_WITH_OWN_SPREAD, paired_difference
-from ipslib.study.tables import TAKE_OFF, long_form, points, summarise, with_published_means
+from ipslib.study.statistics import CONFIDENCE, SEEDS_WITH_OWN_SPREAD, sign_flip_p, t_interval
+from ipslib.study.tables import (
+    PUBLISHED_TAKE_OFF,
+    TAKE_OFF,
+    beside_published,
+    long_form,
+    require_columns,
+    summarise,
+)
 
 Arms = Mapping[str, Mapping[str, object]]  # {label: fields of RunConfig that differ from the base}
 
@@ -23,7 +30,7 @@ _HEADLINE = (
     *("effect", "effect_low", "effect_high", *TAKE_OFF),
     *("roi_recall", "times_random", "n_found"),
     *("published", "published_effect", "difference"),
-    *("published_took_off", "published_take_off_epoch"),
+    *PUBLISHED_TAKE_OFF,
 )
 
 
@@ -35,16 +42,10 @@ class ArmRuns(NamedTuple):
 
 
 def run_arms(study: Study, arms: Arms, seeds: Sequence[int]) -> ArmRuns:
-    """Train, or look up, the runs of every arm; the first is the reference.
+    """Train, or look up, the runs of every arm on every seed; the first arm is the reference.
 
-    Args:
-        study: whose base run the arms change.
-        arms: `{label: {field of RunConfig: value}}`.
-        seeds: of training.
-
-    Returns:
-        The runs; their frame has a column `arm` in front. One that two arms share is trained once
-        and has its rows under both.
+    Their frame has a column `arm` in front. A run that two arms share is trained once and has its
+    rows under both.
     """
     runs = run_comparisons(study, {"": arms}, seeds)
     return runs._replace(frame=runs.frame.drop(columns="comparison"))
@@ -57,16 +58,14 @@ def run_comparisons(
     *,
     arm_seeds: Mapping[str, Sequence[int]] | None = None,
 ) -> ArmRuns:
-    """The same of several comparisons, each with its own reference, all trained in one go.
+    """The same of several comparisons, `{title: arms}`, each with its own reference, all trained in
+    one go. Their frame has the columns `comparison` and `arm` in front.
 
     Args:
         study: whose base run the arms change.
-        comparisons: `{title: arms}`; an arm may stand in several.
+        comparisons: an arm may stand in several.
         seeds: of training.
         arm_seeds: other seeds for some arms, `{label: seeds}`.
-
-    Returns:
-        The runs; their frame has the columns `comparison` and `arm` in front.
 
     Raises:
         IpslibError: no arm, or seeds for one that is in no comparison.
@@ -106,7 +105,7 @@ def arm_table(
     Args:
         frame: of `run_arms`, or of `run_comparisons`.
         reference: what all others are compared with; the first arm if None.
-        published: of `published_beside`; adds their mean and its difference to their reference.
+        published: of `published_beside`.
         same_scale: the published runs have our settings, so that levels can be compared too.
 
     Returns:
@@ -116,15 +115,11 @@ def arm_table(
           `effect_low`, `effect_high`, and in `effect_interval` how these were made: `paired t`
           from the arm's own differences; where no arm has five seeds `pooled paired t`, from the
           spread that is left in all arms together once arms and seeds are accounted for. Blank
-          with one seed. `p` is that of `paired_difference`, or of the pooled t; neither is
-          corrected for the number of arms;
+          with one seed. `p` is that of `sign_flip_p`, or of the pooled t; neither is corrected for
+          the number of arms;
         - `roi_recall`, `times_random` (that over its value at random), `entropy`, `n_found` (the
           runs that `found_digits`), and `balanced_accuracy` where the runs have it;
-        - the columns of `with_published_means`, `published_effect`, and `difference` (ours -
-          theirs).
-
-    Raises:
-        IpslibError: the reference is none of the arms.
+        - the columns of `beside_published`, and `published_effect`.
     """
     if "comparison" in frame:
         tables = {}
@@ -152,8 +147,11 @@ def arm_table(
         balanced = frame.groupby(["arm", "task"])[_BALANCED].mean().reset_index()
         table = table.merge(balanced, on=["arm", "task"])
     if published is not None:
-        table = _add_published(table, published, same_scale=same_scale)
-    return table
+        table = beside_published(table, published, on=["arm"])
+        theirs = table.groupby("task")["published"].transform(lambda each: each.iloc[0])
+        effect = table["published"] - theirs
+        table["published_effect"] = effect.mask(table["arm"] == table["arm"].iloc[0])
+    return table if published is None or same_scale else table.drop(columns="difference")
 
 
 def headline(table: pd.DataFrame, task: str = "majority") -> pd.DataFrame:
@@ -168,25 +166,10 @@ def headline(table: pd.DataFrame, task: str = "majority") -> pd.DataFrame:
 def published_beside(
     frame: pd.DataFrame, published: pd.DataFrame, *, on: Sequence[str]
 ) -> pd.DataFrame:
-    """The published runs that agree with an arm's own in some columns; arms without any are left
-    out.
-
-    Args:
-        frame: of `run_arms`, or of `run_comparisons`.
-        published: of `published_accuracy`, whose columns are named as those of `frame`.
-        on: the columns that must agree.
-
-    Returns:
-        The published rows with the columns `arm`, and `comparison` where the frame has it, in
-        front.
-
-    Raises:
-        IpslibError: a column that one of the two lacks.
-    """
-    for name in on:
-        for table, whose in ((frame, "runs"), (published, "published runs")):
-            if name not in table:
-                raise IpslibError(f"no column {name!r} in the {whose}{did_you_mean(name, table)}.")
+    """The published runs that agree with an arm's own in the columns `on`; an arm without any is
+    left out. The columns `arm`, and `comparison` where the frame has it, stand in front."""
+    require_columns(frame, on, "runs")
+    require_columns(published, on, "published runs")
     places = [name for name in ("comparison", "arm") if name in frame]
     asked = frame[[*places, *on]].drop_duplicates()
     for name in on:  # whole numbers of one may be floats in the other
@@ -204,25 +187,6 @@ def found_digits(frame: pd.DataFrame) -> pd.Series:
     """
     random = frame["roi_recall_random"]
     return frame["roi_recall"] - random >= (1 - random) / 2
-
-
-def effect_in_words(table: pd.DataFrame, arm: str, task: str = "majority") -> str:
-    """An arm's effect with its interval, such as "−12 points (95 % interval −20 to −4)".
-
-    Args:
-        table: of `arm_table`.
-        arm: not the reference, which has no effect on itself.
-        task: whose accuracy.
-    """
-    rows = table[(table["arm"] == arm) & (table["task"] == task)]
-    if rows.empty:
-        hint = did_you_mean(arm, table["arm"].unique())
-        raise IpslibError(f"no arm {arm!r} with task {task!r} in the table{hint}.")
-    row = rows.iloc[0]
-    if pd.isna(row["effect_low"]):
-        return points(row["effect"])
-    bounds = points(row["effect_low"], row["effect_high"]).removesuffix(" points")
-    return f"{points(row['effect'])} (95 % interval {bounds})"
 
 
 def _effects(frame: pd.DataFrame) -> pd.DataFrame:
@@ -246,9 +210,9 @@ def _effects(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _own_bounds(pair: pd.DataFrame) -> dict[str, object]:
-    found = paired_difference(pair.iloc[:, 0], pair.iloc[:, 1])
-    kind = f"paired t, {found.n} seeds"
-    return dict(zip(_NO_EFFECT, (found.low, found.high, kind, found.p), strict=True))
+    difference, kind = pair.iloc[:, 0] - pair.iloc[:, 1], f"paired t, {len(pair)} seeds"
+    values = (*t_interval(difference), kind, sign_flip_p(difference))
+    return dict(zip(_NO_EFFECT, values, strict=True))
 
 
 def _pooled_bounds(pair: pd.DataFrame, spread: float, freedom: float) -> dict[str, object]:
@@ -273,22 +237,10 @@ def _residual_spread(accuracy: pd.DataFrame) -> tuple[float, float]:
 
 
 def _attention(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row an arm: means over its runs, and how many found the digits."""
     measures = ["roi_recall", "roi_recall_random", "entropy"]
     runs = frame.drop_duplicates(["arm", "id"])
     found = runs.groupby("arm", sort=False)[measures].mean().reset_index()
     found.insert(2, "times_random", found["roi_recall"] / found.pop("roi_recall_random"))
     n_found = found_digits(runs).groupby(runs["arm"], sort=False).sum()
     return found.assign(n_found=n_found.to_numpy()).astype({"n_found": int})
-
-
-def _add_published(
-    table: pd.DataFrame, published: pd.DataFrame, *, same_scale: bool
-) -> pd.DataFrame:
-    table = with_published_means(table, published, ["arm", "task"])
-    is_reference = table["arm"] == table["arm"].iloc[0]
-    reference = table[is_reference].set_index("task")["published"]
-    table["published_effect"] = table["published"] - table["task"].map(reference)
-    table.loc[is_reference, "published_effect"] = np.nan
-    if same_scale:
-        table["difference"] = table["mean"] - table["published"]
-    return table

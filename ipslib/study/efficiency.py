@@ -5,8 +5,9 @@ import hashlib
 import itertools
 import json
 import signal
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,18 +37,15 @@ NOT_TRIED = "not tried"
 
 
 class Efficiency(NamedTuple):
-    """What was measured.
+    """What was measured: a row per variant, step (of STEPS) and side.
 
-    `frame` has one row per variant, step (of STEPS) and side: variant, step, side, n_patches,
-    batch_size, outcome, n_timed; an image's `seconds`, `operations` and `roofline_seconds`; a
-    batch's `peak_mb` (of the process) and `step_mb` (beyond what it held before). Numbers are
-    blank where the outcome is not DONE.
+    `seconds`, `operations` and `roofline_seconds` are an image's, `peak_mb` (of the process) and
+    `step_mb` (beyond what it held before) a batch's; blank where the `outcome` is not DONE.
     """
 
     frame: pd.DataFrame
     rates: dict[str, float]  # {matmul, conv: operations a second}
     provenance: dict  # of this execution
-    commits: list[str]  # of the code that measured
 
 
 def measure_sides(
@@ -58,7 +56,6 @@ def measure_sides(
     memory_limit_mb: int,
     seconds_limit: int,
     n_steps: int,
-    variants: Iterable[str] = VARIANTS,
 ) -> Efficiency:
     """Measure each variant at growing sides, on the GPU where there is one.
 
@@ -69,7 +66,6 @@ def measure_sides(
         sides: of square images in pixels.
         folder: where measurements are looked up and written.
         memory_limit_mb, seconds_limit, n_steps: as in `Measurement`.
-        variants: some of VARIANTS.
 
     Raises:
         IpslibError: a step failed for another reason than its limits.
@@ -77,26 +73,28 @@ def measure_sides(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     # As the study's runs on a CPU: two threads would wait for each other where a core is taken.
     threads = 1 if device == "cpu" else torch.get_num_threads()
-    store = _Measurements(folder, provenance(base, device) | {"threads": threads})
+    made_by = provenance(base, device) | {"threads": threads}
+    kept = partial(_kept, folder, made_by)
     limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
     limits |= {"n_steps": n_steps, "threads": threads, "device": device}
-    rows, commits = [], set()
-    for variant, step in itertools.product(variants, STEPS):
-        result = None
+    rows = []
+    for variant, step in itertools.product(VARIANTS, STEPS):
+        outcome = DONE
         for side in sorted(sides):
-            config = at_side(base, side)
-            measurement = Measurement(variant=variant, step=step, config=config, **limits)
-            if result is None or result["outcome"] == DONE:
-                record = store.of(measurement)
-                result = record["result"]
-                commits.add(str(record["provenance"]["commit"]))
-            else:
-                result = {"outcome": NOT_TRIED}
-            rows.append(_row(measurement, result))
+            config, record = at_side(base, side), {"result": {"outcome": NOT_TRIED}}
+            if outcome == DONE:
+                wanted = Measurement(variant=variant, step=step, config=config, **limits)
+                settings = attrs.asdict(wanted, recurse=False) | {"config": config.changed()}
+                # `way` is what a variant is called in measurements that are kept already.
+                settings["way"] = settings.pop("variant")
+                record = kept(settings, "result", partial(measure_apart, wanted))
+                outcome = record["result"]["outcome"]
+            rows.append({"variant": variant, "step": step, "side": side} | _numbers(config, record))
     frame = pd.DataFrame(rows)
-    rates = store.rates(base.training.precision, threads, device)
+    setting = {"rate": base.training.precision, "threads": threads, "device": device}
+    rates = kept(setting, "rates", partial(_rates_apart, tuple(setting.values())))["rates"]
     frame["roofline_seconds"] = frame["operations"] / max(rates.values())
-    return Efficiency(frame, rates, store.provenance, sorted(commits))
+    return Efficiency(frame, rates, made_by)
 
 
 def at_side(base: RunConfig, side: int) -> RunConfig:
@@ -125,52 +123,34 @@ def measure_apart(measurement: Measurement) -> dict:
     return result
 
 
-@attrs.frozen
-class _Measurements:
-    """Measurements in a folder, under a hash of their settings and of the device's name."""
-
-    folder: Path
-    provenance: dict
-
-    def of(self, measurement: Measurement) -> dict:
-        settings = attrs.asdict(measurement, recurse=False)
-        # `way` is what a variant is called in measurements that are kept already.
-        settings |= {"way": settings.pop("variant"), "config": measurement.config.changed()}
-        return self._kept(settings, lambda: {"result": measure_apart(measurement)})
-
-    def rates(self, precision: str, threads: int, device: str) -> dict[str, float]:
-        def make() -> dict:
-            rates = do_alone(measure_rates, (precision, threads, device))
-            if isinstance(rates, WorkerDied):
-                raise IpslibError(f"the matrix rate could not be measured: {rates}.")
-            return {"rates": rates}
-
-        settings = {"rate": precision, "threads": threads, "device": device}
-        return self._kept(settings, make)["rates"]
-
-    def _kept(self, settings: dict, make: Callable[[], dict]) -> dict:
-        """The record of some settings, made where none is there that can be read."""
-        settings = settings | {"device": self.provenance["device"]}
-        canonical = json.dumps(settings, sort_keys=True)
-        identity = hashlib.sha256(canonical.encode()).hexdigest()[:12]
-        path = self.folder / f"{identity}.json"
-        with suppress(OSError, ValueError, KeyError, TypeError):
-            record = json.loads(path.read_text())
-            if (record["schema"], record["id"]) == (SCHEMA, identity):
-                return record
-        record = {"schema": SCHEMA, "id": identity, "settings": settings} | make()
-        record["provenance"] = self.provenance
-        write_atomically(path, json.dumps(record, indent=1) + "\n")
-        return record
+def _rates_apart(setting: tuple[str, int, str]) -> dict[str, float]:
+    rates = do_alone(measure_rates, setting)
+    if isinstance(rates, WorkerDied):
+        raise IpslibError(f"the matrix rate could not be measured: {rates}.")
+    return rates
 
 
-def _row(measurement: Measurement, result: dict) -> dict:
-    config = measurement.config
-    size = config.training.batch_size
+def _kept(folder: Path, made_by: dict, settings: dict, name: str, make: Callable[[], dict]) -> dict:
+    """The record, under a hash of some settings and of the device's name, whose `name` is what
+    `make` gives; made where none is there that can be read."""
+    settings = settings | {"device": made_by["device"]}
+    canonical = json.dumps(settings, sort_keys=True)
+    identity = hashlib.sha256(canonical.encode()).hexdigest()[:12]
+    path = folder / f"{identity}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        record = json.loads(path.read_text())
+        if (record["schema"], record["id"]) == (SCHEMA, identity):
+            return record
+    record = {"schema": SCHEMA, "id": identity, "settings": settings, name: make()}
+    record["provenance"] = made_by
+    write_atomically(path, json.dumps(record, indent=1) + "\n")
+    return record
+
+
+def _numbers(config: RunConfig, record: dict) -> dict:
+    """A row of the frame: seconds and operations are an image's."""
+    size, result = config.training.batch_size, record["result"]
     return {
-        "variant": measurement.variant,
-        "step": measurement.step,
-        "side": config.data.canvas[0],
         "n_patches": config.data.grid.n_patches,
         "batch_size": size,
         "outcome": result["outcome"],
@@ -179,4 +159,5 @@ def _row(measurement: Measurement, result: dict) -> dict:
         "operations": result.get("operations", np.nan) / size,
         "peak_mb": result.get("peak_mb", np.nan),
         "step_mb": result.get("step_mb", np.nan),
+        "commit": record.get("provenance", {}).get("commit"),
     }

@@ -12,7 +12,6 @@ import resource
 import signal
 import time
 from collections.abc import Callable
-from functools import partial
 
 import attrs
 import numpy as np
@@ -58,11 +57,7 @@ class Measurement:
 
 
 class WholeImageNet(nn.Module):
-    """The plain network: a patch encoder's trunk over a whole canvas, and linear heads.
-
-    Args:
-        config: its sizes; selection and attention pooling have no part in it.
-    """
+    """The plain network: a patch encoder's trunk over a whole canvas, and linear heads."""
 
     def __init__(self, config: RunConfig):
         super().__init__()
@@ -102,37 +97,55 @@ def build_variant(
     network = WholeImageNet(config).to(device) if whole else build_network(config, device=device)
     generator = torch.Generator().manual_seed(config.training.seed)
 
-    def loss_of_whole(indices: list[int]) -> Tensor:
+    def loss_of(indices: list[int]) -> Tensor:
+        if not whole:
+            batch = data.batch(indices).on(device)
+            return forward_step(network, batch, config.training, generator)[1].total
         canvases = torch.from_numpy(np.stack([data.canvas(index) for index in indices]))
         labels = data.batch(indices).labels
         labels = {task: label.to(device) for task, label in labels.items()}
         return task_loss(network(canvases[:, None]), labels)
 
-    def loss_of_patches(indices: list[int]) -> Tensor:
-        batch = data.batch(indices).on(device)
-        return forward_step(network, batch, config.training, generator)[1].total
-
-    return network, loss_of_whole if whole else loss_of_patches
+    return network, loss_of
 
 
 def measure(measurement: Measurement, _: Report) -> dict:
-    """Measure, in a process that does nothing else.
+    """Measure a step, in a process that does nothing else.
 
-    Returns `outcome` (DONE, OUT_OF_MEMORY or ERROR, with what was `said`) and, where done, the
-    numbers of `_measure`. A step, or what leads to the first, that is beyond the time limit ends
-    the process by SIGALRM.
+    A step, or what leads to the first, that is beyond the time limit ends the process by SIGALRM.
+
+    Returns:
+        `outcome` (DONE, OUT_OF_MEMORY or ERROR, with what was `said`), and where it is DONE the
+        median `seconds` of `n_timed` steps, the `operations` of one, and the peak in MB: of the
+        process (`peak_mb`), and beyond what it held before the first step (`step_mb`).
     """
+    device, seconds_limit = measurement.device, measurement.seconds_limit
     torch.set_num_threads(measurement.threads)
     keep_freed_memory()  # as training does
-    signal.setitimer(signal.ITIMER_REAL, measurement.seconds_limit)
+    signal.setitimer(signal.ITIMER_REAL, seconds_limit)
     try:
-        _wake(measurement.device)
+        _wake(device)
         step = _build_step(measurement)
-        limit_memory(measurement.memory_limit_mb, measurement.device)
-        return {"outcome": DONE} | _measure(step, measurement)
+        limit_memory(measurement.memory_limit_mb, device)
+        reset_peak_memory(device)
+        held = _held_mb(device)
+        signal.setitimer(signal.ITIMER_REAL, seconds_limit)
+        operations = _count(step)
+        limits = {"at_most": measurement.n_steps, "enough": _ENOUGH_SECONDS}
+        seconds = _time(step, device, limit=seconds_limit, **limits)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        peak = peak_memory_mb(device)
     except Exception as error:
         outcome = OUT_OF_MEMORY if is_out_of_memory(error) else ERROR
         return {"outcome": outcome, "said": f"{type(error).__name__}: {error}"}
+    return {
+        "outcome": DONE,
+        "seconds": float(np.median(seconds)),
+        "n_timed": len(seconds),
+        "operations": operations,
+        "peak_mb": peak,
+        "step_mb": max(0.0, round(peak - held, 1)),
+    }
 
 
 def measure_rates(setting: tuple[str, int, str], _: Report) -> dict[str, float]:
@@ -171,47 +184,21 @@ def limit_memory(limit_mb: int, device: str) -> None:
 
 def _build_step(measurement: Measurement) -> Callable[[], None]:
     """What takes the next batch, and classifies it or learns from it."""
-    config = measurement.config
+    config, is_training = measurement.config, measurement.step == "train"
     network, loss_of = build_variant(measurement.variant, config, device=measurement.device)
+    network.train(is_training)
     optimiser = torch.optim.AdamW(network.parameters(), lr=config.training.lr, fused=True)
     numbers = itertools.cycle(range(config.data.n_train))  # every step has images of its own
-    next_batch = partial(itertools.islice, numbers, config.training.batch_size)
 
-    def classify() -> None:
-        network.eval()
-        with torch.no_grad():
-            loss_of(list(next_batch()))
+    def step() -> None:
+        with torch.set_grad_enabled(is_training):
+            loss = loss_of(list(itertools.islice(numbers, config.training.batch_size)))
+        if is_training:
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
 
-    def train() -> None:
-        network.train()
-        loss = loss_of(list(next_batch()))
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-
-    return {"classify": classify, "train": train}[measurement.step]
-
-
-def _measure(step: Callable[[], None], measurement: Measurement) -> dict:
-    """Median seconds and number of timed steps, operations of a step, and the peak in MB: of the
-    process, and beyond what it held before the first step."""
-    device, seconds_limit = measurement.device, measurement.seconds_limit
-    reset_peak_memory(device)
-    held = _held_mb(device)
-    signal.setitimer(signal.ITIMER_REAL, seconds_limit)
-    operations = _count(step)
-    seconds = _time(
-        step, device, at_most=measurement.n_steps, enough=_ENOUGH_SECONDS, limit=seconds_limit
-    )
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    peak = peak_memory_mb(device)
-    return {
-        "seconds": float(np.median(seconds)),
-        "n_timed": len(seconds),
-        "operations": operations,
-        "peak_mb": peak,
-        "step_mb": max(0.0, round(peak - held, 1)),
-    }
+    return step
 
 
 def _count(step: Callable[[], None]) -> int:

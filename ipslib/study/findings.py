@@ -16,7 +16,7 @@ from ipslib.study.tables import points
 
 AGREES, DISAGREES, OPEN = "agrees", "disagrees", "cannot be told"
 _TASK = "majority"
-_CLAIMS = {-1: "; below zero is claimed", 0: "; no effect is claimed", 1: "; above zero is claimed"}
+_CLAIMS = {-1: "below zero", 0: "no effect", 1: "above zero"}
 
 
 class Finding(NamedTuple):
@@ -62,27 +62,24 @@ class Finding(NamedTuple):
             return points(*values)
         return " to ".join(f"{value:+.2f}" for value in values).replace("-", "−")
 
-    def in_words(self) -> str:
-        """The effect with its interval, its published counterpart, the verdict, and the note."""
-        ours = f"**{self.compared}**: {self.in_unit(self.effect)}"
-        if pd.notna(self.low):
-            ours += f" (95 % interval {self.in_unit(self.low, self.high).removesuffix(' points')})"
-        theirs = "no number" if pd.isna(self.published) else self.in_unit(self.published)
-        theirs += _CLAIMS.get(self.direction, "")
-        other = "published effect" if self.direction is None else "claim"
-        verdicts = {
-            AGREES: f"**Agrees** with the {other} in direction.",
-            DISAGREES: f"**Disagrees** with the {other} in direction.",
-            OPEN: "**Cannot be told**: "
-            + ("there is no interval." if pd.isna(self.low) else "the interval holds zero."),
-        }
-        told = f"{ours}. Published: {theirs}. {verdicts[self.verdict]}"
-        return "\n\n".join(filter(None, [told, self.note]))
-
     def save(self, path: Path) -> None:
         """Write it as JSON, without what is blank."""
         known = {name: value for name, value in self._asdict().items() if not pd.isna(value)}
         write_atomically(path, json.dumps(known, indent=1, ensure_ascii=False) + "\n")
+
+
+def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """One row a finding, in words; what is claimed stands where the verdict is on the claim."""
+    rows = {
+        "compared": [each.compared for each in findings],
+        "ours": [each.in_unit(each.effect) for each in findings],
+        "95 % interval": [each.in_unit(each.low, each.high) for each in findings],
+        "published effect": [each.in_unit(each.published) for each in findings],
+        "claimed": [_CLAIMS.get(each.direction) for each in findings],
+        "verdict": [each.verdict for each in findings],
+        "note": [each.note for each in findings],
+    }
+    return pd.DataFrame(rows)
 
 
 def load_findings(folder: Path) -> list[Finding]:
@@ -91,13 +88,9 @@ def load_findings(folder: Path) -> list[Finding]:
     return [Finding(**json.loads(path.read_text())) for path in paths]
 
 
-class Slope(NamedTuple):
-    effect: float
-    low: float
-    high: float
-
-
-def per_doubling(frame: pd.DataFrame, x: str, *, within: Sequence[str] = ()) -> Slope | None:
+def per_doubling(
+    frame: pd.DataFrame, x: str, *, within: Sequence[str] = ()
+) -> tuple[float, float, float] | None:
     """Accuracy (majority) gained per doubling of `x`, by one straight line for all settings.
 
     Args:
@@ -106,7 +99,7 @@ def per_doubling(frame: pd.DataFrame, x: str, *, within: Sequence[str] = ()) -> 
         within: columns whose settings have levels of their own.
 
     Returns:
-        The slope with its t interval, blank where no run is left to tell the spread; None where
+        The slope and its t interval, blank where no run is left to tell the spread; None where
         `x` does not vary within a setting.
     """
     runs = frame[frame["task"] == _TASK]
@@ -120,21 +113,12 @@ def per_doubling(frame: pd.DataFrame, x: str, *, within: Sequence[str] = ()) -> 
     low, high = np.nan, np.nan
     if fit.df_resid > 0:
         low, high = fit.conf_int(1 - CONFIDENCE).loc["doubling"]
-    return Slope(*map(float, (fit.params["doubling"], low, high)))
-
-
-def slope_finding(
-    compared: str, ours: Slope | None, theirs: Slope, direction: int | None = None
-) -> Finding | None:
-    """A finding of `per_doubling`; None where our runs have no slope."""
-    return ours and Finding(compared, *ours, theirs.effect, direction)
+    return float(fit.params["doubling"]), float(low), float(high)
 
 
 def published_row(table: pd.DataFrame) -> pd.Series | None:
-    """Of an arm table the arm (majority) with the largest published effect, whatever ours is.
-
-    Where no arm was published it is the last one; None where no arm has an effect.
-    """
+    """Of an arm table the arm (majority) with the largest published effect, whatever ours is; the
+    last where none was published, None where none has an effect."""
     rows = table[(table["task"] == _TASK) & table["effect"].notna()]
     if rows.empty:
         return None
@@ -144,10 +128,11 @@ def published_row(table: pd.DataFrame) -> pd.Series | None:
 
 
 def arm_finding(row: pd.Series | None, compared: str, **more: object) -> Finding | None:
-    """A finding of one row of an arm table, or of another table with an effect and its bounds.
+    """A finding of one row of an arm table, or of another table with an effect and its bounds;
+    None of no row.
 
     Args:
-        row: such as `published_row` gives; None is no finding.
+        row: such as `published_row` gives.
         compared: what with what; a column's name in braces stands for what the row has there.
         **more: further fields; `published` goes before the row's own.
     """

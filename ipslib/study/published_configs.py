@@ -4,11 +4,11 @@ then the further seeds. And how many of them have a record, category by category
 """
 
 import re
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from ipslib.config import RunConfig
@@ -29,7 +29,7 @@ CATEGORIES = (
     "Patch_Size",
     "Noise_Generator",
 )
-_FIGURE, _OTHERS = "O2I_datasize: its figure", {"O2I_datasize": "O2I_datasize: others"}
+_FIGURE, _OTHERS = "O2I_datasize: its figure", "O2I_datasize: others"
 _BEGIN = "<!-- made by: python -m ipslib queue --readme -->\n"
 _END = "<!-- end of what was made -->\n"
 _NOISE_UNSTATED = 50  # objects, where a name does not say: the oldest runs, of 1500 px
@@ -50,9 +50,8 @@ def published_runs(
     *,
     start: str = "own",
 ) -> list[PublishedRun]:
-    """The queue: every published Megapixel MNIST run, each setting and seed once, in order.
-
-    Runs that stopped early when published are in it as they were meant to be, and say so.
+    """The queue: every published Megapixel MNIST run, each setting and seed once, in order; those
+    that stopped early as they were meant to be, and they say so.
 
     Args:
         profile: whose base settings hold where a published run says nothing.
@@ -61,32 +60,32 @@ def published_runs(
             known keep a start of their own, and their notes say why.
     """
     base, table = base_config(profile), load_published()
+    # Logs of efficiency alone have no training set.
+    table = table[table["category"].isin(CATEGORIES) & table["n_train"].notna()]
+    rank = table["category"].map(CATEGORIES.index)
+    is_small = (rank == 0) & (table["canvas"] < 3000)  # the figure's canvas comes first
     distinct: dict[str, PublishedRun] = {}
-    for _, row in pd.concat(_of(table, category) for category in CATEGORIES).iterrows():
-        config = base.replace(**_fields(row) | dict(overrides or {}))
-        config, own = _started(config, start)
-        run = PublishedRun(row["category"], row["name"], config, _joined(_note(row), own))
+    for _, row in table.iloc[np.lexsort((is_small, rank))].iterrows():
+        config, notes = base.replace(**_fields(row) | dict(overrides or {})), [row["note"]]
+        if pd.isna(row["n_noise"]):
+            notes.append(f"noise count unstated: {_NOISE_UNSTATED} taken")
+        try:
+            config = config.replace(start=start)
+        except IpslibError as error:
+            notes.append(f"own start: {error}")
+        note = "; ".join(filter(None, notes))
         earlier = distinct.get(config.id)
         if earlier is None or (row["complete"] and "incomplete" in earlier.note):
-            distinct[config.id] = run
+            distinct[config.id] = PublishedRun(row["category"], row["name"], config, note)
     figure = [run for run in distinct.values() if in_o2i_figure(run)]
-    first, further, seen = [], [], {_setting(run) for run in figure}
+    first, further = [], []
+    seen = {run.config.replace(seed=0).id for run in figure}
     for run in distinct.values():
         if run not in figure:
-            (further if _setting(run) in seen else first).append(run)
-            seen.add(_setting(run))
+            setting = run.config.replace(seed=0).id
+            (further if setting in seen else first).append(run)
+            seen.add(setting)
     return figure + first + further
-
-
-def _started(config: RunConfig, start: str) -> tuple[RunConfig, str]:
-    try:
-        return config.replace(start=start), ""
-    except IpslibError as error:
-        return config, f"own start: {error}"
-
-
-def _setting(run: PublishedRun) -> str:
-    return run.config.replace(seed=0).id
 
 
 def in_o2i_figure(run: PublishedRun) -> bool:
@@ -94,37 +93,15 @@ def in_o2i_figure(run: PublishedRun) -> bool:
     return run.category == "O2I_datasize" and "_3000_3000_" in run.name
 
 
-def _of(table: pd.DataFrame, category: str) -> pd.DataFrame:
-    """A category's runs; logs of efficiency alone have no training set."""
-    rows = table[table["category"] == category]
-    if category == "O2I_datasize":  # the figure's canvas first
-        rows = rows.sort_values("canvas", ascending=False, kind="stable")
-    return rows[rows["digit_size"].notna() & rows["n_train"].notna()]
-
-
-def _note(row: pd.Series) -> str:
-    unstated = "" if pd.notna(row["n_noise"]) else f"noise count unstated: {_NOISE_UNSTATED} taken"
-    return _joined(row["note"], unstated)
-
-
-def _joined(*notes: str) -> str:
-    return "; ".join(filter(None, notes))
-
-
 def _fields(row: pd.Series) -> dict[str, object]:
     """A published row's settings; what it does not state is as in the study's description."""
-    memory, masked = int(row["memory_size"]), bool(row["mask_k"] > 0)
-    fields: dict[str, object] = {
-        "digit_size": int(row["digit_size"]),
-        "canvas": int(row["canvas"]),
+    counts = ("digit_size", "canvas", "n_train", "patch_size", "memory_size", "mask_k")
+    fields: dict[str, object] = {name: int(row[name]) for name in counts}
+    fields |= {
         "n_noise": int(row["n_noise"]) if pd.notna(row["n_noise"]) else _NOISE_UNSTATED,
-        "n_train": int(row["n_train"]),
-        "patch_size": int(row["patch_size"]),
-        "memory_size": memory,
-        "iter_size": memory,  # published: I = M
-        "mask_k": int(row["mask_k"]),
+        "iter_size": fields["memory_size"],  # published: I = M
         "mask_p": float(row["mask_p"]),
-        "mask_in_eval": masked,  # as published
+        "mask_in_eval": fields["mask_k"] > 0,  # as published
         "epochs": _epochs(row),
         "seed": int(row["seed"]) if row["seed"] > 0 else 0,
     }
@@ -161,50 +138,39 @@ class Regenerated(NamedTuple):
 
 def regenerated(store: RecordStore) -> dict[str, Regenerated]:
     """By category, each run counted once; the runs of the O2I figure stand for themselves."""
-    done, earlier, planned = Counter(), Counter(), Counter()
+    counts = {part: [0, 0, 0] for part in (_FIGURE, _OTHERS, *CATEGORIES[1:])}
     for run in published_runs("paper"):
-        part = _FIGURE if in_o2i_figure(run) else run.category
-        planned[part] += 1
+        part = _OTHERS if run.category == CATEGORIES[0] else run.category
+        count = counts[_FIGURE if in_o2i_figure(run) else part]
         config = in_found_precision(run.config, store)
         is_done = store.find(config) is not None
-        done[part] += is_done
-        earlier[part] += not is_done and store.find_earlier(config) is not None
-    parts = (_FIGURE, *CATEGORIES)
-    return {
-        _OTHERS.get(part, part): Regenerated(done[part], earlier[part], planned[part])
-        for part in parts
-    }
+        count[0] += is_done
+        count[1] += not is_done and store.find_earlier(config) is not None
+        count[2] += 1
+    return {part: Regenerated(*count) for part, count in counts.items()}
 
 
 def as_markdown(counts: dict[str, Regenerated]) -> str:
     """The table, its last row the sum."""
-    total = Regenerated(*(sum(each) for each in zip(*counts.values(), strict=True)))
-    lines = [
-        f"| {part} | {each.done} of {each.planned} | {each.earlier} |"
+    total = Regenerated(*map(sum, zip(*counts.values(), strict=True)))
+    head = "| published runs | regenerated | by an earlier arithmetic only |\n| --- | --- | --- |\n"
+    return head + "".join(
+        f"| {part} | {each.done} of {each.planned} | {each.earlier} |\n"
         for part, each in [*counts.items(), ("**all**", total)]
-    ]
-    head = [
-        "| published runs | regenerated | by an earlier arithmetic only |",
-        "| --- | --- | --- |",
-    ]
-    return "\n".join([*head, *lines, ""])
+    )
 
 
 def renew_readme(path: Path, store: RecordStore) -> bool:
-    """Write the table into a README between its two marks; return whether it changed.
-
-    Raises:
-        IpslibError: where the marks are missing.
-    """
+    """Write the table into a README between its two marks; return whether it changed."""
     text = path.read_text(encoding="utf-8")
     before, begin, rest = text.partition(_BEGIN)
     _, end, after = rest.partition(_END)
-    if not begin or not end:
+    if not end:
         raise IpslibError(
             f"{path.name}: wanted a line {_BEGIN.strip()!r} and below it {_END.strip()!r}, where "
             "the table goes; put them back."
         )
-    renewed = before + _BEGIN + as_markdown(regenerated(store)) + _END + after
+    renewed = before + begin + as_markdown(regenerated(store)) + end + after
     if renewed == text:
         return False
     write_atomically(path, renewed)

@@ -4,20 +4,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import pandas as pd
 import torch
-from IPython.display import Markdown
 from matplotlib.figure import Figure
 
 from ipslib.arithmetic import version_of
 from ipslib.config import RunConfig
-from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet
+from ipslib.paths import write_atomically
 from ipslib.runs.profiles import Layout, base_config, load_parameters, resolve_notebook
 from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.runs.schedule import run_all
 from ipslib.study.figures import save_figure, use_style
-from ipslib.study.findings import Finding
-from ipslib.study.tables import write_table
+from ipslib.study.findings import Finding, findings_table
+from ipslib.study.tables import ShownTable, show
 
 
 class Study:
@@ -44,6 +42,7 @@ class Study:
         jobs: int | None = None,
     ):
         self.notebook, self.profile, self.jobs = resolve_notebook(notebook).stem, profile, jobs
+        self._number = self.notebook.split("_")[0]
         self._overrides = dict(overrides or {})
         self.base = base_config(profile, {**(base or {}), **self._overrides})
         self.layout = Layout.of(profile).create()
@@ -56,18 +55,16 @@ class Study:
         network = f"{model.encoder} of width {model.width:g}, {model.n_stages} stages"
         if model.encoder == "features":
             network = f"features of {data.in_channels}, embedded in {model.embedding_dim}"
-        kept = f"M = {model.memory_size}, I = {model.iter_size}"
-        lines = [f"profile {self.profile} on the {device}; {self._of}: {self.source}"]
+        patches = ""
         if data.grid:
-            canvas = f"{data.canvas[0]} x {data.canvas[1]} px"
-            patches = f"patches of {data.patch_size} px (N = {data.grid.n_patches})"
-            lines.append(f"canvas {canvas}, {patches}, {network}, {kept}")
-        else:
-            lines.append(f"{network}, {kept}")
-        lines.append(f"{training.epochs} epochs in batches of {training.batch_size}")
-        if isinstance(data, MegapixelMNISTConfig):
-            lines[-1] += f", {data.n_test} test images"
-        return "\n".join(lines)
+            canvas = f"canvas {data.canvas[0]} x {data.canvas[1]} px"
+            patches = f"{canvas}, patches of {data.patch_size} px (N = {data.grid.n_patches}), "
+        tested = f", {data.n_test} test images" if hasattr(data, "n_test") else ""
+        return (
+            f"profile {self.profile} on the {device}; data: {self.source}\n"
+            f"{patches}{network}, M = {model.memory_size}, I = {model.iter_size}\n"
+            f"{training.epochs} epochs in batches of {training.batch_size}{tested}"
+        )
 
     @property
     def source(self) -> str:
@@ -82,16 +79,9 @@ class Study:
             return False
         return self._overrides == load_parameters("paper", self.notebook)["overrides"]
 
-    @property
-    def _of(self) -> str:
-        return "digits" if isinstance(self.base.data, MegapixelMNISTConfig) else "data"
-
     def config(self, **changes: object) -> RunConfig:
-        """The base run with some fields changed.
-
-        Raises:
-            IpslibError: for a field that `overrides` names too, where one would hide the other.
-        """
+        """The base run with some fields changed; one that `overrides` names too is refused, since
+        one would hide the other."""
         for name in changes:
             if name in self._overrides:
                 raise IpslibError(
@@ -128,36 +118,26 @@ class Study:
             configs = [in_found_precision(each, self.store, device=device) for each in configs]
         return run_all(configs, self.store, jobs=self.jobs)
 
-    def load_network(self, record: dict) -> IPSNet:
-        """The trained network of a run, in evaluation mode."""
-        return self.store.load_network(record)
-
     def save_table(self, name: str, table: pd.DataFrame) -> None:
         """Write `NN_name.csv` among this profile's tables."""
-        write_table(table, self.layout.tables / f"{self._number}_{name}.csv")
+        path = self.layout.tables / f"{self._number}_{name}.csv"
+        write_atomically(path, table.to_csv(index=False))
 
     def save_figure(self, name: str, figure: Figure) -> None:
         """Write `NN_name.png` among this profile's figures; a notebook shows it as well."""
         save_figure(figure, self.layout.figures / f"{self._number}_{name}.png")
 
-    def finding(self, finding: Finding | None, *, figure: str) -> Markdown:
+    def finding(self, finding: Finding | None, *, figure: str) -> ShownTable:
         """State what this notebook found, for the summary: `NN_finding.json` among its tables.
 
         Args:
             finding: None where there are too few runs for one; an earlier statement is removed.
             figure: the name under which the figure that shows it was saved.
-
-        Returns:
-            The finding in words.
         """
         path = self.layout.tables / f"{self._number}_finding.json"
         if finding is None:
             path.unlink(missing_ok=True)
-            return Markdown("There are too few runs for a finding.")
+            return show(findings_table([]), caption="too few runs for a finding")
         finding = finding._replace(notebook=self.notebook, figure=f"{self._number}_{figure}.png")
         finding.save(path)
-        return Markdown(finding.in_words())
-
-    @property
-    def _number(self) -> str:
-        return self.notebook.split("_")[0]
+        return show(findings_table([finding]))

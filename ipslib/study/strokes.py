@@ -19,8 +19,8 @@ def noise_patterns(data: MegapixelMNISTConfig, n: int) -> np.ndarray:
     return noise_pool(data.noise, n, size=BOX, stroke_width=data.stroke_width, key=key)
 
 
-def stroke_widths(images: np.ndarray) -> np.ndarray:
-    """The mean stroke width of each image, measured from its pixels alone: ink over length.
+def stroke_width(image: np.ndarray) -> float:
+    """The mean width of an image's strokes, measured from its pixels alone: ink over length.
 
     Across a stroke of width w the distance to its edge runs evenly from 0 to w/2, so its mean over
     the whole shape is w/4 and the shape's area over that width is its length. The shape is what is
@@ -34,15 +34,11 @@ def stroke_widths(images: np.ndarray) -> np.ndarray:
     narrow, strokes that touch themselves wide.
 
     Args:
-        images: (n, H, W) uint8, strokes of 255 on black; a dim stroke counts as a narrow one.
+        image: (H, W) uint8, strokes of 255 on black; a dim stroke counts as a narrow one.
 
     Returns:
-        (n,) widths in pixels of these images; nan for an image without ink.
+        The width in pixels of the image; nan where it has no ink.
     """
-    return np.array([_stroke_width(image) for image in images])
-
-
-def _stroke_width(image: np.ndarray) -> float:
     if not image.any():
         return np.nan
     # Cubic: straight lines between pixels would cut the crest of a stroke of one pixel.
@@ -57,18 +53,12 @@ def _stroke_width(image: np.ndarray) -> float:
 
 
 def stroke_table(strokes: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Measure kinds of strokes.
-
-    Args:
-        strokes: `{label: images (n, 28, 28) uint8}`.
-
-    Returns:
-        One row a label: `arm` the label, `stroke` the mean width in px at 28 px, `stroke_low` and
-        `stroke_high` its quartiles over the images, `ink_percent` of the box.
-    """
+    """One row a kind of strokes, of which `strokes` has images (n, 28, 28) uint8: `arm` its name,
+    `stroke` the mean width in px at 28 px, `stroke_low` and `stroke_high` its quartiles over the
+    images, `ink_percent` of the box."""
     rows = []
     for label, images in strokes.items():
-        widths = stroke_widths(images)
+        widths = [stroke_width(image) for image in images]
         low, high = np.nanquantile(widths, [0.25, 0.75])
         row = {"arm": label, "stroke": np.nanmean(widths), "stroke_low": low, "stroke_high": high}
         rows.append(row | {"ink_percent": 100 * images.mean() / 255})

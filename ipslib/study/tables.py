@@ -4,13 +4,11 @@ published numbers beside them."""
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from pathlib import Path
 
 import pandas as pd
 
 from ipslib.datasets.megapixel_mnist.config import chance_level
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.paths import write_atomically
 from ipslib.study.statistics import (
     SEEDS_WITH_OWN_SPREAD,
     pooled_intervals,
@@ -26,53 +24,41 @@ ATTENTION = (
     "entropy",
 )
 TAKE_OFF = ("took_off", "take_off_epoch")  # a share of runs, and the median of those that did
+PUBLISHED_TAKE_OFF = tuple(f"published_{name}" for name in TAKE_OFF)
 _MEASURES = ("accuracy", "train_accuracy", "best_accuracy")
-_SHARES = {
-    "accuracy": "accuracy (%)",
-    "train_accuracy": "train accuracy (%)",
-    "best_accuracy": "best accuracy (%)",
-    "balanced_accuracy": "balanced accuracy (%)",
-    "chance": "chance (%)",
-    "mean": "mean (%)",
+_SHARES = (  # shown in percent
+    *("accuracy", "train_accuracy", "best_accuracy", "balanced_accuracy", "chance"),
+    *("mean", "sd", "low", "high", "published", "ceiling", *ATTENTION),
+    *("took_off", "published_took_off"),
+)
+_SIGNED = ("difference", "effect", "effect_low", "effect_high", "published_effect")  # in points
+_HEADINGS = {name: f"{name.replace('_', ' ')} (%)" for name in _SHARES}
+_HEADINGS |= {name: f"{name.replace('_', ' ')} (points)" for name in _SIGNED}
+_HEADINGS |= {
     "sd": "sd (points)",
-    "low": "low (%)",
-    "high": "high (%)",
-    "published": "published (%)",
-    "ceiling": "ceiling (%)",
     "roi_recall": "digits kept (%)",
     "roi_recall_random": "digits kept at random (%)",
-    "attention_on_digits": "attention on digits (%)",
     "attention_on_digits_random": "same at random (%)",
     "entropy": "entropy (% of uniform)",
-    "took_off": "took off (%)",
-    "published_took_off": "published took off (%)",
+    "o2i_ratio": "O2I (%)",
+    "n_found": "runs that found",
 }
-_SIGNED = {
-    "difference": "difference (points)",
-    "effect": "effect (points)",
-    "effect_low": "effect's low (points)",
-    "effect_high": "effect's high (points)",
-    "published_effect": "published effect (points)",
-    "per_doubling": "gained per doubling (points)",
-    "lost_per_doubling": "lost per doubling (points)",
-    "lost_low": "lost's low (points)",
-    "lost_high": "lost's high (points)",
-}
-_HEADINGS = _SHARES | _SIGNED
-_HEADINGS |= {"o2i_ratio": "O2I (%)", "effect_interval": "effect's interval"}
-_HEADINGS |= {"n_found": "runs that found"}
+_TOOK_OFF = "took off (%), median epoch"
 _PAIRS = {  # two columns that are shown as one, and what stands between them
     ("low", "high"): ("95 % interval (%)", " to "),
     ("effect_low", "effect_high"): ("its 95 % interval (points)", " to "),
-    ("lost_low", "lost_high"): ("its 95 % interval (points)", " to "),
-    TAKE_OFF: ("took off (%), median epoch", ", epoch "),
-    ("published_took_off", "published_take_off_epoch"): (
-        "published took off (%), median epoch",
-        ", epoch ",
-    ),
+    TAKE_OFF: (_TOOK_OFF, ", epoch "),
+    PUBLISHED_TAKE_OFF: (f"published {_TOOK_OFF}", ", epoch "),
 }
 _BLANK = "–"
 _SEEDS = ("seed", "data_seed")
+
+
+def require_columns(table: pd.DataFrame, names: Iterable[str], whose: str) -> None:
+    """Refuse a column that a table lacks; `whose` table it is, in words."""
+    for name in names:
+        if name not in table:
+            raise IpslibError(f"no column {name!r} in the {whose}{did_you_mean(name, table)}.")
 
 
 def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
@@ -98,14 +84,9 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
             level = chance[task] if chance else chance_level(task)
             rows.append(
                 run
-                | {
-                    "task": task,
-                    "accuracy": accuracy,
-                    "train_accuracy": result["train_accuracy"].get(task),
-                    "best_accuracy": result["best_accuracy"].get(task),
-                    "chance": level,
-                    "n_test": result["n_test"],
-                }
+                | {"task": task, "accuracy": accuracy}
+                | {name: result[name].get(task) for name in ("train_accuracy", "best_accuracy")}
+                | {"chance": level, "n_test": result["n_test"]}
                 | _take_off(record, task, level)
                 | {name: by_task.get(task) for name, by_task in measures.items()}
                 | {name: attention.get(name) for name in ATTENTION}
@@ -117,36 +98,31 @@ def long_form(records: Iterable[Mapping]) -> pd.DataFrame:
     return frame.astype(dict.fromkeys(measured, float))
 
 
-def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy") -> pd.DataFrame:
-    """Mean, spread and 95 % interval over seeds, in the order in which settings first appear.
+def summarise(frame: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
+    """Mean accuracy, spread and 95 % interval over seeds; settings in the order of their coming.
 
     Args:
         frame: a long form, of own or of published runs.
         by: columns that make a setting; `task` is added where the frame has it.
-        value: the column summarised, a share in 0..1.
 
     Returns:
-        The columns of `by` and task, `n` runs, `mean`, `sd`, `low`, `high`, `interval`, and where
-        the frame has them `chance`, `took_off` (the share of runs) and `take_off_epoch` (the
-        median of those that did). The interval is `t` over seeds; where every setting has
-        fewer than five, `pooled t`: two seeds tell no spread of their own, so the spread within
-        settings is taken together, a task at a time. Of a single run it is `Wilson` on the test
-        images. Intervals are cut to 0..1.
+        The columns of `by` and task, those of `spread_over_seeds`, and where the frame has them
+        `chance`, `took_off` (the share of runs) and `take_off_epoch` (the median of those that
+        did). Where every setting has fewer than five seeds the interval is a `pooled t`: two seeds
+        tell no spread of their own, so the spread within settings is taken together, a task at a
+        time.
 
     Raises:
         IpslibError: an unknown column, or two runs of one seed in one setting.
     """
-    for name in (*by, value):
-        if name not in frame:
-            raise IpslibError(f"no column {name!r} in the table{did_you_mean(name, frame)}.")
+    require_columns(frame, (*by, "accuracy"), "table")
     keys = list(dict.fromkeys([*by, *(["task"] if "task" in frame else [])]))
     frame = frame.drop_duplicates([c for c in ("id", "log", *keys) if c in frame])
     rows = []
     for setting, group in frame.groupby(keys, sort=False, dropna=False):
         _refuse_mixed(group, keys)
-        n_test = int(group["n_test"].iloc[0]) if value == "accuracy" else None
-        spread = spread_over_seeds(group[value], n_test=n_test)
-        row = dict(zip(keys, setting, strict=True)) | spread._asdict()
+        spread = spread_over_seeds(group["accuracy"], n_test=int(group["n_test"].iloc[0]))
+        row = dict(zip(keys, setting, strict=True)) | spread
         if "chance" in frame:
             row["chance"] = group["chance"].iloc[0]
         if TAKE_OFF[0] in frame:
@@ -162,24 +138,28 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str], value: str = "accuracy"
 
 
 def beside_published(
-    summary: pd.DataFrame, published: pd.DataFrame, *, on: Sequence[str]
+    table: pd.DataFrame, published: pd.DataFrame, *, on: Sequence[str]
 ) -> pd.DataFrame:
-    """Add the columns of `with_published_means` and `difference` (ours - theirs).
+    """Add `published` (mean accuracy), `n_published`, the `difference` (ours - theirs), and where
+    both have it the published runs' take-off, in columns that begin with `published_`.
 
     Args:
-        summary: of `summarise`.
+        table: of `summarise`.
         published: of `published_accuracy`.
         on: columns that tell which setting is which; `task` is added. A setting that was not
             published has blanks.
     """
     keys = list(dict.fromkeys([*on, "task"]))
-    for name in keys:
-        for table, whose in ((summary, "summary"), (published, "published table")):
-            if name not in table:
-                raise IpslibError(f"no column {name!r} in the {whose}{did_you_mean(name, table)}.")
-    table = with_published_means(summary, published, keys)
+    require_columns(table, keys, "summary")
+    require_columns(published, keys, "published table")
+    wanted = {"published": ("accuracy", "mean"), "n_published": ("accuracy", "size")}
+    if TAKE_OFF[0] in published and TAKE_OFF[0] in table:
+        of_take_off = (("took_off", "mean"), ("take_off_epoch", "median"))
+        wanted |= zip(PUBLISHED_TAKE_OFF, of_take_off, strict=True)
+    theirs = published.groupby(keys).agg(**wanted).reset_index()
+    table = table.merge(theirs, on=keys, how="left").fillna({"n_published": 0})
     table["difference"] = table["mean"] - table["published"]
-    return table
+    return table.astype({"n_published": int})
 
 
 def points(*shares: float) -> str:
@@ -189,27 +169,6 @@ def points(*shares: float) -> str:
         return _BLANK
     rounded = [round(100 * share) for share in shares]  # whole numbers have no "-0"
     return " to ".join(f"{n:+d}" if n else "0" for n in rounded).replace("-", "−") + " points"
-
-
-def with_published_means(
-    table: pd.DataFrame, published: pd.DataFrame, keys: Sequence[str]
-) -> pd.DataFrame:
-    """Add of the published runs with the same `keys`: `published` (mean accuracy), `n_published`,
-    and where both have it their take-off in `published_took_off` and `published_take_off_epoch`.
-    """
-    wanted = {"published": ("accuracy", "mean"), "n_published": ("accuracy", "size")}
-    if TAKE_OFF[0] in published and TAKE_OFF[0] in table:
-        wanted["published_took_off"] = ("took_off", "mean")
-        wanted["published_take_off_epoch"] = ("take_off_epoch", "median")
-    theirs = published.groupby(list(keys)).agg(**wanted)
-    table = table.merge(theirs.reset_index(), on=list(keys), how="left")
-    table["n_published"] = table["n_published"].fillna(0).astype(int)
-    return table
-
-
-def write_table(table: pd.DataFrame, path: Path) -> Path:
-    """Write a table as CSV, whole or not at all."""
-    return write_atomically(path, table.to_csv(index=False))
 
 
 class ShownTable:
@@ -233,30 +192,21 @@ def show(table: pd.DataFrame, *, caption: str = "", objects: str = "digits") -> 
     Left of a column `task`, a setting is printed once and holds until the next one. `objects` is
     what headings call the things that attention is to find.
     """
-    cells = _printed(table)
-    named = {_HEADINGS[name]: _HEADINGS[name].replace("digits", objects) for name in ATTENTION}
-    return ShownTable(cells.rename(columns=named), caption)
-
-
-def _printed(table: pd.DataFrame) -> pd.DataFrame:
-    """Cells as text under headings with units."""
-    cells = {_heading(name): [_text(name, value) for value in table[name]] for name in table}
-    printed = pd.DataFrame(cells, dtype=object)
-    for pair, (heading, between) in _PAIRS.items():
-        if set(pair) <= set(table):
-            first, last = (_heading(name) for name in pair)
-            both = printed[first] + between + printed.pop(last).where(lambda each: each != _BLANK)
-            printed[first] = both.fillna(printed[first])
-            printed = printed.rename(columns={first: heading})
-    if "task" in table:
-        keys = list(printed.columns[: list(table).index("task")])
-        repeated = (printed[keys] == printed[keys].shift()).all(axis=1)
-        printed.loc[repeated, keys] = ""
-    return printed
-
-
-def _heading(name: str) -> str:
-    return _HEADINGS.get(name, name.replace("_", " "))
+    headings = dict(_HEADINGS)
+    headings |= {name: _HEADINGS[name].replace("digits", objects) for name in ATTENTION}
+    cells = {name: [_text(name, value) for value in table[name]] for name in table}
+    for (first, last), (heading, between) in _PAIRS.items():
+        if {first, last} <= cells.keys():
+            pairs = zip(cells[first], cells.pop(last), strict=True)
+            cells[first] = [a if b == _BLANK else a + between + b for a, b in pairs]
+            headings[first] = heading
+    shown = pd.DataFrame(cells, dtype=object)
+    if "task" in shown:
+        keys = shown.columns[: shown.columns.get_loc("task")]
+        repeated = (shown[keys] == shown[keys].shift()).all(axis=1)
+        shown.loc[repeated, keys] = ""
+    shown = shown.rename(columns=lambda name: headings.get(name, str(name).replace("_", " ")))
+    return ShownTable(shown, caption)
 
 
 def _text(name: str, value: object) -> str:

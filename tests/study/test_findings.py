@@ -61,7 +61,7 @@ def test_a_finding_is_kept_as_it_was_stated_and_removed_when_there_is_none(tmp_p
     monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path))
     study = Study("13_efficiency", "smoke")
     stated = Finding("memory", -0.5, -0.75, -0.25, direction=-1, unit="exponent", note="So.")
-    told = study.finding(stated, figure="sides").data
+    told = repr(study.finding(stated, figure="sides"))
     (found,) = load_findings(study.layout.tables)
     assert np.isnan(found.published) and found.verdict == AGREES
     assert found[:4] == stated[:4] and (found.unit, found.note) == ("exponent", "So.")
@@ -73,10 +73,10 @@ def test_a_finding_is_kept_as_it_was_stated_and_removed_when_there_is_none(tmp_p
 
 def test_a_slope_is_per_doubling_with_a_level_for_every_setting():
     slope = per_doubling(runs(0.1), "n_train", within=["digit_size"])
-    assert slope.effect == pytest.approx(0.1)
-    assert slope.low < 0.1 < slope.high < 0.12
-    alone = per_doubling(runs(0.1), "n_train")
-    assert alone.high - alone.low > 2 * (slope.high - slope.low)  # levels count as spread
+    effect, low, high = slope
+    assert effect == pytest.approx(0.1) and low < 0.1 < high < 0.12
+    _, lower, higher = per_doubling(runs(0.1), "n_train")
+    assert higher - lower > 2 * (high - low)  # levels count as spread
 
 
 def test_a_slope_needs_two_values_within_a_setting_and_a_spare_run_for_its_interval():
@@ -84,8 +84,8 @@ def test_a_slope_needs_two_values_within_a_setting_and_a_spare_run_for_its_inter
     assert per_doubling(frame[frame["n_train"] == 100], "n_train") is None
     assert per_doubling(frame, "digit_size", within=["digit_size"]) is None
     few = frame.query("n_train < 400 and digit_size == 12 and seed == 0")
-    slope = per_doubling(few, "n_train")
-    assert slope.effect == pytest.approx(0.1) and np.isnan([slope.low, slope.high]).all()
+    effect, low, high = per_doubling(few, "n_train")
+    assert effect == pytest.approx(0.1) and np.isnan([low, high]).all()
 
 
 def test_the_arm_is_chosen_by_the_published_effect_not_by_ours():

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ipslib.__main__ import main
 from ipslib.arithmetic import CURRENT
 from ipslib.commands.queue import list_queue
 from ipslib.errors import IpslibError
@@ -16,8 +15,6 @@ from ipslib.runs.records import SCHEMA, RecordStore
 from ipslib.study.published_configs import (
     CATEGORIES,
     PublishedRun,
-    Regenerated,
-    as_markdown,
     published_runs,
     regenerated,
     renew_readme,
@@ -178,12 +175,6 @@ def test_runs_are_counted_once_by_category_whatever_their_precision(store):
     assert sum(each.done for each in counts.values()) == 3
 
 
-def test_the_table_ends_with_the_sum():
-    table = as_markdown({"One": Regenerated(1, 0, 2), "Other": Regenerated(0, 3, 5)})
-    rows = ["| One | 1 of 2 | 0 |", "| Other | 0 of 5 | 3 |", "| **all** | 1 of 7 | 3 |"]
-    assert table.splitlines()[2:] == rows
-
-
 def test_only_what_is_between_the_marks_is_renewed(store, tmp_path):
     readme = tmp_path / "README.md"
     readme.write_text(MARKED.format(END))
@@ -191,6 +182,7 @@ def test_only_what_is_between_the_marks_is_renewed(store, tmp_path):
     text = readme.read_text()
     assert text.startswith("# A title\n") and text.endswith(f"|\n{END}\nThe rest.\n")
     assert "old" not in text and "0 of 16" in text
+    assert f"| **all** | 0 of {len(published_runs())} | 0 |\n{END}" in text  # the sum
     assert not renew_readme(readme, store)
 
 
@@ -201,14 +193,3 @@ def test_a_readme_without_the_marks_is_refused_and_left(store, tmp_path, text):
     with pytest.raises(IpslibError, match="README.md"):
         renew_readme(readme, store)
     assert readme.read_text() == text
-
-
-def test_the_command_says_what_it_did(monkeypatch, capsys):
-    seen = []
-    monkeypatch.setattr(
-        "ipslib.study.published_configs.renew_readme",
-        lambda path, store: seen.append((path, store)),
-    )
-    assert main(["queue", "--readme"]) == 0
-    assert seen[0][0] == ROOT / "outputs" / "README.md" and seen[0][1].folder.name == "records"
-    assert capsys.readouterr().out == "outputs/README.md: up to date\n"

@@ -1,16 +1,12 @@
 """Slides of a study: what is taken or drawn, and scores in their places."""
 
-from types import SimpleNamespace
-
-import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
 from ipslib.datasets import synthetic
 from ipslib.datasets.slides.bags import describe_bags
 from ipslib.errors import IpslibError
-from ipslib.study.maps import SCALES
-from ipslib.study.slides import draw_heat_map, find_material, heat_map, slide_overview
+from ipslib.study.slides import find_material, heat_map
 
 SMALLEST = {"n_train": 2, "n_test": 2, "side": 256, "mpp": 8.0, "tile_size": 32}
 SHAPE = (400, 800)
@@ -32,37 +28,10 @@ def test_synthetic_slides_are_drawn_and_prepared_once_and_say_what_they_are(tmp_
     assert list(material.outlines) == ["test_502", "tumor_501"]
 
 
-def test_bags_that_are_not_there_say_how_to_prepare_them(tmp_path):
-    slides, bags = str(tmp_path / "images"), str(tmp_path / "bags")
-    with pytest.raises(IpslibError) as told:
-        find_material(slides, bags, "reference.csv", "", standin={})
-    command = f"python -m ipslib slides prepare {slides} {bags} --labels reference.csv"
-    assert str(told.value).endswith(command)
-    with pytest.raises(IpslibError, match="labels.*absent.csv"):
-        find_material("", str(tmp_path), "absent.csv", "", standin={})
-
-
 def test_real_bags_are_taken_as_they_are(tmp_path):
     material = find_material("", str(tmp_path), "", "", standin={})
     assert material == (None, tmp_path, None, None, False)
     assert material.outlines == {} and material.open_slide("test_001") is None
-
-
-def test_an_overview_is_small_without_noise_and_of_the_same_colours():
-    random = np.random.default_rng(0)
-    clean = np.full((40, 40, 3), (243, 240, 242))
-    clean[10:30, 10:25] = (230, 160, 200)
-    clean[12:16, 12:16] = (80, 40, 120)
-    noisy = np.clip(clean + random.normal(0, 0.8, (40, 40, 1)), 0, 255).astype(np.uint8)
-    asked = []
-    slide = SimpleNamespace(
-        shape=(8000, 4000), mpp=0.25, overview=lambda mpp: asked.append(mpp) or noisy
-    )
-    shown = slide_overview(slide)
-    assert asked == [8000 * 0.25 / 400]  # 400 pixels of the longer side
-    assert shown.dtype == np.uint8 and np.abs(shown.astype(int) - noisy).max() <= 4
-    assert len(np.unique(shown[:8].reshape(-1, 3), axis=0)) == 1
-    assert len(np.unique(noisy[:8].reshape(-1, 3), axis=0)) > 1
 
 
 def test_every_patch_stands_in_its_place():
@@ -83,15 +52,3 @@ def test_overlapping_patches_are_averaged_and_tiny_ones_still_seen():
 def test_scores_without_corners_are_refused():
     with pytest.raises(IpslibError, match="corner"):
         heat_map([0.1], COORDS, 100, SHAPE, pixels=(4, 8))
-
-
-@pytest.mark.parametrize("scale", [*SCALES, "score"])
-def test_every_scale_can_be_drawn(scale):
-    overview = np.full((40, 80, 3), 230, np.uint8)
-    square = np.array([(0, 0), (90, 0), (90, 90)])
-    place = (COORDS, 100, SHAPE)
-    figure = draw_heat_map(overview, [0.1, 0.2, 0.7], *place, outlines=[square], scale=scale)
-    figure.canvas.draw()
-    plt.close(figure)
-    with pytest.raises(IpslibError, match="scale"):
-        draw_heat_map(overview, [0.1, 0.2, 0.7], *place, scale=f"{scale}s")

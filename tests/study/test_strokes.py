@@ -4,11 +4,15 @@ import pytest
 from ipslib.datasets.megapixel_mnist.noise import (
     bezier_curve,
     draw_stroke,
-    noise_pool,
     random_control,
 )
 from ipslib.datasets.synthetic import stream
-from ipslib.study.strokes import noise_patterns, stroke_table, stroke_widths
+from ipslib.study.strokes import noise_patterns, stroke_table, stroke_width
+
+
+def stroke_widths(images):
+    return np.array([stroke_width(image) for image in images])
+
 
 CURVES = [bezier_curve(random_control(stream(3, j))) for j in range(40)]
 
@@ -17,13 +21,13 @@ def drawn(width: float, size: int = 28) -> np.ndarray:
     return np.stack([draw_stroke(curve, size=size, stroke_width=width) for curve in CURVES])
 
 
-@pytest.mark.parametrize("width", [0.5, 1.0, 1.25, 1.5, 1.925, 2.0, 2.5, 3.0, 4.0, 5.0])
+@pytest.mark.parametrize("width", [0.5, 1.0, 1.925, 3.0, 5.0])
 def test_drawn_widths_are_recovered(width):
     assert stroke_widths(drawn(width)).mean() == pytest.approx(width, abs=0.1)
 
 
-@pytest.mark.parametrize("width", [1.0, 1.5, 2.0, 3.0])
-@pytest.mark.parametrize("slope", [0.0, 0.2, 0.6, 1.0])
+@pytest.mark.parametrize("width", [1.0, 3.0])
+@pytest.mark.parametrize("slope", [0.0, 0.2, 1.0])
 def test_a_straight_stroke_is_told_wherever_it_lies_between_pixels(width, slope):
     starts = [np.array([4 + shift / 5, 2.0]) for shift in range(5)]
     along = np.array([90 * slope, 90])
@@ -47,41 +51,19 @@ def test_widths_follow_the_image_turned_dimmed_and_enlarged():
     assert stroke_widths(drawn(4.0, size=56)).mean() == pytest.approx(2 * widths.mean(), rel=0.03)
 
 
-def test_published_strokes_have_two_widths_between_1_and_3_px():
+def test_published_strokes_have_two_widths_between_1_and_3_px(small_data):
     def measured(asked: float) -> float:
-        pool = noise_pool("bezier_pixel", 20, stroke_width=asked, key=(0, 0))
-        return stroke_widths(pool).mean()
+        patterns = noise_patterns(small_data(noise="bezier_pixel", stroke_width=asked), 20)
+        return stroke_widths(patterns).mean()
 
     assert measured(1.4) == measured(1.925) < measured(2.0) == measured(2.8) < measured(3.0)
 
 
-def test_an_image_without_ink_has_no_width():
-    widths = stroke_widths(np.stack([np.zeros((28, 28), np.uint8), drawn(2.0)[0]]))
-    assert np.isnan(widths[0]) and widths[1] > 1
-
-
-def test_patterns_are_drawn_as_the_configuration_says(small_data):
-    def pattern_ink(**changes) -> float:
-        return noise_patterns(small_data(**changes), 8).mean()
-
-    assert noise_patterns(small_data(noise_size=20), 8).shape == (8, 28, 28)
-    assert pattern_ink(stroke_width=1.0) < pattern_ink(stroke_width=3.0)
-    assert pattern_ink(noise="bezier_pixel", stroke_width=1.4) == pattern_ink(
-        noise="bezier_pixel", stroke_width=1.9
-    )
-
-
 def test_the_table_holds_width_quartiles_and_ink_of_each_kind():
-    curves = [bezier_curve(random_control(stream(2, j))) for j in range(12)]
-    widths = {"thin": 1.0, "thick": 3.0}
-    strokes = {
-        label: np.stack([draw_stroke(curve, size=28, stroke_width=w) for curve in curves])
-        for label, w in widths.items()
-    }
+    strokes = {"thin": drawn(1.0)[:12], "thick": drawn(3.0)[:12]}
+    strokes["thick"][0] = 0  # without ink it has no width
     table = stroke_table(strokes).set_index("arm")
-    for label, width in widths.items():
-        row = table.loc[label]
-        assert row["stroke"] == pytest.approx(width, abs=0.2)
-        assert row["stroke_low"] <= row["stroke_high"]
-        assert row["ink_percent"] == pytest.approx(100 * strokes[label].mean() / 255)
-    assert table.loc["thick", "ink_percent"] > 2 * table.loc["thin", "ink_percent"]
+    assert table["stroke"].tolist() == pytest.approx([1, 3], abs=0.2)
+    assert (table["stroke_low"] <= table["stroke_high"]).all()
+    inks = [100 * images.mean() / 255 for images in strokes.values()]
+    assert table["ink_percent"].tolist() == pytest.approx(inks)

@@ -1,5 +1,3 @@
-from itertools import product
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,65 +14,19 @@ from ipslib.study.tables import (
     points,
     show,
     summarise,
-    write_table,
 )
+from tests.study.made_up import make_record
+
+FOUND = {"roi_recall": 0.8, "roi_recall_random": 0.1, "entropy": 0.7}
 
 
-def make_record(
-    accuracy: float = 0.5, *, attention: bool = True, training: tuple[float, ...] = (), **fields
-) -> dict:
-    """A made-up record; `training` is the accuracy of every task epoch by epoch."""
+def record(accuracy: float = 0.5, *, training: tuple = (), **fields) -> dict:
     config = run_config({"n_test": 200} | fields)
-    values = {task: accuracy - i / 100 for i, task in enumerate(TASKS)}
-    measures = {"roi_recall": 0.8, "roi_recall_random": 0.1, "entropy": 0.7}
-    return {
-        "id": config.id,
-        "name": "a run",
-        "config": config.flat(),
-        "provenance": {"digit_source": "embedded"},
-        "history": [
-            {"epoch": epoch, "train": {"accuracy": dict.fromkeys(TASKS, each)}, "test": None}
-            for epoch, each in enumerate(training, start=1)
-        ],
-        "result": {
-            "accuracy": values,
-            "train_accuracy": {task: value + 0.2 for task, value in values.items()},
-            "best_accuracy": {task: value + 0.01 for task, value in values.items()},
-            "n_test": 200,
-            "attention": measures if attention else None,
-        },
-    }
-
-
-def test_chance_is_the_best_constant_answer_by_enumeration():
-    """Every (target, other, other) is equally likely, and so is each digit as the topmost."""
-    answers = {task: {} for task in TASKS}
-    n = 0
-    for target, a, b in product(range(10), repeat=3):
-        if target in (a, b):
-            continue
-        for topmost in (target, target, target, a, b):
-            n += 1
-            labels = {
-                "majority": target,
-                "max": max(target, a, b),
-                "top": topmost,
-                "multi": frozenset((target, a, b)),
-            }
-            for task, label in labels.items():
-                answers[task][label] = answers[task].get(label, 0) + 1
-    for task in TASKS:
-        assert chance_level(task) == pytest.approx(max(answers[task].values()) / n)
-    assert len(max(answers["multi"], key=answers["multi"].get)) == 3
-
-
-def test_an_unknown_task_has_no_chance_level():
-    with pytest.raises(IpslibError, match="did you mean 'majority'"):
-        chance_level("majorty")
+    return make_record(config, accuracy, attention=FOUND, training=training)
 
 
 def test_long_form_has_a_row_per_run_and_task():
-    records = [make_record(0.5, seed=0), make_record(0.6, seed=1, canvas=[300, 200])]
+    records = [record(0.5, seed=0), record(0.6, seed=1, canvas=[300, 200])]
     frame = long_form(records)
     assert len(frame) == 2 * len(TASKS)
     assert set(run_config().flat()) <= set(frame)
@@ -86,17 +38,12 @@ def test_long_form_has_a_row_per_run_and_task():
     assert row["canvas"] == "300x200" and frame["canvas"].iloc[0] == 3000
     assert row["o2i_ratio"] == pytest.approx(28**2 / 60000)
     assert row["roi_recall"] == 0.8 and np.isnan(row["attention_on_digits"])
-    assert np.isnan(long_form([make_record(attention=False)])["roi_recall"]).all()
-
-
-def test_no_records_make_no_table():
-    with pytest.raises(IpslibError, match="no run records"):
-        long_form([])
+    assert np.isnan(long_form([make_record(run_config({}))])["roi_recall"]).all()
 
 
 def test_summary_over_seeds_and_of_a_single_run():
-    several = [make_record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.5, 0.6))]
-    summary = summarise(long_form([*several, make_record(0.7, n_train=400)]), by=["n_train"])
+    several = [record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.5, 0.6))]
+    summary = summarise(long_form([*several, record(0.7, n_train=400)]), by=["n_train"])
     assert summary["n_train"].unique().tolist() == [800, 400]  # the reference stays first
     majority = summary[summary["task"] == "majority"].set_index("n_train")
     assert majority.at[800, "n"] == 3
@@ -111,8 +58,8 @@ def test_summary_over_seeds_and_of_a_single_run():
 
 
 def test_settings_of_few_seeds_share_their_spread():
-    few = [make_record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.6))]
-    more = [make_record(a, seed=s, n_train=400) for s, a in enumerate((0.50, 0.51, 0.52))]
+    few = [record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.6))]
+    more = [record(a, seed=s, n_train=400) for s, a in enumerate((0.50, 0.51, 0.52))]
     summary = summarise(long_form([*few, *more]), by=["n_train"])
     majority = summary[summary["task"] == "majority"].set_index("n_train")
     spread = np.sqrt((0.02 + 0.0002) / 3)  # sums of squares about both means, 1 + 2 freedoms
@@ -123,38 +70,25 @@ def test_settings_of_few_seeds_share_their_spread():
         assert majority.at[n_train, "interval"] == f"pooled t, {n} seeds"
 
 
-def test_intervals_end_where_accuracy_does():
-    apart = [make_record(accuracy, seed=seed) for seed, accuracy in enumerate((0.2, 0.9))]
-    summary = summarise(long_form(apart), by=[])
-    assert (summary["low"] == 0).all() and (summary["high"] == 1).all()
-
-
-def test_other_measures_are_summarised_without_an_interval_of_test_images():
-    summary = summarise(long_form([make_record()]), by=["n_train"], value="roi_recall")
-    assert (summary["mean"] == 0.8).all()
-    assert summary["low"].isna().all() and (summary["interval"] == "").all()
-
-
 def test_a_mean_over_seeds_hides_no_other_difference():
-    frame = long_form([make_record(n_noise=800), make_record(n_noise=400)])
-    with pytest.raises(IpslibError, match="differ in n_noise"):
+    frame = long_form([record(n_noise=800), record(n_noise=400)])
+    with pytest.raises(IpslibError, match="n_noise"):
         summarise(frame, by=["digit_size"])
     assert len(summarise(frame, by=["n_noise"])) == 2 * len(TASKS)
+    shared = summarise(long_form([record(), record()]), by=["digit_size"])
+    assert (shared["n"] == 1).all()  # one run of two sweeps
 
 
-def test_a_run_that_two_sweeps_share_counts_once():
-    summary = summarise(long_form([make_record(), make_record()]), by=["digit_size"])
-    assert (summary["n"] == 1).all()
-
-
-def test_a_mistyped_column_is_refused():
-    with pytest.raises(IpslibError, match="did you mean 'n_train'"):
-        summarise(long_form([make_record()]), by=["n_trian"])
+def test_a_mistyped_column_and_no_records_are_refused():
+    with pytest.raises(IpslibError, match="'n_train'"):
+        summarise(long_form([record()]), by=["n_trian"])
+    with pytest.raises(IpslibError, match="records"):
+        long_form([])
 
 
 def test_published_numbers_stand_beside_the_same_setting():
     summary = summarise(
-        long_form([make_record(0.5, n_train=800), make_record(0.6, n_train=300)]), by=["n_train"]
+        long_form([record(0.5, n_train=800), record(0.6, n_train=300)]), by=["n_train"]
     )
     published = pd.DataFrame(
         {"n_train": [800, 800, 1000], "task": "majority", "accuracy": [0.3, 0.5, 0.9]}
@@ -166,12 +100,12 @@ def test_published_numbers_stand_beside_the_same_setting():
     assert row["difference"] == pytest.approx(0.1)
     rest = table.drop(row.name)
     assert rest["published"].isna().all() and (rest["n_published"] == 0).all()
-    with pytest.raises(IpslibError, match="no column 'digit_size' in the summary"):
+    with pytest.raises(IpslibError, match="digit_size"):
         beside_published(summary, published, on=["digit_size"])
 
 
 def test_a_shown_table_reads_as_text_and_as_html():
-    summary = summarise(long_form([make_record(0.5, n_train=800)]), by=["n_train"])
+    summary = summarise(long_form([record(0.5, n_train=800)]), by=["n_train"])
     published = pd.DataFrame({"n_train": [800], "task": "majority", "accuracy": [0.532]})
     shown = show(beside_published(summary, published, on=["n_train"]), caption="A <caption>")
     lines = repr(shown).splitlines()
@@ -180,20 +114,12 @@ def test_a_shown_table_reads_as_text_and_as_html():
     assert "800 majority" in lines[2] and "50.0" in lines[2] and "−3.2" in lines[2]
     assert "43.1 to 56.9" in lines[2]
     assert "800" not in lines[3] and "–" in lines[3]  # printed once; nothing published for max
+    cells = show(
+        summarise(long_form([record(n_train=n) for n in (800, 400)]), by=["n_train"])
+    ).cells
+    assert cells["n train"].tolist() == ["800", "", "", "", "400", "", "", ""]
     html = shown._repr_html_()
     assert "43.1 to 56.9" in html and "A <caption>" not in html
-
-
-def test_a_setting_is_printed_again_when_it_changes():
-    frame = long_form([make_record(n_train=n) for n in (800, 400)])
-    cells = show(summarise(frame, by=["n_train"])).cells
-    assert cells["n train"].tolist() == ["800", "", "", "", "400", "", "", ""]
-
-
-def test_a_written_table_reads_back_the_same(tmp_path):
-    frame = long_form([make_record(seed=s) for s in range(2)])
-    path = write_table(frame, tmp_path / "new" / "long.csv")
-    pd.testing.assert_frame_equal(pd.read_csv(path), frame, check_dtype=False)
 
 
 def test_headings_name_what_attention_is_to_find():
@@ -216,7 +142,7 @@ def test_differences_are_signed_whole_points():
 
 def test_take_off_is_counted_and_its_epoch_is_the_median_of_those_that_did():
     curves = [(0.1, 0.9, 0.9, 0.9), (0.1, 0.1, 0.1, 0.9), (0.1, 0.1, 0.1, 0.2)]
-    frame = long_form([make_record(seed=s, training=each) for s, each in enumerate(curves)])
+    frame = long_form([record(seed=s, training=each) for s, each in enumerate(curves)])
     majority, largest = (frame[frame["task"] == task] for task in ("majority", "max"))
     assert majority["took_off"].tolist() == [1, 1, 1]
     assert majority["take_off_epoch"].tolist() == [2, 4, 4]
@@ -238,6 +164,6 @@ def test_take_off_is_counted_and_its_epoch_is_the_median_of_those_that_did():
 
 
 def test_where_the_size_of_the_training_set_is_unknown_take_off_is_not_told():
-    record = make_record(training=(0.1, 0.9))
-    del record["config"]["n_train"]
-    assert "took_off" not in long_form([record])
+    unknown = record(training=(0.1, 0.9))
+    del unknown["config"]["n_train"]
+    assert "took_off" not in long_form([unknown])

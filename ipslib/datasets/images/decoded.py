@@ -157,8 +157,18 @@ def tiff_source(
     _check_whole(file, page)
     cut = {"patch_size": patch_size, "patch_stride": patch_stride}
     cut["samples"] = _samples(file.path, page)
+    source = _mapped_tiff(file, page, cut) or TiffSource(file, level, page, **cut)
+    if level:
+        largest = opened(_open_page, file, 0)
+        rows, cols = largest.imagelength / page.imagelength, largest.imagewidth / page.imagewidth
+        source.downsample = (rows + cols) / 2
+    return source
+
+
+def _mapped_tiff(file: FileId, page: "TiffPage", cut: dict) -> ArraySource | None:
+    """An image whose pixels are stored as they are; None where they have to be decoded."""
     if not page.is_memmappable or sum(page.databytecounts) != page.nbytes:
-        return TiffSource(file, level, page, **cut)
+        return None
     planes = page.samplesperpixel if page.planarconfig == 2 else 1
     shape = (planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes)
     dtype = page.dtype.newbyteorder(page.parent.byteorder)

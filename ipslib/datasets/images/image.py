@@ -67,6 +67,7 @@ class ImageSource:
     """
 
     blank: Tensor | None = None
+    downsample: float = 1  # pixels of the largest level of a pyramid to one of its own
 
     def __init__(
         self,

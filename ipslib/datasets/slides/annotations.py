@@ -27,7 +27,6 @@ GROUPS: Mapping[str, bool | None] = {
 }  # fmt: skip
 _OUTLINES = {"Polygon", "Spline", "Rectangle"}  # dots and measures enclose nothing
 _CELLS_A_TILE = 16  # pixels of the mask along a tile's side, for the share that is tumour
-_COPY_AGAIN = "copy it from its source again"
 
 
 class Outlines(NamedTuple):
@@ -53,23 +52,18 @@ def read_asap(path: str | Path, *, groups: Mapping[str, bool | None] | None = No
     path, groups = file_id(path).path, {**GROUPS, **(groups or {})}
     remedy = "say by groups (--groups NAME=tumour, normal or ignore) what it is"
     outlines, ungrouped, no_area = Outlines([], []), [], []
-    for annotation in _annotations(path):
-        group = annotation.get("PartOfGroup", NO_GROUP)
-        if annotation.get("Type", "Polygon") not in _OUTLINES:
-            no_area.append(annotation.get("Name"))
-            continue
-        if group not in groups:
+    for name, kind, group, points in _annotations(path):
+        if kind not in _OUTLINES or len(points) < 3:
+            no_area.append(name)
+        elif group not in groups:
             raise IpslibError(
                 f"{path}: wanted a known group of annotations, got {group!r}"
                 f"{did_you_mean(group, groups)}; {remedy}."
             )
-        points = _points(path, annotation)
-        if len(points) < 3:
-            no_area.append(annotation.get("Name"))
         elif groups[group] is not None:
             (outlines.tumour if groups[group] else outlines.cut_out).append(points)
             if group == NO_GROUP and not groups[group]:
-                ungrouped.append((annotation.get("Name"), points))
+                ungrouped.append((name, points))
     if no_area:
         warnings.warn(
             f"{path}: {len(no_area)} annotations enclose no area and mark nothing (fewer than 3 "
@@ -85,31 +79,26 @@ def read_asap(path: str | Path, *, groups: Mapping[str, bool | None] | None = No
     return outlines
 
 
-def _annotations(path: Path) -> list[ElementTree.Element]:
+def _annotations(path: Path) -> list[tuple[str | None, str, str, np.ndarray]]:
+    """Name, kind, group and corners (n, 2), in order, of every annotation."""
+    found = []
     try:
         root = ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
-        raise unreadable(path, error, _COPY_AGAIN) from error
+        for each in root.iterfind("./Annotations/Annotation"):
+            corners = []
+            for n, corner in enumerate(each.iterfind("./Coordinates/Coordinate")):
+                x, y = (float(corner.attrib[axis].replace(",", ".")) for axis in "XY")  # or 1,5
+                corners.append((int(corner.get("Order", n)), x, y))
+            points = np.asarray_chkfinite(sorted(corners), float).reshape(-1, 3)[:, 1:]
+            kind, group = each.get("Type", "Polygon"), each.get("PartOfGroup", NO_GROUP)
+            found.append((each.get("Name"), kind, group, points))
+    except (ElementTree.ParseError, KeyError, ValueError) as error:
+        raise unreadable(path, error, "copy it from its source again") from error
     if root.tag != "ASAP_Annotations":
         raise IpslibError(
             f"{path}: wanted annotations of ASAP, got XML of {root.tag!r}; export them from ASAP."
         )
-    return root.findall("./Annotations/Annotation")
-
-
-def _points(path: Path, annotation: ElementTree.Element) -> np.ndarray:
-    """Its corners in order, (n, 2); some systems write a decimal comma."""
-    try:
-        stored = sorted(
-            (int(each.get("Order", n)), *(float(each.attrib[a].replace(",", ".")) for a in "XY"))
-            for n, each in enumerate(annotation.findall("./Coordinates/Coordinate"))
-        )
-    except (KeyError, ValueError) as error:
-        raise unreadable(path, error, _COPY_AGAIN) from error
-    points = np.array([each[1:] for each in stored]).reshape(-1, 2)
-    if not np.isfinite(points).all():
-        raise IpslibError(f"{path}: wanted numbers as corners, got NaN or infinity; {_COPY_AGAIN}.")
-    return points
+    return found
 
 
 def tumour_mask(outlines: Outlines, shape: tuple[int, int], scale: float) -> np.ndarray:
@@ -139,7 +128,7 @@ def covered(mask: np.ndarray, shape: tuple[int, int], coords: np.ndarray, size: 
     area = np.zeros((mask.shape[0] + 1, mask.shape[1] + 1))
     area[1:, 1:] = mask.cumsum(axis=0, dtype=np.int32).cumsum(axis=1)
     rows, cols = mask.shape[0] / shape[0], mask.shape[1] / shape[1]  # mask pixels to one of level 0
-    left, top = coords[:, 0], coords[:, 1]
+    left, top = coords.T
     right, bottom = np.minimum(left + size, shape[1]), np.minimum(top + size, shape[0])
 
     def up_to(y: np.ndarray, x: np.ndarray) -> np.ndarray:  # linear between pixels, so exact

@@ -9,11 +9,10 @@ slide's class.
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property, lru_cache
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import NamedTuple
 from zipfile import is_zipfile
 
 import h5py
@@ -41,10 +40,13 @@ from ipslib.paths import from_project, inside_project
 
 SETTINGS = "settings"  # attribute of a file of ours: what the bag was made with and of, as JSON
 _HDF5, _ARRAYS = (".h5", ".hdf5"), (".npy", ".npz", ".pt")
-_FEATURES, _COORDS = ("features", "feats", "feat", "img"), ("coords",)
-_LABELS = ("patch_labels", "labels")
-# Folders beside that of the features which hold corners, or patch labels, under the same name.
-_BESIDE = {_COORDS: ("coords", "h5_files", "patches"), _LABELS: ("patch_labels",)}
+_NAMES = {
+    "features": ("features", "feats", "feat", "img"),
+    "coords": ("coords",),
+    "patch_labels": ("patch_labels", "labels"),
+}
+# Folders beside that of the features which hold the others under the same name.
+_BESIDE = {"coords": ("coords", "h5_files", "patches"), "patch_labels": ("patch_labels",)}
 _ANEW = "copy it from its source again, or extract the features anew"
 _STAMP_TILE, _STAMP_MICRONS = 224, 256.0  # of STAMP's first version: a tile in its px, and in µm
 _ALL_ROWS, _SOME_ROWS = 1024, 32  # bags of at most so many are compared by all, others by some
@@ -52,36 +54,12 @@ _ROWS = 4096  # of a bag that are read together
 _TOLERANCE = 1e-2  # of features that one bag holds in 16 bits
 
 
-class Stored(NamedTuple):
-    """An array in a file by its name, which is empty where it is the only one."""
-
-    path: Path
-    name: str
-
-    def load(self) -> np.ndarray:
-        """All of it."""
-        if not _is_hdf5(self.path):
-            return np.asarray(_arrays(file_id(self.path))[self.name])
-        with open_hdf5(self.path) as file:
-            return file[self.name][()]
-
-
-class Layout(NamedTuple):
-    """Where a bag lies."""
-
-    features: Stored
-    coords: Stored | None
-    patch_labels: Stored | None
-    attributes: dict  # of the corners, the features and the slide's group, by name
-
-
-def _is_hdf5(path: Path) -> bool:
-    return path.suffix.lower() in _HDF5
-
-
 @contextmanager
-def open_hdf5(path: Path) -> Iterator[h5py.File]:
-    """An HDF5 file, open while it is read; IpslibError where it cannot be."""
+def open_bag_file(path: Path) -> Iterator[Mapping]:
+    """What a file holds by name, HDF5's while it is open; IpslibError where it cannot be read."""
+    if path.suffix.lower() not in _HDF5:
+        yield _arrays(file_id(path))
+        return
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -91,7 +69,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
 
 @lru_cache(maxsize=1)  # an .npz, and a .pt of torch before 1.6, is held whole; others are mapped
 def _arrays(file: FileId) -> dict[str, np.ndarray | Tensor]:
-    """The arrays of a file that is not HDF5."""
+    """The arrays of a file that is not HDF5; one that is alone may have no name."""
     path, suffix = file.path, file.path.suffix.lower()
     try:
         if suffix == ".npz":
@@ -101,11 +79,8 @@ def _arrays(file: FileId) -> dict[str, np.ndarray | Tensor]:
             return {"": np.load(path, mmap_mode="r", allow_pickle=False)}
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
         loaded = loaded if isinstance(loaded, dict) else {"": loaded}
-        return {
-            name: each.detach().to_dense()
-            for name, each in loaded.items()
-            if isinstance(each, Tensor)
-        }
+        tensors = {str(name): each for name, each in loaded.items() if isinstance(each, Tensor)}
+        return {name: each.detach().to_dense() for name, each in tensors.items()}
     except Exception as error:  # zip, pickle and numpy have errors of their own
         is_unsafe = isinstance(error, UnpicklingError) and "global" in str(error).lower()
         if is_unsafe or "Object arrays" in str(error):
@@ -116,69 +91,28 @@ def _arrays(file: FileId) -> dict[str, np.ndarray | Tensor]:
         raise unreadable(path, error, _ANEW) from error
 
 
-def _layout(path: Path, slide: str | None) -> Layout:
-    arrays, attributes = _contents(path, slide)
-    found = {}
-    for known in (_FEATURES, _COORDS, _LABELS):
-        name = next((name for name in known if name in arrays), None)
-        if name is not None:
-            found[known] = Stored(path, name if slide is None else f"{slide}/{name}")
-            attributes |= arrays[name]
-    if not _is_hdf5(path) and len(arrays) == 1:
-        found[_FEATURES] = Stored(path, next(iter(arrays)))
-    if _FEATURES not in found:
-        of_slide = "" if slide is None else f" of slide {slide!r}"
-        raise IpslibError(
-            f"{path}: wanted an array {' or '.join(_FEATURES)}{of_slide}, found "
-            f"{', '.join(list(arrays)[:5]) or 'nothing'}; name the slide where the file holds a "
-            "group for each, or extract the features."
-        )
-    coords = found.get(_COORDS) or next(_beside(path, _COORDS), None)
-    labels = found.get(_LABELS) or next(_beside(path, _LABELS), None)
-    if coords and _size_in(attributes) is None:  # another file says it of the same corners
-        for other in filter(lambda other: _is_hdf5(other.path), _beside(path, _COORDS)):
-            if np.array_equal(other.load(), coords.load()):
-                with open_hdf5(other.path) as file:
-                    attributes = dict(file[other.name].attrs) | attributes
-    return Layout(found[_FEATURES], coords, labels, attributes)
+def _load(path: Path, name: str) -> tuple[np.ndarray, dict]:
+    """An array of a file, with its attributes."""
+    with open_bag_file(path) as file:
+        return np.asarray(file[name]), dict(getattr(file[name], "attrs", {}))
 
 
-def _contents(path: Path, slide: str | None) -> tuple[dict[str, dict], dict]:
-    """Arrays of a file or of a slide's group, each with its attributes, and those of the group."""
-    if not _is_hdf5(path):
-        return {name: {} for name in _arrays(file_id(path))}, {}
-    with open_hdf5(path) as file:
-        group = file if slide is None else file.get(slide)
-        if group is None:
-            return {}, {}
-        return {name: dict(item.attrs) for name, item in group.items()}, dict(group.attrs)
-
-
-def _beside(path: Path, known: tuple[str, ...]) -> Iterator[Stored]:
-    """The same slide's files in folders beside that of its features, or one above."""
+def _beside(path: Path, what: str) -> Iterator[tuple[Path, str]]:
+    """The same slide's files in folders beside that of its features, or one above, and the name of
+    the array in each."""
     names = [f"{path.stem}{of}{suffix}" for of in ("", "_patches") for suffix in (*_HDF5, ".npy")]
     for root in (path.parent.parent, path.parent.parent.parent):
-        for folder in _BESIDE[known]:
+        for folder in _BESIDE[what]:
             for other in (root / folder / name for name in names):
                 if other.is_file() and other != path:
-                    yield Stored(other, known[0] if _is_hdf5(other) else "")
+                    yield other, "" if other.suffix == ".npy" else what
 
 
-def _size_in(said: Mapping) -> int | None:
-    """Side of a patch in pixels of level 0, as TRIDENT or CLAM says it."""
-    if "patch_size_level0" in said:
-        return int(said["patch_size_level0"])
-    if "patch_size" in said and "downsample" in said:  # CLAM: pixels of a level
-        return round(float(said["patch_size"]) * float(np.ravel(said["downsample"])[0]))
-    return None
-
-
-class ArrayRows:
+class _ArrayRows:
     """Features (N, D) or (1, N, D) of any floating type in `.npy`, `.npz` or `.pt`, as float32."""
 
-    def __init__(self, stored: Stored):
-        self._file, self._key = file_id(stored.path), stored.name
-        self.name = str(self._file.path)
+    def __init__(self, path: Path, name: str):
+        self._file, self._key, self.name = file_id(path), name, str(path)
         rows = self._rows()
         if rows.ndim != 2 or "float" not in str(rows.dtype) or 0 in rows.shape:
             raise IpslibError(
@@ -188,7 +122,6 @@ class ArrayRows:
         self.n_patches, self.patch_shape = rows.shape[0], tuple(rows.shape[1:])
 
     def read(self, patches: Tensor) -> Tensor:
-        """Rows by index (n,): (n, D)."""
         picked = self._rows()[checked_indices(patches, self)]
         is_tensor = isinstance(picked, Tensor)  # of a type, perhaps, that numpy does not know
         return picked.float() if is_tensor else torch.from_numpy(picked.astype(np.float32))
@@ -206,6 +139,12 @@ class SlideBag:
             torchmil or `ipslib slides prepare`.
         slide: name of the slide's group, where the file holds several.
 
+    Attributes:
+        attributes: of the slide's group, the features and the corners, by name.
+        settings: what a bag of `ipslib slides prepare` was made with and of; empty for others.
+        is_synthetic: whether the slide was drawn, as its bag says.
+        n_known: how much is known, to compare two bags of a slide.
+
     Raises:
         IpslibError: when the file is missing or damaged, or holds no features of that slide.
     """
@@ -215,29 +154,55 @@ class SlideBag:
 
     def __init__(self, path: str | Path, *, slide: str | None = None):
         path = file_id(path).path
+        is_hdf5 = path.suffix.lower() in _HDF5
         if path.suffix.lower() not in _HDF5 + _ARRAYS:
             raise IpslibError(
                 f"{path}: wanted a bag ({', '.join(_HDF5 + _ARRAYS)}), got "
                 f"{path.suffix or 'no suffix'}; convert it to one of them."
             )
-        self.layout = _layout(path, slide)
-        stored = self.layout.features
-        rows = FeatureBag(path, features=stored.name) if _is_hdf5(path) else None
-        self._rows = rows or ArrayRows(stored)
         self.slide = path.stem if slide is None else slide
         self.name = str(path) if slide is None else f"{path}, slide {slide}"
+        self._stored: dict[str, tuple[Path, str]] = {}  # file and name of an array
+        with open_bag_file(path) as file:
+            group = file if slide is None else file.get(slide)
+            arrays = dict(group) if isinstance(group, Mapping) else {}
+            self.attributes = dict(getattr(group, "attrs", {}))
+            for what, names in _NAMES.items():
+                if name := next((name for name in names if name in arrays), None):
+                    self._stored[what] = path, name if slide is None else f"{slide}/{name}"
+                    self.attributes |= getattr(arrays[name], "attrs", {})
+        if not is_hdf5 and len(arrays) == 1:
+            self._stored["features"] = path, next(iter(arrays))
+        if "features" not in self._stored:
+            raise IpslibError(
+                f"{self.name}: wanted an array {' or '.join(_NAMES['features'])}, found "
+                f"{', '.join(list(arrays)[:5]) or 'nothing'}; name the slide where the file holds "
+                "a group for each, or extract the features."
+            )
+        for what in _BESIDE.keys() - self._stored.keys():
+            if other := next(_beside(path, what), None):
+                self._stored[what] = other
+        if self.size_level0 is None and "coords" in self._stored:
+            corners, _ = _load(*self._stored["coords"])
+            for others, said in (_load(*other) for other in _beside(path, "coords")):
+                if np.array_equal(others, corners):  # the same ones, of which more is said
+                    self.attributes = said | self.attributes
+        self.n_known = len(self._stored) + (self.size_level0 is not None)
+        self.settings = json.loads(self.attributes.get(SETTINGS, "{}"))
+        self.is_synthetic = self.settings.get("is_standin", False)
+        _, name = self._stored["features"]
+        self._rows = FeatureBag(path, features=name) if is_hdf5 else _ArrayRows(path, name)
         self.n_patches, self.patch_shape = self._rows.n_patches, self._rows.patch_shape
 
     def read(self, patches: Tensor) -> Tensor:
         """Rows by index (n,): (n, D) float32; IpslibError where one is no number."""
         rows = self._rows.read(patches)
-        if not rows.sum().isfinite():  # one pass over what is nearly always sound
-            bad = patches[~rows.isfinite().all(dim=1)].tolist()
-            if bad:
-                raise IpslibError(
-                    f"{self.name}: wanted numbers as features, got NaN or infinity in row "
-                    f"{bad[0]}; {_ANEW}."
-                )
+        is_sound = rows.sum().isfinite()  # one pass, which nearly always does
+        if not is_sound and (bad := patches[~rows.isfinite().all(dim=1)].tolist()):
+            raise IpslibError(
+                f"{self.name}: wanted numbers as features, got NaN or infinity in row {bad[0]}; "
+                f"{_ANEW}."
+            )
         return rows
 
     def probe(self) -> Tensor:
@@ -252,16 +217,18 @@ class SlideBag:
         return hashlib.sha256(self.probe().numpy().tobytes()).hexdigest()
 
     def coords(self, *, mpp: float | None = None) -> np.ndarray | None:
-        """Corners (N, 2), x and y in pixels of level 0; None where they are not stored.
-
-        Args:
-            mpp: microns per pixel of level 0, for a bag whose corners are in microns (STAMP).
-        """
-        if self.layout.coords is None:
+        """Corners (N, 2), x and y in pixels of level 0; None where they are not stored. The microns
+        per pixel of level 0 are for a bag whose corners are in microns (STAMP)."""
+        corners = self._loaded("coords", (self.n_patches, 2))
+        if corners is None:
             return None
-        corners = self._checked("coords", self.layout.coords.load(), (self.n_patches, 2))
-        microns = self._microns(corners)
-        if microns is None:
+        # STAMP's first version says nothing, and counts pixels of 256/224 µm, tile by tile.
+        is_stamp = self._stored["features"][1] == "feats" and self.size_level0 is None
+        if self.attributes.get("unit") in ("um", b"um") or "tile_size_um" in self.attributes:
+            microns = 1.0
+        elif is_stamp and corners.any() and not (corners % _STAMP_TILE).any():
+            microns = _STAMP_MICRONS / _STAMP_TILE
+        else:
             return corners
         if mpp is None:
             raise IpslibError(
@@ -270,100 +237,61 @@ class SlideBag:
             )
         return np.round(corners * microns / mpp).astype(np.int64)
 
-    def _microns(self, corners: np.ndarray) -> float | None:
-        """What the corners count, where it is not pixels but STAMP's unit: its first version says
-        nothing and counts pixels of 256/224 µm, tile by tile."""
-        said = self.layout.attributes
-        if said.get("unit") in ("um", b"um") or "tile_size_um" in said:
-            return 1.0
-        is_stamp = self.layout.features.name == "feats" and self.size_level0 is None
-        if is_stamp and corners.any() and not (corners % _STAMP_TILE).any():
-            return _STAMP_MICRONS / _STAMP_TILE
-        return None
-
-    @property
-    def size_level0(self) -> int | None:
-        """Side of a patch in pixels of level 0; None where the bag does not say."""
-        return _size_in(self.layout.attributes)
-
-    @property
-    def settings(self) -> dict:
-        """What a bag of `ipslib slides prepare` was made with and of; empty for others."""
-        return json.loads(self.layout.attributes.get(SETTINGS, "{}"))
-
-    @property
-    def is_standin(self) -> bool:
-        """Whether the slide was drawn, as its bag says."""
-        return self.settings.get("is_standin", False)
-
-    @property
-    def label(self) -> int | None:
-        """Class of the slide, where its group says it, as ACMIL's and IPS's do."""
-        return said_class(self.layout.attributes.get("label"))
-
     @cached_property
     def patch_labels(self) -> Tensor | None:
         """True where a patch is tumour, (N,) bool; None where it is not known."""
-        if self.layout.patch_labels is None:
+        labels = self._loaded("patch_labels", (self.n_patches,))
+        return None if labels is None else torch.from_numpy(labels > 0)
+
+    def _loaded(self, what: str, shape: tuple[int, ...]) -> np.ndarray | None:
+        if what not in self._stored:
             return None
-        labels = self.layout.patch_labels.load().reshape(-1)
-        labels = self._checked("patch_labels", labels, (self.n_patches,))
-        if (labels < 0).any():
+        array, _ = _load(*self._stored[what])
+        array = array.reshape(-1) if len(shape) == 1 else array
+        array = array[0] if array.shape == (1, *shape) else array
+        least = 0 if what == "patch_labels" else -np.inf  # -1 is often written for unknown
+        if array.shape != shape or not (np.isfinite(array) & (array >= least)).all():
+            got = array.shape if array.shape != shape else "NaN, infinity or less"
             raise IpslibError(
-                f"{self.name}: wanted patch_labels of 0 or more, got {labels.min()}, which is "
-                "often written for unknown; leave the labels out."
-            )
-        return torch.from_numpy(labels > 0)
-
-    @property
-    def n_known(self) -> int:
-        """How much is known beside the features, to compare two bags of a slide."""
-        layout = self.layout
-        known = layout.coords, layout.patch_labels, self.size_level0
-        return sum(each is not None for each in known)
-
-    def _checked(self, what: str, array: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-        array = array[0] if array.ndim == len(shape) + 1 and len(array) == 1 else array
-        if array.shape != shape or not np.isfinite(array).all():
-            got = array.shape if array.shape != shape else "NaN or infinity in it"
-            raise IpslibError(
-                f"{self.name}: wanted {what} of shape {shape}, got {got}; prepare the bag anew."
+                f"{self.name}: wanted {what} of shape {shape}, numbers from {least}, got {got}; "
+                "prepare the bag anew, or leave them out."
             )
         return array
+
+    @property
+    def size_level0(self) -> int | None:
+        """Side of a patch in pixels of level 0, as TRIDENT or CLAM says it; None where the bag does
+        not."""
+        said = self.attributes
+        if "patch_size_level0" in said:
+            return int(said["patch_size_level0"])
+        if "patch_size" in said and "downsample" in said:  # CLAM: pixels of a level
+            return round(float(said["patch_size"]) * float(np.ravel(said["downsample"])[0]))
+        return None
 
 
 def open_bags(
     place: str | Path, *, every_row: bool = False
 ) -> tuple[dict[str, SlideBag], dict[str, str]]:
-    """All bags of a folder, or of a file with a group a slide.
+    """All bags of a folder, or of a file with a group a slide: {slide: bag}, and {slide or file: a
+    sentence} for those that are not read; IpslibError when there is none.
 
     Of several bags of a slide the one that says most is taken; none, where two say as much and
     their features differ. Some rows of each are looked at for NaN, on request all.
-
-    Returns:
-        {slide: bag}, and {slide or file: a sentence} for those that are not read.
-
-    Raises:
-        IpslibError: when there is no such folder or file, or nothing in it.
     """
     place, bags, skipped = Path(place), {}, {}
     paths = [place] if place.is_file() else sorted(place.glob("[!.]*"))
-    for path in paths:
-        if path.suffix.lower() in _HDF5 + _ARRAYS:
-            try:
-                slides = _slides_in(path)
-            except IpslibError as error:
-                slides, skipped[path.stem] = [], str(error)
-            for slide in slides:
-                name = path.stem if slide is None else slide
-                try:
-                    bag = SlideBag(path, slide=slide)
-                    _ = bag.probe_sha256  # rows that cannot be read are told now
-                    for rows in torch.arange(bag.n_patches * every_row).split(_ROWS):
-                        bag.read(rows)
-                    bags.setdefault(canonical_name(name), []).append(bag)
-                except IpslibError as error:
-                    skipped[name] = str(error)
+    paths = [path for path in paths if path.suffix.lower() in _HDF5 + _ARRAYS]
+    for file, slide in ((path, slide) for path in paths for slide in _slides_in(path)):
+        name = slide or file.stem
+        try:
+            bag = SlideBag(file, slide=slide)
+            _ = bag.probe_sha256  # rows that cannot be read are told now
+            for rows in torch.arange(bag.n_patches * every_row).split(_ROWS):
+                bag.read(rows)
+            bags.setdefault(canonical_name(name), []).append(bag)
+        except IpslibError as error:
+            skipped[name] = str(error)
     if not bags and not skipped:
         raise IpslibError(
             f"{place}: wanted a folder of feature bags, found none; prepare them, or correct the "
@@ -374,11 +302,11 @@ def open_bags(
 
 def _slides_in(path: Path) -> list[str | None]:
     """The slides in a file: the groups of an HDF5, or [None] for a file that is one slide."""
-    if not _is_hdf5(path):
-        return [None]
-    with open_hdf5(path) as file:
+    with suppress(IpslibError), open_bag_file(path) as file:  # opening the bag tells the error
         groups = [name for name, item in file.items() if isinstance(item, h5py.Group)]
-        return [None] if set(_FEATURES) & set(file) or not groups else groups
+        if groups and not set(_NAMES["features"]) & set(file):
+            return groups
+    return [None]
 
 
 def _fullest(bags: Iterable[list[SlideBag]], skipped: dict[str, str]) -> Iterator[SlideBag]:
@@ -412,12 +340,13 @@ class BagDataset:
             normal and tumor; names are matched as CAMELYON16 spells them. As the bags say if None.
         task: name of the labels.
         n_classes: of the labels.
-        also_skipped: what was left out before, to be told with the rest.
 
     Attributes:
         names: slides in order.
         labels: (S,) classes.
         skipped: {slide: a sentence}, bags without a label, labels without a bag, unreadable bags.
+        in_channels: D, features of a patch.
+        chance: the share of the most frequent class.
 
     Raises:
         IpslibError: when no labelled bag is left, or two labels of one slide differ.
@@ -433,48 +362,39 @@ class BagDataset:
         *,
         task: str = TASK,
         n_classes: int = 2,
-        also_skipped: Mapping[str, str] | None = None,
     ):
         self.task, self.n_classes = task, {task: n_classes}
-        opened, self.skipped = (dict(bags), {}) if isinstance(bags, Mapping) else open_bags(bags)
-        self.skipped |= also_skipped or {}
+        opened, skipped = (bags, {}) if isinstance(bags, Mapping) else open_bags(bags)
         labels = by_slide((stored_labels(opened) if labels is None else labels).items())
-        for name in labels.keys() - set(map(canonical_name, [*opened, *self.skipped])):
-            self.skipped[name] = f"{name}: wanted a bag for its label, found none; prepare it."
+        for name in labels.keys() - set(map(canonical_name, [*opened, *skipped])):
+            skipped[name] = f"{name}: wanted a bag for its label, found none; prepare it."
         self.names, self._bags, classes = [], [], []
         for name, bag in sorted(opened.items()):
-            said = labels.get(canonical_name(name))
-            if reason := self._unfit(name, bag, said):
-                self.skipped[name] = reason
+            said, first = labels.get(canonical_name(name)), (self._bags or [bag])[0]
+            label, (width,) = said_class(said), first.patch_shape
+            if said is None:
+                wanted, got = "a label for its bag", "none"
+            elif label not in range(n_classes):
+                wanted, got = f"a label from 0 to {n_classes - 1}", repr(said)
+            elif bag.patch_shape != first.patch_shape:
+                wanted, got = f"{width} features a patch as in {first.name}", bag.patch_shape[0]
+            else:
+                self.names.append(name)
+                self._bags.append(bag)
+                classes.append(label)
                 continue
-            self.names.append(name)
-            self._bags.append(bag)
-            classes.append(said_class(said))
-        self.skipped = dict(sorted(self.skipped.items()))
+            skipped[name] = f"{name}: wanted {wanted}, got {got}; correct it, or ignore the bag."
+        self.skipped = dict(sorted(skipped.items()))
         if not self._bags:
             first = next(iter(self.skipped.values()), "there is no bag.")
             raise IpslibError(f"bags: wanted bags with labels, got none; the first: {first}")
-        self.labels = torch.tensor(classes)
-
-    @property
-    def in_channels(self) -> int:
-        """D, the length of a row of features."""
-        return self._bags[0].patch_shape[0]
-
-    @property
-    def is_standin(self) -> bool:
-        """Whether any of its slides was drawn: no result of it is one of real slides."""
-        return any(bag.is_standin for bag in self._bags)
-
-    @property
-    def chance(self) -> dict[str, float]:
-        """Share of the most frequent class: the accuracy of naming it always."""
-        return {self.task: self.labels.bincount().max().item() / len(self)}
+        self.labels, self.in_channels = torch.tensor(classes), self._bags[0].patch_shape[0]
+        self.chance = {task: self.labels.bincount().max().item() / len(self)}
 
     @property
     def provenance(self) -> dict[str, object]:
         """What the slides are."""
-        source = "standin" if self.is_standin else "real"
+        source = "standin" if any(bag.is_synthetic for bag in self._bags) else "real"
         return {"slide_source": source, "n_slides": len(self), "n_skipped": len(self.skipped)}
 
     def __len__(self) -> int:
@@ -492,95 +412,70 @@ class BagDataset:
         labels = {self.task: self.labels[list(indices)]}
         return MixedBatch([SourceBatch([self._bags[i]]) for i in indices], labels=labels)
 
-    def _unfit(self, name: str, bag: SlideBag, said: object) -> str | None:
-        label, n_classes = said_class(said), self.n_classes[self.task]
-        if said is None:
-            return f"{name}: wanted a label for its bag, found none; add it, or ignore the bag."
-        if label is None or not 0 <= label < n_classes:
-            return f"{name}: wanted a label from 0 to {n_classes - 1}, got {said!r}; correct it."
-        if self._bags and bag.patch_shape != self._bags[0].patch_shape:
-            return (
-                f"{name}: wanted {self._bags[0].patch_shape[0]} features a patch as in "
-                f"{self.names[0]}, got {bag.patch_shape[0]}; prepare both alike."
-            )
-        return None
+
+def stored_labels(bags: Mapping[str, SlideBag]) -> dict[str, int]:
+    """Classes of the slides whose bags say them."""
+    said = {name: said_class(bag.attributes.get("label")) for name, bag in bags.items()}
+    return {canonical_name(name): label for name, label in said.items() if label is not None}
+
+
+def label_bags(opened: Mapping[str, SlideBag], labels: str | Path | None = None) -> Labelled:
+    """Labels of slides: from a CSV where they stand in it, else as their bags say (ACMIL, IPS),
+    else from their names; errors as of `read_labels`."""
+    return label_slides(opened, stored_labels(opened) | (read_labels(labels) if labels else {}))
+
+
+def _open_labelled(
+    place: str | Path, labels: str | Path | None
+) -> tuple[dict[str, SlideBag], dict[str, int], dict[str, str], str]:
+    """Bags and labels by slide, what is left out, and a hash of labels and features."""
+    opened, unreadable = open_bags(place)
+    labelled, skipped = label_bags(opened, labels)
+    if not labelled:
+        first = next(iter((skipped | unreadable).values()))
+        raise IpslibError(f"{place}: wanted bags with labels, got none; the first: {first}")
+    lines = [
+        f"{canonical_name(name)} {label} {opened[name].n_patches} {opened[name].probe_sha256}\n"
+        for name, label in sorted(labelled.items())
+    ]
+    digest = hashlib.sha256("".join(lines).encode()).hexdigest()
+    return opened, labelled, unreadable | skipped, digest
 
 
 def describe_bags(bags: str | Path, labels: str | Path | None = None) -> SlidesConfig:
-    """Read a folder of bags into a configuration.
-
-    Args:
-        bags: folder, or a file with a group a slide.
-        labels: CSV such as `reference.csv`; without it test slides have a label where their bags
-            say it.
-
-    Raises:
-        IpslibError: when there is no bag with a label, or the CSV is not as it should be.
-    """
-    opened, _ = open_bags(bags)
-    labelled = label_bags(opened, labels)
-    if not labelled.labels:
-        reason = next(iter(labelled.skipped.values()), "there is none that can be read.")
-        raise IpslibError(f"{bags}: wanted bags with labels, got none; the first: {reason}")
+    """Read a folder of bags, or a file with a group a slide, into a configuration. Labels are a CSV
+    such as `reference.csv`; without it test slides have one where their bags say it. IpslibError
+    when no bag has a label."""
+    opened, labelled, _, digest = _open_labelled(bags, labels)
     return SlidesConfig(
         bags=inside_project(bags),
         labels="" if labels is None else inside_project(labels),
-        bags_sha256=_digest(opened, labelled),
-        in_channels=opened[min(labelled.labels)].patch_shape[0],
-        standin=any(opened[name].is_standin for name in labelled.labels),
+        bags_sha256=digest,
+        in_channels=opened[min(labelled)].patch_shape[0],
+        standin=any(opened[name].is_synthetic for name in labelled),
     )
 
 
 def open_slides(config: SlidesConfig, split: str) -> BagDataset:
-    """The official `train` or `test` set.
-
-    What is left out, of either set, is in its `skipped`.
-
-    Raises:
-        IpslibError: when the bags or labels have changed, or none is of this split.
-    """
-    opened, unreadable = open_bags(from_project(config.bags))
-    labelled = label_bags(opened, from_project(config.labels) if config.labels else None)
-    if _digest(opened, labelled) != config.bags_sha256:
+    """The official `train` or `test` set; what is left out, of either set, is in its `skipped`.
+    IpslibError when the bags or labels have changed, or none is of this split."""
+    labels = from_project(config.labels) if config.labels else None
+    opened, labelled, skipped, digest = _open_labelled(from_project(config.bags), labels)
+    if digest != config.bags_sha256:
         raise IpslibError(
             f"{config.bags}: wanted the bags and labels that this run was described with, got "
             "others; describe them anew."
         )
-    labels = {name: each for name, each in labelled.labels.items() if split_of(name) == split}
-    if not labels:
+    of_split = {name: label for name, label in labelled.items() if split_of(name) == split}
+    if not of_split:
         raise IpslibError(
             f"{config.bags}: wanted bags of the {split} set, got none; name them as CAMELYON16 "
             "does, normal_001 and tumor_001 to train and test_001 to test, and give the labels "
             "of the latter."
         )
-    skipped = unreadable | labelled.skipped
-    for name in labelled.labels:
+    for name in labelled:
         if split_of(name) is None:
             skipped[name] = f"{name}: wanted a name that says its set, got another; rename its bag."
-    return BagDataset({name: opened[name] for name in labels}, labels, also_skipped=skipped)
-
-
-def label_bags(opened: Mapping[str, SlideBag], labels: str | Path | None = None) -> Labelled:
-    """Labels of slides: from a CSV where they stand in it, else as their bags say (ACMIL, IPS),
-    else from their names.
-
-    Raises:
-        IpslibError: when the CSV is missing, or a row says no class.
-    """
-    table = {} if labels is None else read_labels(labels)
-    return label_slides(opened, stored_labels(opened) | table)
-
-
-def stored_labels(bags: Mapping[str, SlideBag]) -> dict[str, int]:
-    """Classes of the slides whose bags say them."""
-    said = {canonical_name(name): bag.label for name, bag in bags.items()}
-    return {name: label for name, label in said.items() if label is not None}
-
-
-def _digest(opened: Mapping[str, SlideBag], labelled: Labelled) -> str:
-    """Hash of labels and features."""
-    said = [
-        f"{canonical_name(name)} {label} {opened[name].n_patches} {opened[name].probe_sha256}\n"
-        for name, label in sorted(labelled.labels.items())
-    ]
-    return hashlib.sha256("".join(said).encode()).hexdigest()
+    dataset = BagDataset({name: opened[name] for name in of_split}, of_split)
+    dataset.skipped = dict(sorted((skipped | dataset.skipped).items()))
+    return dataset

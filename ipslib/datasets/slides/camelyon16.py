@@ -8,13 +8,11 @@ slides to train on and 129 to test on, after the corrections of the data set's o
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import attrs
 import numpy as np
 
 from ipslib.datasets.images.labels import read_rows
-from ipslib.datasets.slides.slide import SUFFIXES
 from ipslib.errors import IpslibError
 from ipslib.fields import flag, integer
 from ipslib.patches import Dataset
@@ -27,13 +25,17 @@ REMOVED = {
 _TUMOUR = (10, 15, 18, 20, 25, 29, 33, 34, 44, 46, 51, 54, 55, 56, 67, 79, 85, 92, 95, 110)
 # Slides of which not every metastasis is outlined: never ask there whether attention is right.
 NOT_EXHAUSTIVE = frozenset({f"tumor_{n:03d}" for n in _TUMOUR} | {"test_114"})
-_NAME = re.compile(r"(normal|tumou?r|test)_(\d+)", re.IGNORECASE)
+SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".svslide")
 _ENDINGS = (*SUFFIXES, ".xml", ".h5", ".hdf5", ".pt", ".npy", ".npz")  # of files named for a slide
+_NAME = re.compile(r"(normal|tumou?r|test)_(\d+)", re.IGNORECASE)
 _CLASSES = {
     "normal": 0, "negative": 0, "tumor": 1, "tumour": 1, "positive": 1,
 }  # fmt: skip
 _NAME_COLUMNS = ("slide_id", "slide", "image", "name", "filename", "file", "bag_name")
 _LABEL_COLUMNS = ("label", "type", "class", "diagnosis")
+
+# {slide: 0 normal, 1 tumour}, and {slide: a sentence} that says why it has none
+Labelled = tuple[dict[str, int], dict[str, str]]
 
 
 @attrs.frozen(kw_only=True)
@@ -66,9 +68,8 @@ class SlidesConfig:
     @property
     def source(self) -> str:
         """What results are made of, in words."""
-        if self.standin:
-            return f"SYNTHETIC slides, drawn and not real ({Path(self.bags).name})"
-        return f"the slides of {Path(self.bags).name}"
+        what = "SYNTHETIC slides, drawn and not real," if self.standin else "the slides"
+        return f"{what} of {Path(self.bags).name}"
 
     @property
     def short_name(self) -> str:
@@ -80,19 +81,12 @@ class SlidesConfig:
         return open_slides(self, split)
 
 
-class Labelled(NamedTuple):
-    """Labels of slides by name, and why the others have none."""
-
-    labels: dict[str, int]  # 0 normal, 1 tumour
-    skipped: dict[str, str]
-
-
 def canonical_name(name: object) -> str:
     """The name of a slide as the data set spells it, without a file's ending: `Normal_86.tif` is
     `normal_086`."""
     name = str(name).strip()
     ending = next((each for each in _ENDINGS if name.lower().endswith(each)), "")
-    name = name.removesuffix(name[len(name) - len(ending) :])
+    name = name[: len(name) - len(ending)]
     match = _NAME.fullmatch(name)
     return f"{match[1].lower().replace('tumour', 'tumor')}_{int(match[2]):03d}" if match else name
 
@@ -105,8 +99,7 @@ def split_of(name: str) -> str | None:
 
 def said_class(said: object) -> int | None:
     """The class that a cell, an attribute of HDF5 or an array of one says: a whole number of any
-    type, or a word; None where it says none.
-    """
+    type, or a word; None where it says none."""
     values = np.ravel(np.asarray(said, object)).tolist()
     value = values[0] if len(values) == 1 else None
     value = value.decode(errors="replace") if isinstance(value, bytes) else value
@@ -121,11 +114,7 @@ def said_class(said: object) -> int | None:
 
 
 def by_slide(labels: Iterable[tuple[object, object]]) -> dict[str, object]:
-    """Labels by the canonical name of their slide.
-
-    Raises:
-        IpslibError: when two labels of a slide differ.
-    """
+    """Labels by the canonical name of their slide; IpslibError when two of a slide differ."""
     found: dict[str, object] = {}
     for name, said in labels:
         known = canonical_name(name)
@@ -139,24 +128,21 @@ def by_slide(labels: Iterable[tuple[object, object]]) -> dict[str, object]:
 
 
 def read_labels(path: str | Path) -> dict[str, int]:
-    """Labels from a table: the official `reference.csv`, or any CSV that names slide and class.
-
-    With a heading, the columns are found by it; without, they are the first two.
-
-    Returns:
-        {slide: 0 normal, 1 tumour}.
+    """Labels from a table, {slide: 0 normal, 1 tumour}: of the official `reference.csv`, or any CSV
+    that names slide and class. With a heading, the columns are found by it; without, they are the
+    first two.
 
     Raises:
         IpslibError: when it is missing, a row says no class, or two rows contradict each other.
     """
     rows, labels = read_rows(path), []
     heading = [cell.lower() for cell in rows[0][1]]
-    places = [
-        next((heading.index(name) for name in names if name in heading), None)
-        for names in (_NAME_COLUMNS, _LABEL_COLUMNS)
-    ]
-    has_heading = None not in places
-    name_at, label_at = places if has_heading else (0, 1)
+    names, classes = (
+        [heading.index(name) for name in known if name in heading]
+        for known in (_NAME_COLUMNS, _LABEL_COLUMNS)
+    )
+    has_heading = bool(names and classes)
+    name_at, label_at = (names[0], classes[0]) if has_heading else (0, 1)
     for line, cells in rows[has_heading:]:
         label = said_class(cells[label_at]) if label_at < len(cells) else None
         if label not in (0, 1):
@@ -171,16 +157,9 @@ def read_labels(path: str | Path) -> dict[str, int]:
 
 
 def label_slides(names: Iterable[str], table: Mapping[str, int] | None = None) -> Labelled:
-    """Labels of slides: from the table where they stand in it, else from their names.
-
-    Args:
-        names: of the slides that there are.
-        table: of `read_labels`, or what bags say; the names of test slides say nothing.
-
-    Returns:
-        Labels, and a sentence for every slide without one, removed officially, or in the table
-        and not there.
-    """
+    """Labels of slides: from a table, as of `read_labels`, where they stand in it, else from their
+    names, of which those of test slides say nothing. Told are slides without a label, those that
+    are removed officially, and labels without a slide."""
     names, table = list(names), by_slide((table or {}).items())
     labels, skipped = {}, {}
     for name in names:
@@ -197,41 +176,35 @@ def label_slides(names: Iterable[str], table: Mapping[str, int] | None = None) -
             labels[name] = label
     for name in table.keys() - set(map(canonical_name, names)) - REMOVED.keys():
         skipped[name] = f"{name}: wanted the slide of this label, found none; copy it, or ignore."
-    return Labelled(labels, dict(sorted(skipped.items())))
+    return labels, dict(sorted(skipped.items()))
 
 
 def find_slides(folder: str | Path) -> dict[str, Path]:
-    """Slides below a folder by name, without the masks that lie beside them.
-
-    Raises:
-        IpslibError: when there is none, or two have one name.
-    """
-    found = {path.stem: path for path in _by_name(Path(folder), SUFFIXES, "slide").values()}
-    if not found:
-        raise IpslibError(
-            f"{folder}: wanted slides ({', '.join(SUFFIXES)}), found none; correct the folder."
-        )
-    return found
+    """Slides below a folder by name, without the masks that lie beside them; IpslibError when there
+    is none, or two have one name."""
+    return {path.stem: path for path in _by_name(Path(folder), SUFFIXES, "slide").values()}
 
 
 def find_annotations(folder: str | Path) -> dict[str, Path]:
-    """Annotation files below a folder by the canonical name of their slide."""
+    """Annotation files below a folder by the canonical name of their slide; errors as of
+    `find_slides`."""
     return _by_name(Path(folder), (".xml",), "annotation")
 
 
 def _by_name(folder: Path, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
-    if not folder.is_dir():
-        raise IpslibError(f"{folder}: wanted a folder of {what}s, found none; correct the path.")
     found: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        is_hidden = path.name.startswith(".")  # macOS writes ._NAME beside files on others' disks
-        is_one = path.suffix.lower() in suffixes and not path.stem.lower().endswith("_mask")
-        if is_hidden or not is_one or not path.is_file():
+    for path in sorted(folder.rglob("[!.]*")):  # macOS writes ._NAME beside files on others' disks
+        name, is_mask = canonical_name(path.name), path.stem.lower().endswith("_mask")
+        if path.suffix.lower() not in suffixes or is_mask or not path.is_file():
             continue
-        name = canonical_name(path.name)
         if name in found:
             raise IpslibError(
                 f"{path}: wanted one {what} of a name, got {found[name]} too; remove one."
             )
         found[name] = path
+    if not found:
+        raise IpslibError(
+            f"{folder}: wanted a folder of {what}s ({', '.join(suffixes)}), found none; correct "
+            "the path."
+        )
     return found

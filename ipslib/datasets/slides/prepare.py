@@ -24,8 +24,8 @@ from tqdm import tqdm
 
 from ipslib.config import ModelConfig
 from ipslib.datasets.images.files import file_id
-from ipslib.datasets.slides.annotations import Outlines, covered, read_asap, tumour_share
-from ipslib.datasets.slides.bags import SETTINGS, open_hdf5
+from ipslib.datasets.slides.annotations import covered, read_asap, tumour_share
+from ipslib.datasets.slides.bags import SETTINGS, open_bag_file
 from ipslib.datasets.slides.camelyon16 import (
     NOT_EXHAUSTIVE,
     canonical_name,
@@ -47,7 +47,6 @@ _LEAST_SATURATION = 0.05  # Otsu splits noise too: a slide of glass alone has no
 _DARKEST = 30  # of 255: padding is black, and its noise would count as strong colour
 _FINEST = 0.95  # of the slide's own microns per pixel; finer tiles would be invented
 _MAGNIFICATION_MPP = 10.0  # 0.5 microns per pixel are called 20x
-OfTumour = tuple[Path | None, Mapping[str, bool | None] | None]  # file of ASAP, and its groups
 
 
 @attrs.frozen(kw_only=True)
@@ -73,29 +72,26 @@ class TileGrid(NamedTuple):
     """N tiles of a slide, row by row."""
 
     coords: np.ndarray  # (N, 2) x and y of the top-left corner, pixels of level 0
-    tile_size: int  # side in pixels, as a network sees it
+    config: TileConfig
     size_level0: int  # side in pixels of level 0
     step_level0: int  # from one tile to the next
-    mpp: float  # microns per pixel of the tiles
     level: int  # that they are read from
-    read_size: int  # side in pixels of that level, resized to tile_size
+    read_size: int  # side in pixels of that level, resized to the config's
 
 
 def find_tissue(slide: Slide, mpp: float = 8.0) -> np.ndarray:
     """Where a slide holds tissue, (H, W) bool, looked for at this many microns per pixel, and, so
     that a tiny piece is seen too, more finely where nothing is found."""
     height, width = slide.shape
-    finest = slide.mpp * max(1.0, (height * width / _MASK_PIXELS) ** 0.5)
     mpp = max(mpp, slide.mpp)
-    try:
-        return tissue_mask(slide.overview(mpp), mpp, name=slide.name)
-    except IpslibError:
-        if finest >= mpp:
-            raise
-        return tissue_mask(slide.overview(finest), finest, name=slide.name)
+    finest = slide.mpp * max(1.0, (height * width / _MASK_PIXELS) ** 0.5)
+    tissue = tissue_mask(slide.overview(mpp), mpp)
+    if not tissue.any() and finest < mpp:
+        return tissue_mask(slide.overview(finest), finest)
+    return tissue
 
 
-def tissue_mask(image: np.ndarray, mpp: float, *, name: str = "slide") -> np.ndarray:
+def tissue_mask(image: np.ndarray, mpp: float) -> np.ndarray:
     """Find tissue, which has colour where glass and a scanner's padding have none.
 
     Otsu's threshold on saturation: pixels above it are tissue, and so are those above half of it
@@ -105,13 +101,6 @@ def tissue_mask(image: np.ndarray, mpp: float, *, name: str = "slide") -> np.nda
     Args:
         image: (H, W, 3) uint8, the slide at a low resolution.
         mpp: its microns per pixel.
-        name: what errors call the slide.
-
-    Returns:
-        (H, W) bool.
-
-    Raises:
-        IpslibError: when nothing is found.
     """
     smooth = gaussian_filter(image, sigma=(1, 1, 0))
     strongest = smooth.max(axis=2).astype(np.float32)
@@ -122,29 +111,16 @@ def tissue_mask(image: np.ndarray, mpp: float, *, name: str = "slide") -> np.nda
     n_pixels = int(_LEAST_AREA / mpp**2)
     large = remove_small_objects(mask, max_size=n_pixels)
     mask = large if large.any() else remove_small_objects(mask, max_size=_LEAST_PIXELS)
-    if not mask.any():
-        raise IpslibError(
-            f"{name}: wanted tissue, found none that is stained (saturation up to "
-            f"{saturation.max():.2f}); leave the slide out."
-        )
-    return remove_small_holes(mask, max_size=n_pixels)
+    return remove_small_holes(mask, max_size=n_pixels) if mask.any() else mask
 
 
 def lay_tiles(slide: Slide, tissue: np.ndarray, config: TileConfig) -> TileGrid:
-    """Lay a grid of tiles over the tissue of a slide.
+    """Lay a grid of tiles over the tissue of a slide, (H, W) bool.
 
     A tile is read from the coarsest level that is fine enough and then resized: sizes follow
     microns per pixel, never a level or a magnification. Tiles begin at the slide's corner and
-    may hang over its right and lower edges, where they are white.
-
-    Args:
-        slide: the slide.
-        tissue: (H, W) bool, over the whole slide.
-        config: sizes, and how much of a tile is tissue; of tissue that is smaller than a tile
-            each with any is kept.
-
-    Raises:
-        IpslibError: when no tile holds enough tissue, or the slide is too coarse.
+    may hang over its right and lower edges, where they are white. Of tissue that is smaller than a
+    tile each tile with any is kept. IpslibError when none holds enough, or the slide is too coarse.
     """
     if config.mpp < slide.mpp * _FINEST:
         raise IpslibError(
@@ -162,21 +138,21 @@ def lay_tiles(slide: Slide, tissue: np.ndarray, config: TileConfig) -> TileGrid:
     coords = coords[(share >= config.min_tissue * (not is_tiny)) & (share > 0)]
     if not len(coords):
         raise IpslibError(
-            f"{slide.path}: wanted tiles that are tissue to {config.min_tissue:.0%}, found none; "
-            "lower min_tissue, or choose smaller tiles."
+            f"{slide.path}: wanted tiles that are tissue to {config.min_tissue:.0%}, found none of "
+            f"{len(share)}; lower min_tissue, choose smaller tiles, or leave a slide of glass out."
         )
     level = slide.level_for(config.mpp)
     read_size = max(1, round(size / slide.levels[level].downsample))
-    return TileGrid(coords, config.tile_size, size, step, config.mpp, level, read_size)
+    return TileGrid(coords, config, size, step, level, read_size)
 
 
 def read_tile(slide: Slide, grid: TileGrid, tile: int) -> np.ndarray:
     """One tile, (P, P, 3) uint8."""
     corner = tuple(grid.coords[tile].tolist())
     pixels = slide.read(corner, level=grid.level, shape=(grid.read_size, grid.read_size))
-    if grid.read_size == grid.tile_size:
+    if grid.read_size == grid.config.tile_size:
         return pixels
-    side = (grid.tile_size, grid.tile_size)
+    side = (grid.config.tile_size, grid.config.tile_size)
     return np.asarray(Image.fromarray(pixels).resize(side, Image.Resampling.BILINEAR))
 
 
@@ -196,11 +172,7 @@ class BackboneConfig:
 
 class Backbone(nn.Module):
     """Tiles (n, P, P, 3) uint8 to features (n, D) float32, without gradient, behind ImageNet's
-    normalisation.
-
-    Raises:
-        IpslibError: where pretrained weights are neither cached nor downloadable.
-    """
+    normalisation; IpslibError where pretrained weights are neither cached nor downloadable."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -252,7 +224,7 @@ def prepare_slides(
     device: str = "cpu",
     progress: bool = True,
 ) -> Prepared:
-    """Write a bag for each slide to `<out>/<slide>.h5`.
+    """Write a bag for each slide, {name: file}, to `<out>/<name>.h5`.
 
     A bag is kept if slide, annotations, settings and weights are what it was made of, by content.
     If only annotations have changed its patches are labelled anew, else the bag is made anew, and
@@ -260,24 +232,19 @@ def prepare_slides(
     and the rest goes on.
 
     Args:
-        slides: {name: file}.
-        out: folder of the bags.
-        tiles, backbone: settings.
         annotations: {name: file of ASAP, or None for a slide known to hold no tumour}; patches of
             other slides get no labels.
-        groups: of annotations, see `read_asap`.
-        slide_mpp: microns per pixel of level 0, for slides that do not say.
-        reader: of the slides, see `Slide`.
+        groups: of annotations, as of `read_asap`.
+        slide_mpp, reader: as of `Slide`.
         batch_size: tiles that are encoded together.
         workers: threads that read tiles.
-        device: of the backbone.
-        progress: whether to show bars.
+        progress: whether to show bars, or in a log a line a slide.
 
     Raises:
         IpslibError: when the folder holds bags of other settings or weights, or the weights or the
             device are missing.
     """
-    out, device, known = Path(out), chosen_device(device), dict(annotations or {})
+    out, device, annotations = Path(out), chosen_device(device), annotations or {}
     tiles, backbone = tiles or TileConfig(), backbone or BackboneConfig()
     network = Backbone(backbone).to(device)
     shared = attrs.asdict(tiles) | attrs.asdict(backbone) | {"weights_sha256": network.sha256()}
@@ -288,20 +255,21 @@ def prepare_slides(
     bar = tqdm(slides.items(), "slides", unit="slide", disable=hidden, dynamic_ncols=True)
     for n_done, (name, path) in enumerate(bar, start=1):
         try:
-            slide = Slide(path, mpp=slide_mpp, reader=reader)
-            of_tumour = (known[name], groups) if name in known else None
-            recipe = _recipe(slide, of_tumour, before.get(name, {})) | shared
-            features, labels = _changes(before.get(name), recipe)
+            slide, old = Slide(path, mpp=slide_mpp, reader=reader), before.get(name, {})
+            file, is_annotated = annotations.get(name), name in annotations
+            recipe = shared | _recipe(slide, old.get("slide", {}), file, is_annotated, groups or {})
+            features = _changes(old, recipe, "slide", "slide_mpp")
+            labels = _changes(old, recipe, "annotations", "annotated", "groups")
+            grid, blocks = None, ()
             if features:
                 grid = lay_tiles(slide, find_tissue(slide, tiles.mask_mpp), tiles)
-                tumour = of_tumour and _tumour_of(slide, grid.coords, grid.size_level0, *of_tumour)
                 blocks = encoded(slide, grid, network, batch_size, workers, progress)
-                write_bag(bags[name], slide, grid, blocks, recipe=recipe, tumour=tumour)
-            elif labels:
-                _label_anew(bags[name], slide, of_tumour, recipe)
-            (made if features or labels else reused).append(name)
-            if name in before and (features or labels):
-                changed[name] = ", ".join(features + labels)
+            if features or labels:
+                _write_bag(bags[name], slide, recipe, file, grid, blocks)
+                made.append(name)
+                changed |= {name: ", ".join(features + labels)} if old else {}
+            else:
+                reused.append(name)
         except (IpslibError, OSError) as error:
             skipped[name] = f"{name}: {error}" if isinstance(error, OSError) else str(error)
             skipped[name] += " A bag made before is still there." * (name in before)
@@ -313,69 +281,57 @@ def prepare_slides(
 def known_annotations(
     slides: Mapping[str, Path], folder: str | Path | None, table: Mapping[str, int]
 ) -> dict[str, Path | None]:
-    """Slides of which is known where all their tumour is.
-
-    Args:
-        slides: {name: file}.
-        folder: of ASAP's XML; None where there is none.
-        table: labels as of `read_labels`, for slides whose name says nothing.
-
-    Returns:
-        {slide: file, or None for a normal one}; without those not outlined exhaustively.
-    """
+    """Slides, {name: file}, of which is known where all their tumour is: {name: file of ASAP below
+    the folder, or None for a normal one}; without those not outlined exhaustively. The table, as of
+    `read_labels`, is for slides whose name says nothing."""
     files = {} if folder is None else find_annotations(folder)
-    labels = label_slides(slides, table).labels
-    official = {name: canonical_name(name) for name in slides}
-    return {
-        name: files.get(known)
-        for name, known in official.items()
-        if known not in NOT_EXHAUSTIVE and (known in files or labels.get(name) == 0)
-    }
+    labels = label_slides(slides, table)[0]
+    known = {}
+    for name in slides:
+        official = canonical_name(name)
+        if official not in NOT_EXHAUSTIVE and (official in files or labels.get(name) == 0):
+            known[name] = files.get(official)
+    return known
 
 
 def encoded(
-    slide: Slide,
-    grid: TileGrid,
-    network: Backbone,
-    batch_size: int = 64,
-    workers: int = 2,
-    progress: bool = False,
+    slide: Slide, grid: TileGrid, network: Backbone, batch_size: int, workers: int, progress: bool
 ) -> Iterator[np.ndarray]:
     """Features of a slide's tiles, (n, D) blocks in order; tiles are read ahead."""
-    batches = np.array_split(np.arange(len(grid.coords)), -(-len(grid.coords) // batch_size))
-    hidden = None if progress else True
-    bar = tqdm(total=len(grid.coords), desc=slide.name, unit="tile", leave=False, disable=hidden)
+    n_tiles, hidden = len(grid.coords), None if progress else True
+    bar = tqdm(total=n_tiles, desc=slide.name, unit="tile", leave=False, disable=hidden)
     with ThreadPoolExecutor(workers, thread_name_prefix="tiles") as pool, bar:
 
         def read(batch: np.ndarray) -> torch.Tensor:
             pixels = list(pool.map(partial(read_tile, slide, grid), batch.tolist()))
             return torch.from_numpy(np.stack(pixels))
 
+        batches = np.array_split(np.arange(n_tiles), -(-n_tiles // batch_size))
         for pixels in prefetched(read, batches):
             yield network(pixels).cpu().numpy()
             bar.update(len(pixels))
 
 
-def _recipe(slide: Slide, of_tumour: OfTumour | None, before: Mapping) -> dict[str, object]:
-    """What one bag is made of, beside what all of a folder share."""
+def _recipe(
+    slide: Slide, stamps: Mapping, file: Path | None, is_annotated: bool, groups: Mapping
+) -> dict[str, object]:
+    """What one bag is made of, beside what all of a folder share; stamps are known ones."""
     files = [slide.path]
     if slide.path.suffix.lower() == ".mrxs":  # its pixels lie in a folder beside it
         files += sorted(slide.path.with_suffix("").iterdir())
-    known = before.get("slide", {})
-    file, groups = of_tumour or (None, None)
     return {
         "slide_mpp": None if slide.states_mpp else slide.mpp,
         "is_standin": is_synthetic(slide.path.parent),
-        "slide": {each.name: stamp(each, known.get(each.name)) for each in files},
+        "slide": {each.name: stamp(each, stamps.get(each.name)) for each in files},
         "annotations": {} if file is None else {file.name: stamp(file_id(file).path)},
-        "annotated": of_tumour is not None,
-        "groups": dict(groups or {}),
+        "annotated": is_annotated,
+        "groups": dict(groups) if is_annotated else {},
     }
 
 
 def _recipe_of(bag: Path, shared: Mapping[str, object]) -> dict:
     """What a bag was made of, which is as all of its folder are to be."""
-    with open_hdf5(bag) as file:
+    with open_bag_file(bag) as file:
         stored = json.loads(file.attrs.get(SETTINGS, "{}"))
     other = {name: stored.get(name) for name, value in shared.items() if stored.get(name) != value}
     if other:
@@ -387,28 +343,24 @@ def _recipe_of(bag: Path, shared: Mapping[str, object]) -> dict:
     return stored
 
 
-def _changes(before: Mapping | None, now: Mapping) -> tuple[list[str], list[str]]:
-    """What a bag was not made of, or is no longer: of its features, and of its patch labels."""
-    if before is None:
-        return list(now["slide"]), []
-    features = changed_files(before["slide"], now["slide"])
-    features += ["slide_mpp"] * (before["slide_mpp"] != now["slide_mpp"])
-    labels = changed_files(before["annotations"], now["annotations"])
-    labels += [what for what in ("annotated", "groups") if before[what] != now[what]]
-    return features, labels
+def _changes(before: Mapping, now: Mapping, files: str, *fields: str) -> list[str]:
+    """What a bag was not made of, or is no longer: some of its files, and fields."""
+    changed = [field for field in fields if before.get(field) != now[field]]
+    return changed_files(before.get(files, {}), now[files]) + changed
 
 
 def _tumour_of(
-    slide: Slide, coords: np.ndarray, size: int, file: Path | None, groups: Mapping | None
+    slide: Slide, coords: np.ndarray, size: int, file: Path | None, groups: Mapping
 ) -> np.ndarray:
     """Share of each tile that is tumour, (N,)."""
-    outlines = Outlines([], []) if file is None else read_asap(file, groups=groups)
-    height, width = slide.shape
+    if file is None:
+        return np.zeros(len(coords))
+    outlines, (height, width) = read_asap(file, groups=groups), slide.shape
     inside = [
         (points.max(0) > (0, 0)).all() and (points.min(0) < (width, height)).all()
         for points in outlines.tumour
     ]
-    if file is not None and not (inside and all(inside)):
+    if not (inside and all(inside)):
         raise IpslibError(
             f"{file}: wanted outlines of tumour on the slide of {width} x {height} px, got "
             f"{len(inside)}, of which {sum(inside)} lie on it; remove the file of a slide without "
@@ -417,89 +369,66 @@ def _tumour_of(
     return tumour_share(outlines, slide.shape, coords, size)
 
 
-def write_bag(
+def _write_bag(
     path: Path,
     slide: Slide,
-    grid: TileGrid,
-    features: Iterable[np.ndarray],
-    *,
     recipe: Mapping[str, object],
-    tumour: np.ndarray | None = None,
+    annotations: Path | None,
+    grid: TileGrid | None,
+    blocks: Iterable[np.ndarray],
 ) -> None:
     """Write a bag, one HDF5 file in the layout of TRIDENT and CLAM, under a temporary name, and
-    rename it when it is whole.
+    rename it when it is whole; without a grid the one that is there, with other labels.
 
-    `features` (N, D) float32 and `coords` (N, 2) int64 with TRIDENT's attributes; CLAM's
-    `patch_level` and `downsample` stand beside them where tiles are pixels of a level. Where the
-    tumour is known: `tumour_share` (N,) float32 and `patch_labels` (N,) uint8.
-
-    Args:
-        path: the file.
-        slide, grid: where the tiles are.
-        features: (n, D) blocks of rows, N in all, taken one after the other.
-        recipe: what the bag is made of, kept as JSON.
-        tumour: (N,) share of each tile that is tumour.
-
-    Raises:
-        IpslibError: for features that are no numbers.
+    `features` (N, D) float32, of blocks (n, D), and `coords` (N, 2) int64 with TRIDENT's
+    attributes. Where the tumour is known: `tumour_share` (N,) float32, `patch_labels` (N,) uint8.
     """
     part = path.with_name(path.name + ".part")
     part.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(part, "w") as file:
-        rows, start = None, 0
-        for block in features:
-            if rows is None:
-                shape = len(grid.coords), block.shape[1]
-                rows = file.create_dataset("features", shape, np.float32)
-            if not np.isfinite(block).all():
-                raise IpslibError(f"{slide.path}: wanted numbers as features, got NaN or infinity.")
-            rows[start : start + len(block)] = block
-            start += len(block)
-        rows.attrs.update({"name": path.stem, "encoder": str(recipe.get("backbone", ""))})
-        coords = file.create_dataset("coords", data=grid.coords.astype(np.int64))
-        coords.attrs.update(_coords_attributes(slide, grid))
-        _write_labels(file, tumour, recipe)
-    part.replace(path)
-
-
-def _label_anew(path: Path, slide: Slide, of_tumour: OfTumour | None, recipe: Mapping) -> None:
-    """Write a bag with other labels of its patches, as `write_bag` does."""
-    part = path.with_name(path.name + ".part")
-    shutil.copyfile(path, part)
-    with h5py.File(part, "r+") as file:
-        coords, size = file["coords"][:], int(file["coords"].attrs["patch_size_level0"])
-        tumour = of_tumour and _tumour_of(slide, coords, size, *of_tumour)
+    if grid is None:
+        shutil.copyfile(path, part)
+    with h5py.File(part, "r+" if grid is None else "w") as file:
+        if grid is not None:
+            file["coords"] = grid.coords.astype(np.int64)
+            file["coords"].attrs.update(_coords_attributes(slide, grid))
         for name in {"tumour_share", "patch_labels"} & set(file):
             del file[name]
-        _write_labels(file, tumour, recipe)
+        if recipe["annotated"]:
+            coords, size = file["coords"][:], int(file["coords"].attrs["patch_size_level0"])
+            tumour = _tumour_of(slide, coords, size, annotations, recipe["groups"])
+            file["tumour_share"] = tumour.astype(np.float32)
+            file["patch_labels"] = (tumour > recipe["min_tumour"]).astype(np.uint8)
+            file["patch_labels"].attrs["min_tumour"] = recipe["min_tumour"]
+        start = 0
+        for block in blocks:
+            if not np.isfinite(block).all():
+                raise IpslibError(f"{slide.path}: wanted numbers as features, got NaN or infinity.")
+            shape = len(grid.coords), block.shape[1]
+            rows = file.require_dataset("features", shape, np.float32)
+            rows[start : start + len(block)] = block
+            start += len(block)
+        file["features"].attrs.update({"name": path.stem, "encoder": str(recipe["backbone"])})
+        file.attrs[SETTINGS] = json.dumps(dict(recipe), sort_keys=True)
     part.replace(path)
-
-
-def _write_labels(file: h5py.File, tumour: np.ndarray | None, recipe: Mapping) -> None:
-    if tumour is not None:
-        file["tumour_share"] = tumour.astype(np.float32)
-        file["patch_labels"] = (tumour > recipe["min_tumour"]).astype(np.uint8)
-        file["patch_labels"].attrs["min_tumour"] = recipe["min_tumour"]
-    file.attrs[SETTINGS] = json.dumps(dict(recipe), sort_keys=True)
 
 
 def _coords_attributes(slide: Slide, grid: TileGrid) -> dict[str, object]:
     """What users of TRIDENT and CLAM look up beside the coordinates."""
     height, width = slide.shape
-    level = slide.levels[grid.level]
+    tile_size, level = grid.config.tile_size, slide.levels[grid.level]
     attributes = {
-        "patch_size": grid.tile_size,
+        "patch_size": tile_size,
         "patch_size_level0": grid.size_level0,
         "level0_magnification": round(_MAGNIFICATION_MPP / slide.mpp),
-        "target_magnification": round(_MAGNIFICATION_MPP / grid.mpp, 2),
-        "overlap": round((grid.size_level0 - grid.step_level0) / grid.size_level0 * grid.tile_size),
+        "target_magnification": round(_MAGNIFICATION_MPP / grid.config.mpp, 2),
+        "overlap": round((grid.size_level0 - grid.step_level0) / grid.size_level0 * tile_size),
         "name": slide.name,
         "level0_width": width,
         "level0_height": height,
         "level0_mpp": slide.mpp,
-        "mpp": grid.mpp,
+        "mpp": grid.config.mpp,
     }
-    if grid.read_size == grid.tile_size:  # CLAM reads patch_size pixels of patch_level
+    if grid.read_size == tile_size:  # CLAM reads patch_size pixels of patch_level
         dims, scales = list(level.shape[::-1]), [level.downsample] * 2
         attributes |= {"patch_level": grid.level, "downsample": scales}
         attributes |= {"downsampled_level_dim": dims, "level_dim": dims}

@@ -11,24 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+import tifffile
 from PIL import Image
 
 from ipslib.datasets.images.decoded import tiff_source
-from ipslib.datasets.images.files import (
-    FileId,
-    file_id,
-    is_tiff,
-    load_package,
-    opened,
-    unreadable,
-)
+from ipslib.datasets.images.files import FileId, file_id, is_tiff, opened, unreadable
 from ipslib.errors import IpslibError, did_you_mean
 
 if TYPE_CHECKING:
     from openslide import OpenSlide
 
 READERS = ("auto", "openslide", "tifffile")
-SUFFIXES = (".tif", ".tiff", ".svs", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".svslide")
 _PLAUSIBLE_MPP = (0.05, 20.0)  # a tag of 72 dpi, 353 µm/px, is a default and no measurement
 _TOLERANCE = 1.05  # a level may be this much coarser than asked for, resolutions this unlike
 _MICRONS = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0}  # two signs for micro
@@ -50,9 +43,6 @@ class Level(NamedTuple):
 class Slide:
     """A whole slide. It holds no handle, so it goes to another process or thread as it is.
 
-    The resolution that a slide states is believed: of OME-XML, of Aperio's or ImageJ's
-    description, of OpenSlide or of the TIFF's tags, the first that can be one.
-
     Args:
         path: the file.
         mpp: microns per pixel of level 0, for a slide that does not state them. A slide that
@@ -62,6 +52,7 @@ class Slide:
 
     Attributes:
         levels: of its pyramid, the largest first.
+        shape: height and width of level 0 in pixels.
         mpp: microns per pixel of level 0.
         states_mpp: whether they are the slide's own.
 
@@ -75,24 +66,20 @@ class Slide:
         self.path, self.name = file.path, file.path.stem
         self._reader = _reader(file, reader)
         self.levels = self._reader.levels
-        facts = _tiff_facts(file.path)
-        if facts.n_pixels > self.shape[0] * self.shape[1]:
+        self.shape = height, width = self.levels[0].shape
+        described, tagged, n_pixels, odd = _stated_by_tiff(file.path)
+        if n_pixels > height * width:
+            odd = f"one of {width} x {height} px before a larger one"
+        elif not self._reader.is_plain:
+            odd = ""
+        if odd:
             raise IpslibError(
-                f"{file.path}: wanted the slide as the first image, got {self.shape[1]} x "
-                f"{self.shape[0]} px before a larger one; save that to a file of its own."
+                f"{file.path}: wanted the slide as the first image, of 8 or 16 bits, got {odd}; "
+                "save it to a file of its own, as one image in RGB of 8 bits."
             )
-        if self._reader.is_plain and facts.odd:  # OpenSlide would show its first page
-            raise IpslibError(
-                f"{file.path}: wanted one image of 8 or 16 bits, got {facts.odd}; save the slide "
-                "as one image in RGB of 8 bits."
-            )
-        stated = [*facts.described, *self._reader.resolutions, *facts.tagged]
+        # The first that can be one is believed: tags are often a default.
+        stated = [*described, *self._reader.resolutions, *tagged]
         self.mpp, self.states_mpp = _believed(file.path, stated, mpp)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Height and width of level 0 in pixels."""
-        return self.levels[0].shape
 
     def level_for(self, mpp: float) -> int:
         """The coarsest level that is as fine as this many microns per pixel."""
@@ -101,16 +88,9 @@ class Slide:
         return max(fit, default=0)
 
     def read(self, corner: tuple[int, int], *, level: int, shape: tuple[int, int]) -> np.ndarray:
-        """A window; what lies outside the slide, or is not stored, is white.
-
-        Args:
-            corner: x and y of its top-left pixel at level 0.
-            level: of the pyramid.
-            shape: height and width in pixels of the level.
-
-        Returns:
-            (height, width, 3) uint8.
-        """
+        """A window of a level by its top-left corner, x and y at level 0, and its height and width
+        in pixels of the level: (height, width, 3) uint8; white outside the slide, and where nothing
+        is stored."""
         return self._reader.read(corner, level, shape)
 
     def overview(self, mpp: float) -> np.ndarray:
@@ -139,14 +119,14 @@ def _believed(path: Path, stated: list[Resolution], given: float | None) -> tupl
     if given is not None and not low <= given <= high:
         raise IpslibError(f"mpp: wanted {low:g} to {high:g} microns per pixel, got {given:g}.")
     plausible = [each for each in stated if all(low <= axis <= high for axis in each)]
-    if not plausible and given is None:
+    if not plausible:
+        if given is not None:
+            return float(given), False
         found = f"{stated[0][0]:.6g} microns per pixel" if stated else "none"
         raise IpslibError(
             f"{path}: wanted the slide's resolution, got {found}; give the microns per pixel of "
             "its largest level (--slide-mpp; mpp of Slide, slide_mpp of prepare_slides)."
         )
-    if not plausible:
-        return float(given), False
     x, y = plausible[0]
     if not _alike(x, y):
         raise IpslibError(
@@ -166,44 +146,33 @@ def _alike(one: float, other: float) -> bool:
     return max(one, other) <= _TOLERANCE * min(one, other)
 
 
-class _TiffFacts(NamedTuple):
-    """What a TIFF says of itself."""
-
-    described: list[Resolution]  # by OME-XML, Aperio or ImageJ
-    tagged: list[Resolution]  # by its tags, which are often a default
-    n_pixels: int  # of its largest image
-    odd: str  # what else than one image of whole numbers its first one is
-
-
-def _tiff_facts(path: Path) -> _TiffFacts:
-    """None of another or damaged file: its reader says so."""
+def _stated_by_tiff(path: Path) -> tuple[list[Resolution], list[Resolution], int, str]:
+    """What a TIFF says of itself: its resolution as OME-XML, Aperio or ImageJ describe it, and by
+    its tags; the pixels of its largest image; and what else than one image of whole numbers the
+    first one is. Nothing of another or damaged file."""
     described, tagged = [], []
-    if not is_tiff(path):
-        return _TiffFacts([], [], 0, "")
-    tifffile = load_package("tifffile", path)
     try:
         with tifffile.TiffFile(path) as tiff:
-            page, imagej = tiff.pages.first, tiff.imagej_metadata or {}
+            page, first = tiff.pages.first, tiff.series[0]
+            unit = (tiff.imagej_metadata or {}).get("unit")
             if tiff.ome_metadata:
                 said = ElementTree.fromstring(tiff.ome_metadata).find(".//{*}Pixels").attrib
-                sizes = (float(said.get(f"PhysicalSize{axis}", 0)) for axis in "XY")
-                units = (said.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY")
+                sizes = [float(said.get(f"PhysicalSize{axis}", 0)) for axis in "XY"]
+                units = [said.get(f"PhysicalSize{axis}Unit", "µm") for axis in "XY"]
                 described.append(tuple(map(_in_microns, sizes, units)))
             if aperio := re.search(r"\bMPP\s*=\s*(\d*[.,]?\d+)", page.description):
                 described.append((float(aperio[1].replace(",", ".")),) * 2)
-            if "unit" in imagej and all(page.resolution):
-                unit = str(imagej["unit"]).replace("\\u00B5", "µ")
+            if unit is not None and all(page.resolution):
+                unit = str(unit).replace("\\u00B5", "µ")
                 described.append(tuple(_in_microns(1 / each, unit) for each in page.resolution))
             if page.resolutionunit in (2, 3) and all(page.resolution):
                 tagged.append(tuple(1 / each for each in page.get_resolution("micrometer")))
-            sizes = [each.keyframe.imagelength * each.keyframe.imagewidth for each in tiff.series]
-            first = tiff.series[0]
+            n_pixels = max(s.keyframe.imagelength * s.keyframe.imagewidth for s in tiff.series)
             odd = f"a stack of {first.shape} (axes {first.axes})" if len(first.pages) > 1 else ""
-            if first.dtype not in ("uint8", "uint16"):
-                odd = f"pixels of {first.dtype}"
-            return _TiffFacts([each for each in described if all(each)], tagged, max(sizes), odd)
-    except Exception:  # damage can show anywhere in the parser
-        return _TiffFacts([], [], 0, "")
+            odd = odd if first.dtype in ("uint8", "uint16") else f"pixels of {first.dtype}"
+            return [each for each in described if all(each)], tagged, n_pixels, odd
+    except Exception:  # damage can show anywhere in the parser; the reader says so
+        return [], [], 0, ""
 
 
 def _in_microns(size: float, unit: str) -> float:
@@ -230,6 +199,7 @@ class _OpenSlideReader:
         slide = opened(_open_openslide, file)
         sizes = zip(slide.level_dimensions, slide.level_downsamples, strict=True)
         self.levels = tuple(Level((height, width), scale) for (width, height), scale in sizes)
+        # Of a plain TIFF OpenSlide would show the first page, whatever the others are.
         self.is_plain = slide.properties.get("openslide.vendor") == "generic-tiff"
         stored = [slide.properties.get(f"openslide.mpp-{axis}") for axis in "xy"]
         self.resolutions = [] if None in stored else [tuple(map(float, stored))]
@@ -272,7 +242,6 @@ class _TiffReader:
     is_plain = False  # it refuses itself what it cannot show
 
     def __init__(self, file: FileId):
-        tifffile = load_package("tifffile", file.path)
         try:
             with tifffile.TiffFile(file.path) as tiff:
                 pages = [level.keyframe for level in tiff.series[0].levels]
@@ -292,11 +261,11 @@ class _TiffReader:
         self._images = [
             tiff_source(file.path, patch_size=256, level=level) for level in range(len(shapes))
         ]
-        image = self._images[0]
-        if image.patch_shape[0] < 3 or str(image.dtype) != "torch.uint8":
+        n_channels, dtype = self._images[0].patch_shape[0], self._images[0].dtype
+        if n_channels < 3 or str(dtype) != "torch.uint8":
             raise IpslibError(
-                f"{file.path}: wanted a slide in RGB of 8 bits, got {image.patch_shape[0]} "
-                f"channels of {str(image.dtype).removeprefix('torch.')}; convert it to RGB."
+                f"{file.path}: wanted a slide in RGB of 8 bits, got {n_channels} channels of "
+                f"{dtype}; convert it to RGB."
             )
 
     def read(self, corner: tuple[int, int], level: int, shape: tuple[int, int]) -> np.ndarray:

@@ -5,7 +5,6 @@ small region of large dark nuclei, outlined in ASAP's XML. They show that the co
 nothing about slides.
 """
 
-import csv
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,14 +35,6 @@ class SyntheticSlides(NamedTuple):
     reference: Path
 
 
-class Drawn(NamedTuple):
-    """One drawn slide."""
-
-    image: np.ndarray  # (S, S, 3) uint8
-    tumour: list[np.ndarray]  # outlines (n, 2), x and y in pixels
-    cut_out: list[np.ndarray]
-
-
 def write_synthetic(
     folder: str | Path,
     *,
@@ -63,36 +54,29 @@ def write_synthetic(
         side: height and width in pixels.
         mpp: microns per pixel; at 1 and 2048 px a tumour is larger than isolated tumour cells,
             which FROC leaves out.
-        seed: of all that is drawn.
         workers: threads that draw; a slide is the same however many there are.
-
-    Raises:
-        IpslibError: when the folder holds something else, or cannot be written.
     """
     arguments = {"n_train": n_train, "n_test": n_test, "side": side, "mpp": mpp, "seed": seed}
     arguments["format"] = _FORMAT
     slides = [(f"{('normal', 'tumor')[i % 2]}_{FIRST_NUMBER + i // 2}", i) for i in range(n_train)]
     slides += [(f"test_{FIRST_NUMBER + i}", i) for i in range(n_test)]
 
-    def write(number: int, places: SyntheticSlides) -> None:
+    def write(places: SyntheticSlides, number: int) -> None:
         name, i = slides[number]
         random = np.random.Generator(np.random.PCG64([seed, number]))
-        drawn = draw_slide(side, random, has_tumour=i % 2 == 1, has_hole=i % 6 == 5)
-        write_pyramid(places.images / f"{name}.tif", drawn.image, mpp=mpp)
-        if drawn.tumour:
-            write_asap(places.annotations / f"{name}.xml", drawn.tumour, drawn.cut_out)
+        image, *outlines = draw_slide(side, random, has_tumour=i % 2 == 1, has_hole=i % 6 == 5)
+        write_pyramid(places.images / f"{name}.tif", image, mpp=mpp)
+        if i % 2:
+            write_asap(places.annotations / f"{name}.xml", *outlines)
 
     def draw(part: Path) -> None:
         places = _places(part)
-        for place in places[:2]:
-            place.mkdir()
+        places.images.mkdir()
+        places.annotations.mkdir()
         with ThreadPoolExecutor(workers, thread_name_prefix="slides") as pool:
-            list(pool.map(partial(write, places=places), range(len(slides))))
-        with places.reference.open("w", newline="") as file:
-            rows = csv.writer(file)
-            rows.writerows(
-                (name, ("Normal", "Tumor")[i % 2]) for name, i in slides if name.startswith("test")
-            )
+            list(pool.map(partial(write, places), range(len(slides))))
+        tests = [f"{name},{('Normal', 'Tumor')[i % 2]}\n" for name, i in slides[n_train:]]
+        places.reference.write_text("".join(tests))
 
     return _places(make_synthetic(folder, arguments, draw))
 
@@ -103,18 +87,18 @@ def _places(folder: Path) -> SyntheticSlides:
 
 def draw_slide(
     side: int, random: np.random.Generator, *, has_tumour: bool, has_hole: bool = False
-) -> Drawn:
-    """Draw one slide."""
+) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+    """Draw one slide: its image (S, S, 3) uint8, and outlines (n, 2), x and y in pixels, of tumour
+    and of what is cut out of it."""
     tissue = _blob(side, random)
     stain = random.uniform(0.97, 1.03, 3).astype(np.float32)
     crowded = _smooth_noise(side, side // 24, random) > 1.4  # small dense nuclei: not a tumour
-    tumour, cut_out = [], []
-    if has_tumour:
-        ring = _outline(tissue, side, random)
-        tumour.append(ring)
-        if has_hole:
-            cut_out.append(ring.mean(axis=0) + 0.4 * (ring - ring.mean(axis=0)))
-    cancer = _inside(tumour, side) & ~_inside(cut_out, side)
+    tumour = [_outline(tissue, side, random)] if has_tumour else []
+    cut_out = [ring.mean(axis=0) + 0.4 * (ring - ring.mean(axis=0)) for ring in tumour if has_hole]
+    cancer = np.zeros((side, side), bool)
+    for painted, value in ((tumour, True), (cut_out, False)):
+        for points in painted:
+            cancer[polygon2mask(cancer.shape, points[:, ::-1])] = value
 
     fine, coarse = (_standardised(_noise(side, sigma, random)) for sigma in (1.6, 2.6))
     nuclei = fine > np.where(crowded, 1.0, 1.8)
@@ -124,7 +108,7 @@ def draw_slide(
     image[tissue & cancer & (coarse > 0.2)] = _TUMOUR_NUCLEI * stain
     image = gaussian_filter(image, sigma=(0.7, 0.7, 0), truncate=2)
     image += 2 * random.standard_normal((side, side, 1), np.float32)
-    return Drawn(np.clip(image, 0, 255).astype(np.uint8), tumour, cut_out)
+    return np.clip(image, 0, 255).astype(np.uint8), tumour, cut_out
 
 
 def write_pyramid(path: Path, image: np.ndarray, *, mpp: float) -> None:
@@ -191,10 +175,3 @@ def _outline(tissue: np.ndarray, side: int, random: np.random.Generator) -> np.n
     radius = side * random.uniform(0.06, 0.085) * random.uniform(0.85, 1.15, len(angles))
     ring = np.stack([np.cos(angles), np.sin(angles)], axis=1) * radius[:, None]
     return ring + random.choice(centres)
-
-
-def _inside(outlines: Sequence[np.ndarray], side: int) -> np.ndarray:
-    inside = np.zeros((side, side), bool)
-    for points in outlines:
-        inside |= polygon2mask((side, side), points[:, ::-1])
-    return inside

@@ -79,30 +79,25 @@ def test_own_groups_are_asked_for_by_name(tmp_path):
     assert [len(each) for each in read_asap(path, groups={"Tumr": True, "stroma": False})] == [1, 1]
 
 
-def test_outlines_of_two_corners_beside_a_good_one_are_told(tmp_path):
-    path = asap(tmp_path, ("_0", SQUARE), ("_0", SQUARE[:2]))
+def test_what_encloses_nothing_is_told_and_a_decimal_comma_is_a_number(tmp_path):
+    dots, line = asap(tmp_path, ("_0", SQUARE), kind="Dot"), [("_0", SQUARE), ("_0", SQUARE[:2])]
     with pytest.warns(UserWarning, match="1 annotations enclose no area"):
-        assert len(read_asap(path).tumour) == 1
-
-
-def test_dots_enclose_nothing_and_a_decimal_comma_is_a_number(tmp_path):
+        assert read_asap(dots) == ([], [])
     with pytest.warns(UserWarning, match="1 annotations enclose no area"):
-        assert read_asap(asap(tmp_path, ("_0", SQUARE), kind="Dot")) == ([], [])
+        assert len(read_asap(asap(tmp_path, *line)).tumour) == 1
     [points] = read_asap(asap(tmp_path, ("_0", SQUARE), text="{:.0f},5")).tumour
     assert np.array_equal(points, SQUARE + np.array([0.5, 0]))
 
 
-@pytest.mark.parametrize("text", ["one", "nan", "inf"])
-def test_corners_that_are_no_numbers_are_refused(tmp_path, text):
+@pytest.mark.parametrize("text", ["one", "nan", "inf", None, "<ASAP_Annotations>", "<html></html>"])
+def test_what_is_no_annotation_or_has_no_numbers_as_corners_is_refused(tmp_path, text):
+    path = tmp_path / "a.xml"
+    if text and text.startswith("<"):
+        path.write_text(text)
+    elif text:
+        asap(tmp_path, ("_0", SQUARE), text=text)
     with pytest.raises(IpslibError, match=r"a\.xml"):
-        read_asap(asap(tmp_path, ("_0", SQUARE), text=text))
-
-
-@pytest.mark.parametrize("text", ["<ASAP_Annotations>", "<html></html>"])
-def test_what_is_no_annotation_is_refused(tmp_path, text):
-    (tmp_path / "a.xml").write_text(text)
-    with pytest.raises(IpslibError, match=r"a\.xml"):
-        read_asap(tmp_path / "a.xml")
+        read_asap(path)
 
 
 def test_a_mask_has_the_area_of_the_outlines_less_what_is_cut_out():

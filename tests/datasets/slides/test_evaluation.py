@@ -16,6 +16,7 @@ from ipslib.datasets.slides.evaluation import (
     detections,
     find_metastases,
     froc,
+    hits,
     measure_found,
 )
 from ipslib.errors import IpslibError
@@ -66,7 +67,7 @@ def test_who_knows_the_tumour_finds_all_of_it(config, standin):
     outlines = find_annotations(standin.annotations)
     slides = detections(oracle(test), test, outlines, radius=200)
     assert len(slides) == len(test)
-    assert sum(each.metastases is not None for each in slides) == int(test.labels.sum())
+    assert sum(each.n_metastases for each in slides) == int(test.labels.sum())
     assert froc(slides).at_rates[0.25] == 1
     # Without an outline a tumour slide is left out, a normal one is not.
     assert len(detections(oracle(test), test, {}, radius=200)) == int((test.labels == 0).sum())
@@ -102,7 +103,7 @@ def test_a_run_goes_on_without_what_cannot_be_read(config, standin, bags, tmp_pa
     assert len(answer_slides(trained.network, test)) == 8
 
 
-MPP, SCALE = 0.25, 32  # 8 µm a pixel of the mask
+MPP = 8.0  # of the mask
 
 
 def mask_of(*boxes: tuple[int, int, int, int]) -> np.ndarray:
@@ -112,40 +113,37 @@ def mask_of(*boxes: tuple[int, int, int, int]) -> np.ndarray:
     return mask
 
 
+NONE = np.zeros((0, 0), int)
 LARGE, OTHER, SMALL = (10, 10, 40, 40), (100, 100, 40, 40), (160, 20, 6, 6)  # 320 µm, 48 µm
-METASTASES = find_metastases(mask_of(LARGE, OTHER, SMALL), SCALE, MPP)
+METASTASES = find_metastases(mask_of(LARGE, OTHER, SMALL), MPP)
 
 
-def found_at(*found: tuple[int, int, float], metastases=METASTASES) -> Detections:
+def found_at(*found: tuple[int, int, float], regions=METASTASES) -> Detections:
     """Of (row, column) in pixels of the mask, and score."""
-    points = np.array([(col * SCALE, row * SCALE) for row, col, _ in found]).reshape(-1, 2)
-    return Detections(points, np.array([score for *_, score in found]), metastases)
+    points = np.array([(col, row) for row, col, _ in found]).reshape(-1, 2)
+    scores = np.array([score for *_, score in found])
+    return Detections(scores, hits(points, regions), regions.max(initial=0))
 
 
 def test_metastases_are_numbered_and_isolated_cells_told_apart():
-    assert METASTASES.regions.max() == 3
-    assert METASTASES.isolated == {METASTASES.regions[162, 22]}
-    grown = METASTASES.regions[30] == METASTASES.regions[30, 30]
+    assert set(np.unique(METASTASES)) == {-1, 0, 1, 2} and METASTASES[162, 22] == -1
+    grown = METASTASES[30] == METASTASES[30, 30]
     assert np.flatnonzero(grown)[[0, -1]].tolist() == [6, 53]  # 37.5 µm are 4.7 pixels
 
 
 def test_outlines_less_than_75_microns_apart_are_one_and_holes_are_filled():
-    near, far = (
-        mask_of((10, 10, 40, 40), (10, 58, 40, 40)),
-        mask_of((10, 10, 40, 40), (10, 61, 40, 40)),
-    )
-    assert [find_metastases(mask, SCALE, MPP).regions.max() for mask in (near, far)] == [1, 2]
+    for left, n in ((58, 1), (61, 2)):
+        assert find_metastases(mask_of(LARGE, (10, left, 40, 40)), MPP).max() == n
     ring = mask_of(LARGE)
-    ring[25:35, 25:35] = False
     ring[20:45, 20:45] = False
-    assert find_metastases(ring, SCALE, MPP).regions[32, 32] == 1
-    assert find_metastases(np.zeros((9, 9), bool), SCALE, MPP).regions.max() == 0
+    assert find_metastases(ring, MPP)[32, 32] == 1
+    assert find_metastases(np.zeros((9, 9), bool), MPP).max() == 0
 
 
 def test_the_curve_by_hand():
     """Two metastases over two slides: found at 0.9 and 0.5, false ones at 0.7, 0.6 and 0.4."""
     tumour = found_at((20, 20, 0.9), (21, 40, 0.8), (120, 120, 0.5), (80, 20, 0.7), (190, 190, 0.4))
-    normal = found_at((5, 5, 0.6), metastases=None)
+    normal = found_at((5, 5, 0.6), regions=NONE)
     curve = froc([tumour, normal])
     assert curve.false_positives.tolist() == [0, 0, 0.5, 1.0, 1.0, 1.5]
     assert curve.sensitivity.tolist() == [0, 0.5, 0.5, 0.5, 1.0, 1.0]
@@ -153,27 +151,21 @@ def test_the_curve_by_hand():
     assert curve.score == pytest.approx(5 / 6)
 
 
-def test_perfect_and_empty_detections_are_the_two_ends():
-    assert froc([found_at((20, 20, 0.9), (120, 120, 0.9))]).score == 1.0
-    assert froc([found_at(), found_at(metastases=None)]).score == 0.0
-
-
 def test_isolated_cells_neither_help_nor_hurt():
     found = ((20, 20, 0.9), (60, 60, 0.3))
     one, other = froc([found_at(*found)]), froc([found_at(*found, (162, 22, 0.95))])
     assert one.at_rates == other.at_rates and one.score < 1
-    only = find_metastases(mask_of(SMALL), SCALE, MPP)
+    only = find_metastases(mask_of(SMALL), MPP)
     with pytest.raises(IpslibError, match="isolated tumour cells"):
-        froc([found_at((162, 22, 0.9), metastases=only)])
+        froc([found_at((162, 22, 0.9), regions=only)])
 
 
-def test_what_lies_outside_the_slide_is_a_false_positive():
+def test_the_ends_of_the_curve_and_what_lies_between_two_rates():
+    assert froc([found_at((20, 20, 0.9), (120, 120, 0.9))]).score == 1.0
+    assert froc([found_at(), found_at(regions=NONE)]).score == 0.0
     outside = froc([found_at((20, 20, 0.5), (300, 20, 0.9), (-9, 20, 0.8))])
     assert outside.false_positives[-1] == 2
-
-
-def test_sensitivity_between_two_rates_is_linear():
-    """One of two found with no false positive, both with one a slide: 3/4 at half of one."""
+    # One of two found with no false positive, both with one a slide: 3/4 at half of one.
     curve = froc([found_at((20, 20, 0.9), (80, 20, 0.5), (120, 120, 0.5))])
     assert curve.at_rates[0.5] == pytest.approx(0.75)
 

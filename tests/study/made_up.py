@@ -1,0 +1,33 @@
+"""Made-up records of runs."""
+
+from ipslib.config import RunConfig
+from ipslib.datasets.megapixel_mnist.config import TASKS
+
+
+def make_record(
+    config: RunConfig,
+    accuracy: float = 0.5,
+    *,
+    attention: dict | None = None,
+    training: tuple[float, ...] = (),
+) -> dict:
+    """A record whose tasks have that accuracy, each 0.01 less than the one before; `training` is
+    the accuracy of every task epoch by epoch."""
+    values = {task: accuracy - i / 100 for i, task in enumerate(TASKS)}
+    return {
+        "id": config.id,
+        "name": "a run",
+        "config": config.flat(),
+        "provenance": {"digit_source": "embedded"},
+        "history": [
+            {"epoch": epoch, "train": {"accuracy": dict.fromkeys(TASKS, each)}, "test": None}
+            for epoch, each in enumerate(training, start=1)
+        ],
+        "result": {
+            "accuracy": values,
+            "train_accuracy": {task: value + 0.2 for task, value in values.items()},
+            "best_accuracy": {task: value + 0.01 for task, value in values.items()},
+            "n_test": 200,
+            "attention": attention,
+        },
+    }
