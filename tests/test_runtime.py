@@ -20,8 +20,8 @@ from ipslib.losses import combined_losses
 from ipslib.model import ips
 from ipslib.runs.one_run import train_and_record
 from ipslib.runs.records import RecordStore
+from ipslib.runs.train_images import train_images
 from ipslib.runtime import chosen_device, is_accelerator, moved, prefetched, prepare, uploaded
-from ipslib.study.own_images import train_images
 from ipslib.training import TrainingState, forward_step, train
 from tests.reference import random_network
 from tests.waits import Waits

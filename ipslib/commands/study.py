@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from ipslib.commands.notebooks import check_parameters, execute_all, pair_notebooks, say
 from ipslib.datasets.images.labels import read_table
-from ipslib.datasets.images.own_files import files_of
+from ipslib.datasets.images.own_images import files_of
 from ipslib.errors import IpslibError
 from ipslib.paths import data_root, digest_of, project_root, stamp, write_atomically
 from ipslib.runs.profiles import (

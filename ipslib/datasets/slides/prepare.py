@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from ipslib.config import ModelConfig
-from ipslib.datasets.images.files import file_id
+from ipslib.datasets.images.image import file_id
 from ipslib.datasets.slides.annotations import covered, read_asap, tumour_share
 from ipslib.datasets.slides.bags import SETTINGS, open_bag_file
 from ipslib.datasets.slides.camelyon16 import (
