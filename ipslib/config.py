@@ -53,6 +53,7 @@ class ModelConfig:
     position_encoding: bool = flag(True)
     memory_size: int = integer(100)  # M, patches kept
     iter_size: int = integer(100)  # I, patches that compete with them at a time
+    selection: str = choice("attention", ("attention", "random"))  # random: M patches by lot
     shuffle: bool = flag(True)  # visit patches in random order: equal scores break fairly
     mask_k: int = integer(0, at_least=0)  # how many of the best patches can be dropped
     mask_p: float = number(0.0, at_most=1.0)  # with this probability
@@ -65,6 +66,8 @@ class ModelConfig:
                 f"mask_k: wanted at most memory_size + iter_size = "
                 f"{self.memory_size + self.iter_size} patches, got {self.mask_k}."
             )
+        if self.mask_k and self.selection == "random":
+            raise IpslibError("mask_k: patches chosen by lot have no scores to mask; leave it 0.")
         partly = self.frozen or self.trained_blocks
         if self.encoder == "features" and (self.weights != "none" or partly):
             raise IpslibError(

@@ -48,7 +48,9 @@ class Selection(NamedTuple):
     is as many as the image of a batch that keeps most."""
 
     indices: Tensor  # (B, M); -1 behind the patches of an image that keeps fewer
-    scores: Tensor | None  # (B, M) of the last iteration; None where M >= N left an image no choice
+    scores: (
+        Tensor | None
+    )  # (B, M) of the last iteration; None where nothing was scored: M >= N, or by lot
     real: Tensor | None = None  # (B, M) bool, False where there is no patch; None: all are
 
     def pairs(self) -> tuple[Tensor, Tensor]:
@@ -142,6 +144,12 @@ def select_patches(
         kept = candidates.gather(1, best)
         logits = logits.gather(1, best[..., None].expand(-1, -1, logits.shape[2]))
     return Selection(kept, scores)
+
+
+def random_patches(batch: PatchBatch, memory_size: int, *, generator: torch.Generator) -> Selection:
+    """M patches of each image by lot, other ones for each: what selection is to be better than."""
+    lots = torch.rand(batch.batch_size, batch.n_patches, generator=generator)
+    return Selection(lots.topk(min(memory_size, batch.n_patches), dim=1).indices, None)
 
 
 def joined(selections: Sequence[Selection]) -> Selection:

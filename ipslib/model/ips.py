@@ -32,6 +32,7 @@ from ipslib.selection import (
     mask_logits,
     mask_scores,
     not_blank,
+    random_patches,
     select_patches,
 )
 
@@ -135,6 +136,9 @@ class IPSNet(nn.Module):
         if isinstance(batch, MixedBatch):
             return joined([self.select(part, generator=generator) for part in batch.parts])
         shuffle, n_patches = self.config.shuffle, batch.n_patches
+        if self.config.selection == "random":
+            by_lot = random_patches(batch, self.config.memory_size, generator=generator)
+            return by_lot._replace(indices=moved(by_lot.indices, self.device))
         if self._selecting:
             self._selecting.refresh(self.precision)
         score_map = self.pool.score_map()

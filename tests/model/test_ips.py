@@ -45,6 +45,20 @@ def test_each_task_has_a_token_of_its_own(batch):
         assert torch.equal(after.logits[task], before.logits[task])
 
 
+def test_patches_by_lot_are_as_many_others_for_each_image_and_each_draw(batch):
+    network = random_network(0)
+    network.config = attrs.evolve(network.config, selection="random")
+    drawn = torch.cat([network.select(batch, generator=seeded(i)).indices for i in range(300)])
+    assert (drawn.sort(dim=1).values.diff(dim=1) > 0).all()  # none twice
+    assert len(drawn.unique(dim=0)) > 890  # of 900
+    counts = drawn.flatten().bincount(minlength=batch.n_patches)
+    expected = drawn.numel() / batch.n_patches
+    assert (counts > 0.4 * expected).all() and (counts < 1.8 * expected).all()
+    few = attrs.evolve(network.config, memory_size=batch.n_patches + 5)
+    network.config = few
+    assert network.select(batch, generator=seeded()).indices.shape == (3, batch.n_patches)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_evaluation_is_the_plain_algorithm(batch, seed):
     network = random_network(seed)
