@@ -80,7 +80,7 @@ def test_every_field_is_part_of_the_identity(name):
 
 
 def test_the_flat_form_comes_back_whole_and_explicit_defaults_change_no_identity():
-    fits = {"start": "own", "encoder": "resnet18", "width": 1, "frozen": False}
+    fits = {"start": "own", "encoder": "resnet18", "width": 1, "frozen": False, "mask_k": 0}
     other = run_config(OTHER | fits)
     for config in (run_config(), run_config({"digit_size": 56}), other):
         for values in (config.flat(), config.changed()):
