@@ -17,7 +17,7 @@ import ipslib
 from ipslib import arithmetic
 from ipslib.config import RunConfig
 from ipslib.runs.naming import run_name
-from ipslib.training import Trained
+from ipslib.training import Trained, kept_epoch
 
 SCHEMA = 1
 
@@ -25,10 +25,11 @@ SCHEMA = 1
 def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) -> dict:
     """The record of a finished run; everything but `provenance` and `timing` is the same for
     every repetition of the run."""
-    last, test_set = trained.history[-1], config.data.open_split("test")
+    kept, test_set = kept_epoch(trained.history), config.data.open_split("test")
     tests = [row["test"]["accuracy"] for row in trained.history if row["test"]]
     of_set = {"chance": dict(test_set.chance)} if test_set.uneven else {}
-    measured = {"measures": last["test"]["measures"]} if "measures" in last["test"] else {}
+    more = {"measures": kept["test"]["measures"]} if "measures" in kept["test"] else {}
+    more |= {"best_epoch": kept["epoch"]} if "validation" in kept else {}
     return {
         "schema": SCHEMA,
         "arithmetic": arithmetic.CURRENT,
@@ -37,14 +38,14 @@ def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) 
         "config": config.flat(),
         "history": trained.history,
         "result": {
-            "accuracy": last["test"]["accuracy"],
-            "train_accuracy": last["train"]["accuracy"],
+            "accuracy": kept["test"]["accuracy"],
+            "train_accuracy": kept["train"]["accuracy"],
             "best_accuracy": {task: max(each[task] for each in tests) for task in tests[0]},
             "n_test": len(test_set),
-            "attention": last["test"]["attention"],
+            "attention": kept["test"]["attention"],
         }
         | of_set
-        | measured,
+        | more,
         "provenance": provenance(config, device),
         "timing": timing,
     }
