@@ -19,7 +19,8 @@ import pandas as pd
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
 from ipslib.datasets.images.attention import Attention, attention_of, class_named, number_of
 from ipslib.datasets.images.attention_page import attention_page
-from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, image_stamps
+from ipslib.datasets.images.config import OwnImagesConfig
+from ipslib.datasets.images.own_images import describe_images, image_stamps
 from ipslib.datasets.images.sources import PatchSource, SourceBatch, with_channels
 from ipslib.datasets.registry import run_config
 from ipslib.model.ips import IPSNet

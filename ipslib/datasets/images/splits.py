@@ -2,18 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ipslib.datasets.images.config import OwnImagesConfig
 from ipslib.datasets.images.labels import IMAGE, SPLIT
 from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError
 from ipslib.patches import SPLITS
 from ipslib.paths import Stamp
-
-if TYPE_CHECKING:
-    from ipslib.datasets.images.own_images import OwnImagesConfig
 
 VALIDATION = "validation"
 _KEYS = {"test": 0, VALIDATION: 1}  # of the random streams that draw them
@@ -22,7 +19,7 @@ Columns = Mapping[str, list[str]]
 
 
 def parts_of(
-    config: "OwnImagesConfig", columns: Columns, rows: Sequence[int]
+    config: OwnImagesConfig, columns: Columns, rows: Sequence[int]
 ) -> dict[str, list[int]]:
     """The rows of each part; IpslibError where one lacks images, or those of a class."""
     if SPLIT in columns:
@@ -49,7 +46,7 @@ def parts_of(
 
 
 def _divided(
-    config: "OwnImagesConfig", columns: Columns, rows: Sequence[int], part: str, share: float
+    config: OwnImagesConfig, columns: Columns, rows: Sequence[int], part: str, share: float
 ) -> dict[str, list[int]]:
     """A share of the rows drawn as a part, the others to train. In random order, each group is
     drawn if that brings the classes of the first task nearer to their shares; a class that none of
@@ -83,7 +80,7 @@ def _divided(
 
 
 def doubts(
-    config: "OwnImagesConfig",
+    config: OwnImagesConfig,
     columns: Columns,
     parts: Mapping[str, list[int]],
     stamps: Mapping[str, Stamp],
