@@ -186,9 +186,7 @@ class TestOptions:
     def image(self, options):
         return options["labels"].with_name("1.png")
 
-    def test_classes_sets_and_numbers_are_learned_in_the_units_of_the_table(
-        self, with_options, image
-    ):
+    def test_classes_sets_and_numbers_of_the_tables_unit_are_learned(self, with_options, image):
         assert with_options.accuracy == {"kind": 1.0, "tags": 1.0}
         assert with_options.measures["r2"]["light"] > 0.9
         assert with_options.measures["mean_absolute_error"]["light"] < 0.3
@@ -206,9 +204,7 @@ class TestOptions:
         data = with_options.config.data.open_split("validation")
         assert evaluate(with_options.network, data, 8).loss == pytest.approx(min(losses), rel=1e-4)
 
-    def test_recall_of_the_boxes_is_measured_and_they_are_shown(
-        self, with_options, image, tmp_path
-    ):
+    def test_recall_of_boxes_is_measured_and_they_are_shown(self, with_options, image, tmp_path):
         attention = with_options.record["result"]["attention"]
         assert attention["roi_recall"] > attention["roi_recall_random"]
         figure = with_options.attention_map(image)
