@@ -25,8 +25,8 @@ from ipslib.datasets.images.sources import PatchSource, SourceBatch, with_channe
 from ipslib.datasets.registry import run_config
 from ipslib.model.ips import IPSNet
 from ipslib.paths import changed_files, found, from_here, from_project, stamp, write_atomically
+from ipslib.runs import reporting
 from ipslib.runs.one_run import train_and_record
-from ipslib.runs.progress import reporter
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import chosen_device
 from ipslib.training import answer
@@ -195,11 +195,8 @@ def train_images(
         _say(data, images.skipped, images.notes, changed)
         with suppress(OSError):  # a folder that cannot be written is told with the run
             write_atomically(memory, json.dumps(after))
-        report = reporter([], [config])
-        try:
+        with reporting([], [config]) as report:
             record = train_and_record(config, store, device=device, report=report)
-        finally:
-            report({"event": "end"})
     else:
         of_images = record["provenance"]
         _say(data, of_images["skipped"], of_images["notes"])

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-import statsmodels.api as sm
 from scipy import optimize, special, stats
 
 from ipslib.errors import IpslibError
@@ -140,6 +139,8 @@ def rising_trend(n: Sequence[float], accuracy: Sequence[float]) -> dict[str, flo
         `smallest_p` that the test could have given with so few runs; what a doubling gains by a
         straight line, `effect`, with its t interval from `effect_low` to `effect_high`.
     """
+    import statsmodels.api as sm  # here: the queue of published runs does without it
+
     n, accuracy = _sample(n, at_least=3), _sample(accuracy, at_least=3)
     sizes, n_runs = np.unique(n, return_counts=True)
     if len(sizes) < 2:

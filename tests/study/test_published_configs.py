@@ -11,8 +11,7 @@ import pytest
 from ipslib.arithmetic import CURRENT
 from ipslib.commands.queue import list_queue
 from ipslib.errors import IpslibError
-from ipslib.runs.provenance import SCHEMA
-from ipslib.runs.records import RecordStore
+from ipslib.runs.records import SCHEMA, RecordStore
 from ipslib.study.published_configs import (
     CATEGORIES,
     PublishedRun,

@@ -86,7 +86,7 @@ class MegapixelMNISTConfig:
 
     @property
     def short_name(self) -> str:
-        """In the published convention, see `ipslib.runs.naming`."""
+        """In the published convention, see `ipslib.runs.provenance`."""
         sizes = "_".join(map(str, (self.digit_size, self.noise_size, *self.canvas)))
         return f"{sizes}_{self.n_noise}n_{self.n_train}d"
 
