@@ -10,7 +10,6 @@ from PIL import Image
 from ipslib.datasets.images import own_images
 from ipslib.datasets.images.image import ImageSource
 from ipslib.errors import IpslibError
-from ipslib.runs.one_run import threads_of
 from ipslib.runs.train_images import train_images
 from ipslib.training import evaluate, train
 from tests.datasets.images.test_own_images import write_boxes, write_images
@@ -219,9 +218,8 @@ class TestOptions:
             row.pop("seconds")
             snapshots.append(copy.deepcopy(state.snapshot()))
 
-        with threads_of(config, "cpu"):
-            whole = train(config, on_epoch=keep)
-            resumed = train(config, snapshot=snapshots[0], on_epoch=keep)
+        whole = train(config, on_epoch=keep)
+        resumed = train(config, snapshot=snapshots[0], on_epoch=keep)
         assert resumed.history == whole.history
         weights = resumed.network.state_dict()
         assert all(torch.equal(v, weights[k]) for k, v in whole.network.state_dict().items())
