@@ -1,4 +1,5 @@
-"""What a run on images of one's own is made of: tables, columns, patches, parts, augmentation."""
+"""What a run on images of one's own is made of: tables and their columns, patches, parts, what is
+done to images and classes in training. README.md beside says what each option does."""
 
 from collections.abc import Mapping
 from math import inf

@@ -95,7 +95,8 @@ def describe_images(
     if isinstance(weights, Mapping) and len(classes) == 1 and {*weights}.isdisjoint(classes):
         fields["class_weights"] = {next(iter(classes)): weights}
     config = OwnImagesConfig(
-        **content | fields | {"in_channels": 3},  # until they are counted
+        **content,
+        **fields | {"in_channels": 3},  # until they are counted
         classes=classes,
         several=several,
         numbers={task: [0.0, 1.0] for task in numbers},
@@ -213,7 +214,8 @@ class OwnImages:
     def __attrs_post_init__(self) -> None:
         config, stamps = self.config, image_stamps(self.config)
         tables = [(config.labels, config.labels_sha256), (config.boxes, config.boxes_sha256)]
-        is_same = all(stamp(from_project(p)).sha256 == digest for p, digest in tables if p)
+        files = [(from_project(path), digest) for path, digest in tables if path]
+        is_same = all(file.is_file() and stamp(file).sha256 == digest for file, digest in files)
         if not is_same or config.images_sha256 not in ("", digest_of(stamps)):
             raise IpslibError(
                 f"{config.labels}: wanted the labels, boxes and images that this run was described "
