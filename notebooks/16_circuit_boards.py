@@ -276,8 +276,8 @@ Markdown(f"""
 | defects touched | {percent(100 * ips.roi_recall)} | {percent(100 * ips.roi_recall_random)} |
 
 Test accuracy of at least 85 %: {(runs[runs.method == ips.name].accuracy >= 0.85).sum()} of
-{ips.seeds:.0f} runs of IPS. "Touched" are defects that lie on a kept patch; of random ones it is the value expected.
-Recall at least twice that of random patches:
+{ips.seeds:.0f} runs of IPS. Touched are defects that lie on a kept patch; of random patches it is
+the share expected. Recall at least twice that of random patches:
 {"yes" if ips.roi_recall >= 2 * ips.roi_recall_random else "no"}.
 """)
 
