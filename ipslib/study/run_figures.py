@@ -54,7 +54,8 @@ def grouped_bars(
     """Draw last-epoch test accuracy in one panel a task: groups of bars along x.
 
     Args:
-        frame: a long form; bars are means over seeds with their 95 % interval, dots single runs.
+        frame: a long form; bars are means over seeds with their 95 % interval, where there are
+            seeds enough, dots single runs.
         x: column of numbers. Beside a digit size that has one object-to-image ratio only that is
             written too.
         bars: column of numbers told apart by colour within a group, or None.
@@ -91,7 +92,8 @@ def grouped_bars(
     keys = [Patch(color=c, label=f"{v:g}") for v, c in colours.items()] if bars else []
     dot = {"linestyle": "", "color": INK}
     keys.append(Line2D([], [], marker="o", markersize=4, label="one run", **dot))
-    keys.append(Line2D([], [], marker="|", markersize=12, label="95 % interval", **dot))
+    if summary["low"].notna().any():
+        keys.append(Line2D([], [], marker="|", markersize=12, label="95 % interval", **dot))
     if published is not None:
         keys.append(Line2D([], [], label="published", **DIAMOND))
     row_legend(figure, keys, _axis_label(bars) if bars else "")
