@@ -177,9 +177,9 @@ show(found)
 gains = change_along(frame, "n_train", by=["task", "digit_size", "seed"])
 majority = frame[frame["task"] == "majority"]
 trends = effects_over_seeds(gains[gains["task"] == "majority"], by=["digit_size"])
-shown = ["effect", "effect_low", "effect_high", "p"]
+columns = ["n", "effect", "effect_low", "effect_high", "p"]
 study.save_table("trends", trends)
-show(trends[["digit_size", "n", *shown]])
+show(trends[["digit_size", *columns]])
 
 # %% [markdown]
 # ## Do more images make up for small digits?
@@ -229,7 +229,7 @@ for whose, each in {"here": gains, "published": published.assign(seed=0)}.items(
     rows.append(effects_over_seeds(closing, by=["task"]).assign(runs=whose))
 interactions = pd.concat(rows, ignore_index=True)
 study.save_table("interactions", interactions)
-show(interactions[["runs", "task", "n", *shown]])
+show(interactions[["runs", "task", *columns]])
 
 # %% [markdown]
 # ## Is it size, or the noise that comes with it?
@@ -293,7 +293,7 @@ by_size = found.groupby("digit_size")[["roi_recall", "times_random"]].mean()
 reading = means[[few, many]].mul(100).add_suffix(" images (%)").join(by_size)
 display(show(reading.assign(gained=gained.map(points)).reset_index(), caption="by digit size"))
 tested = interactions[interactions["runs"] == "here"].set_index("task")
-show(tested[["n", *shown]].reset_index(), caption="the interaction")
+show(tested[columns].reset_index(), caption="the interaction")
 
 # %% [markdown]
 # Size and noise told apart: what accuracy changes at one digit size when the noise that was
@@ -308,7 +308,7 @@ if arms:
     for size, rows in designs[designs["task"] == "majority"].groupby("digit_size"):
         parts.append(paired_differences(rows, "as designed").assign(digit_size=size))
 noise_part = effects_over_seeds(pd.concat(parts), by=["digit_size"])
-show(noise_part[["digit_size", "n", *shown]], caption="same coverage, against as designed")
+show(noise_part[["digit_size", *columns]], caption="same coverage, against as designed")
 
 # %%
 below, above = (tested["effect_high"] < 0, tested["effect_low"] > 0)

