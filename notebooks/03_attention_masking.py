@@ -383,7 +383,7 @@ show(replay.reset_index(), caption="test accuracy in percent")
 lines, theirs_end = [], replay.loc["published", "majority"].iloc[0]
 for run, each in replay.iloc[1:].groupby("run", sort=False):
     difference = (each["majority"] - theirs_end) / 100
-    bounds = f"95 % interval over {len(each)} seeds {points(*t_interval(difference))}"
+    bounds = f"seeds: {len(each)}; 95 % interval {points(*t_interval(difference))}"
     lines.append(
         f"*{run}*: majority {each['majority'].mean():.1f} %, {points(difference.mean())} from the "
         f"published {theirs_end:.1f} % ({bounds}). Mean training loss stays within "

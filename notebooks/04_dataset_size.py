@@ -285,7 +285,7 @@ study.save_figure("attention", attention_against_accuracy(frame))
 
 # %%
 theirs = change_along(published[published["task"] == "majority"], "n_train", by=["canvas"])
-contrast = f"from {min(train_sizes)} to {max(train_sizes)} training images"
+contrast = f"straight line from {min(train_sizes)} to {max(train_sizes)} training images"
 more = {"direction": 1, "published": theirs["accuracy"].mean()}
 finding = slope_finding("more images raise accuracy", contrast, frame, "n_train", **more)
 study.finding(finding, figure="threshold")

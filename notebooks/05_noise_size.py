@@ -140,7 +140,7 @@ show(trends[["runs", "n", "effect", "effect_low", "effect_high", "p", "p_none"]]
 levels = 100 * their_majority["accuracy"]
 more = {"direction": 0, "published": trends.set_index("runs")["effect"]["published"]}
 more["note"] = f"All published runs reach {levels.min():.1f} to {levels.max():.1f} %, few or many."
-contrast = f"from {min(noise_counts)} to {max(noise_counts)} noise objects"
+contrast = f"straight line from {min(noise_counts)} to {max(noise_counts)} noise objects"
 finding = slope_finding("noise does no harm", contrast, frame, "n_noise", **more)
 study.finding(finding, figure="accuracy")
 

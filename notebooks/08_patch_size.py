@@ -281,7 +281,7 @@ is_theirs = trends["comparison"].str.startswith("published")
 usual = trends[trends["comparison"] == titles.mode()[0]]  # the noise count of most runs
 title, runs = next(iter(frame.groupby("comparison", sort=False)))
 sides = sorted(runs["patch_size"].unique())
-contrast = f"from {sides[0]} to {sides[-1]} px, {title}"
+contrast = f"straight line from {sides[0]} to {sides[-1]} px, {title}"
 more = {"direction": -1, "published": usual["effect"].max()}
 finding = slope_finding("smaller patches read better", contrast, runs, "patch_size", **more)
 study.finding(finding, figure="ratio")

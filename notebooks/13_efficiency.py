@@ -229,7 +229,7 @@ exponents = np.log(train["step_mb_last"] / train["step_mb_first"]) / areas.where
 ips, exponent, finding = reached.loc[("ips", "train")], exponents["ips"], None
 if np.isfinite(exponent):
     verdict = SUPPORTS if exponent <= 0.05 else CONTRADICTS if exponent >= 0.5 else OPEN
-    others = exponents.drop("ips").rename(NAMES).map("{:.2f}".format)
+    others = exponents.drop("ips").dropna().rename(NAMES).map("{:.2f}".format)
     note = f"Exponents of the others: {'; '.join(others.index + ' ' + others)}."
     contrast = f"exponent of IPS' memory in the area, {ips['first']} to {ips['last']} px"
     more = {"measured": verdict, "unit": "exponent", "note": note}

@@ -113,10 +113,11 @@ def links(notebook: str) -> str:
     return f"{notebook}: [page]({notebook}.html), [notebook]({notebook}.ipynb)"
 
 
-for each in findings:
+for i, each in enumerate(findings):
     display(Markdown(f"### {questions[each.notebook]}\n\n{links(each.notebook)}"))
-    display(show(findings_table([each])))
-    display(Markdown(each.note))
+    display(show(words.iloc[[i], 1:]))
+    if each.note:
+        display(Markdown(each.note))
     figure = study.layout.figures / each.figure
     if figure.is_file():
         display(Image(figure.read_bytes(), width=700, alt=figure.stem))
@@ -183,8 +184,8 @@ signs = [each.published_sign for each in findings]
 Markdown(
     "\n".join(lines)
     + f"""
-5. Open is no evidence of no effect. By itself {lost} of the open ones would have been decided; read
-   among {len(findings)}, luck is as likely.
+5. Open is no evidence of no effect. By themselves {lost} of the open ones would have been decided;
+   among {len(findings)} claims luck may do as much.
 6. The effect has the published sign in {signs.count("same")} of the
    {len(signs) - signs.count("")} findings where both can be told.
 """

@@ -168,7 +168,11 @@ def state(
     p_none = found["p_none"]
     if "took_off" in runs and runs["took_off"].notna().all():
         counts = runs.groupby(by, sort=by != "arm")["took_off"].agg(["sum", "size"]).iloc[[0, -1]]
-        took_off = "; ".join(f"{of}: {n:.0f} of {size}" for of, n, size in counts.itertuples())
+        ends = [f"{n:.0f} of {size}" for _, n, size in counts.itertuples()]
+        if by == "arm":  # the reference comes first
+            took_off = f"{ends[1]}, against {ends[0]}"
+        else:
+            took_off = ", ".join(f"{n} at {of}" for n, of in zip(ends, counts.index, strict=True))
         share = runs[runs["seed"].isin(changes["seed"])].groupby("seed")["took_off"].mean()
         survived = changes["seed"].map(share) == 1
         p_none = over_seeds(changes.loc[survived, "accuracy"])["p_none"]

@@ -2,7 +2,8 @@
 
 Accuracies are shares in 0..1. What is judged is one value per training seed: a paired difference,
 a slope, an interaction. No spread is shared between settings: runs take off or do not, so that
-settings scatter differently.
+settings scatter differently. statsmodels is imported where it is used: the queue of published runs
+does without it.
 """
 
 from collections.abc import Sequence
@@ -10,8 +11,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
-from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
-from statsmodels.stats.weightstats import ttost_paired
 
 CONFIDENCE = 0.95
 LEVEL = 1 - CONFIDENCE  # of the tests
@@ -89,13 +88,15 @@ def over_seeds(values: Sequence[float]) -> dict[str, object]:
     """Of effects on accuracy, one a seed, blanks left out: their number `n`, mean `effect`, `sd`,
     t interval from `effect_low` to `effect_high`, and two p values, blank with fewer than three.
 
-    `p` is that of an effect of zero: of the `test` by t, from six seeds on by flipping signs (all
+    `p` is that of an effect of zero, by the `test` of t, from six seeds on by flipping signs (all
     2^n ways up to 13 seeds, random ones beyond). `p_none` is that of an effect beyond five points,
     by two one-sided t tests: small where the 90 % interval lies within.
 
     The interval knows nothing of failures rarer than were seen: where runs may fail to take off,
     read it beside `share_interval`.
     """
+    from statsmodels.stats.weightstats import ttost_paired
+
     values = _finite(values)
     n = len(values)
     mean, sd = values.mean() if n else np.nan, values.std(ddof=1) if n > 1 else np.nan
@@ -123,6 +124,8 @@ def _finite(values: Sequence[float]) -> np.ndarray:
 
 def share_interval(yes: Sequence[float]) -> tuple[float, float]:
     """Clopper and Pearson's interval of the share of ones among ones and zeros."""
+    from statsmodels.stats.proportion import proportion_confint
+
     low, high = proportion_confint(np.sum(yes), len(yes), LEVEL, method="beta")
     return float(low), float(high)
 
@@ -137,36 +140,40 @@ def compare_shares(arm: pd.Series, reference: pd.Series) -> dict[str, object]:
         `effect`, the difference of the shares; Newcombe's interval of it; `p`, and of which `test`
         it is: the exact McNemar where both arms have the same seeds, else Boschloo's.
     """
+    from statsmodels.stats.proportion import confint_proportions_2indep
+
     yes, n = (arm.sum(), reference.sum()), (len(arm), len(reference))
-    low, high = confint_proportions_2indep(
-        yes[0], n[0], yes[1], n[1], method="newcomb", compare="diff", alpha=LEVEL
-    )
+    how = {"method": "newcomb", "compare": "diff", "alpha": LEVEL}
+    bounds = confint_proportions_2indep(yes[0], n[0], yes[1], n[1], **how)
     if set(arm.index) == set(reference.index):
         change = arm - reference
-        first, either = int((change > 0).sum()), int((change != 0).sum())
-        p, test = stats.binomtest(first, either).pvalue if either else 1.0, "McNemar, exact"
+        more, either = int((change > 0).sum()), int((change != 0).sum())
+        p, test = stats.binomtest(more, either).pvalue if either else 1.0, "McNemar, exact"
     else:
         counts = [yes, (n[0] - yes[0], n[1] - yes[1])]
         p, test = stats.boschloo_exact(counts).pvalue, "Boschloo"
-    effect = float(arm.mean() - reference.mean())
-    bounds = {"effect_low": float(low), "effect_high": float(high)}
-    return {"effect": effect} | bounds | {"p": float(p), "test": test}
+    return _comparison(arm.mean() - reference.mean(), bounds, p, test)
 
 
 def compare_means(arm: Sequence[float], reference: Sequence[float]) -> dict[str, object]:
     """The same of two means by Welch's test, blank where either has fewer than three values."""
     arm, reference = _finite(arm), _finite(reference)
-    found = dict.fromkeys(("effect", "effect_low", "effect_high", "p"), np.nan)
-    if min(len(arm), len(reference)) >= FEWEST:
-        welch = stats.ttest_ind(arm, reference, equal_var=False)
-        values = (arm.mean() - reference.mean(), *welch.confidence_interval(), welch.pvalue)
-        found = dict(zip(found, map(float, values), strict=True))
-    return found | {"test": "Welch"}
+    if min(len(arm), len(reference)) < FEWEST:
+        return _comparison(np.nan, (np.nan, np.nan), np.nan, "Welch")
+    welch = stats.ttest_ind(arm, reference, equal_var=False)
+    effect, bounds = arm.mean() - reference.mean(), welch.confidence_interval(CONFIDENCE)
+    return _comparison(effect, bounds, welch.pvalue, "Welch")
+
+
+def _comparison(effect: float, bounds: Sequence[float], p: float, test: str) -> dict[str, object]:
+    low, high = map(float, bounds)
+    found = {"effect": float(effect), "effect_low": low, "effect_high": high}
+    return found | {"p": float(p), "test": test}
 
 
 def seeds_needed(effect: float, sd: float, *, level: float = LEVEL) -> float:
-    """How many seeds an arm tell an effect of that size and spread over seeds from none, or show
-    that it is none, whichever takes fewer, in four studies of five; blank beyond 2000.
+    """How many seeds an arm it takes to tell an effect of that size from none, or to show that it
+    is none, whichever are fewer, in four studies of five; blank beyond 2000.
 
     Args:
         effect: mean of the paired differences, or slopes; sd: theirs.
