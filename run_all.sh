@@ -30,15 +30,6 @@ fail() {
     exit "${2:-1}"
 }
 
-# Prints " (did you mean 'quick'?)" when one of the words is near.
-nearest() {
-    python3 - "$@" 2>/dev/null <<'PY' || true
-import difflib, sys
-near = difflib.get_close_matches(sys.argv[1], sys.argv[2:], n=1, cutoff=0.5)
-print(f" (did you mean {near[0]!r}?)" if near else "", end="")
-PY
-}
-
 # True if this Python is new enough and has every package of pyproject.toml within its range.
 has_everything() {
     "$1" - <<'PY' 2>/dev/null
@@ -69,15 +60,6 @@ find_python() {
     fail "no Python 3.11 or later was found: install one from your system's packages, conda or python.org"
 }
 
-make_venv() {
-    local python="$1"
-    shift
-    "$python" -m venv "$@" .venv || {
-        rm -rf .venv
-        fail "$python could not make .venv: install its venv package (on Debian and Ubuntu: python3-venv)"
-    }
-}
-
 # Fills .venv. The stamp is written last; the marker tells an interrupted installation.
 install() {
     local stamp="$1" python marker=.venv/ipslib-installing
@@ -85,7 +67,10 @@ install() {
     echo "Setting up .venv with $("$python" --version). On Linux PyTorch and its CUDA libraries take" >&2
     echo "about 6 GB of disk: expect 5 to 15 minutes on a good line. This is done once." >&2
     if [[ -e $marker ]] || ! .venv/bin/python -c '' 2>/dev/null; then
-        make_venv "$python" --clear
+        "$python" -m venv --clear .venv || {
+            rm -rf .venv
+            fail "$python could not make .venv: install its venv package (on Debian and Ubuntu: python3-venv)"
+        }
     fi
     touch "$marker"
     awk '/- pip:/ { pins = 1; next } pins && $2 ~ /==/ { print $2 }' environment.yml \
@@ -122,7 +107,7 @@ case "$first" in
 -h | --help) usage && exit ;;
 smoke | quick | paper | test) shift $(($# > 0)) ;;
 -*) first=quick ;;
-*) fail "there is no profile '$first'$(nearest "$first" smoke quick paper test); choose smoke, quick, paper or test" 2 ;;
+*) fail "there is no profile '$first'; choose smoke, quick, paper or test" 2 ;;
 esac
 
 # Folders named relative to the caller's place are meant there.

@@ -1,9 +1,9 @@
 """Iterative Patch Selection: many-megapixel images classified in memory that does not grow.
 
     core       config, patches, selection, losses, model/, metrics, training, runtime
-    datasets   megapixel_mnist/, images/ (your own), traffic_signs/, slides/
-    runs       from a configuration to its record: here, in processes, on a cluster
-    study      tables, statistics, figures, maps and findings of the notebooks
+    datasets   megapixel_mnist/, images/ (your own), traffic_signs/, slides/; attention maps
+    runs       from a configuration to its record: here, in processes, on a cluster; train_images
+    study      tables, statistics, figures and findings of the notebooks
     commands   what `python -m ipslib` runs
 
 Nothing imports from a layer below it in this list. The names in `__all__` are imported when they
@@ -28,8 +28,8 @@ _HOMES = {
     "model.ips": ("IPSNet", "IPSOutput"),
     "model.original": ("load_original",),
     "patches": ("MixedBatch", "PatchBatch", "PatchGrid", "TensorBatch", "cut_image"),
+    "runs.train_images": ("TrainedImages", "train_images"),
     "selection": ("Selection", "attention_scores", "mask_logits", "mask_scores", "select_patches"),
-    "study.own_images": ("TrainedImages", "train_images"),
     "training": ("attend", "evaluate", "train"),
 }
 _HOME_OF = {name: f"ipslib.{home}" for home, names in _HOMES.items() for name in names}

@@ -14,24 +14,20 @@ from ipslib.errors import IpslibError, did_you_mean
 def _study(arguments: argparse.Namespace) -> int:
     from ipslib.commands.study import run_study
 
-    settings = _settings(arguments)
-    return run_study(
-        arguments.profile, arguments.notebooks, parameters=settings, force=arguments.force
-    )
+    changes, force = _settings(arguments), arguments.force
+    return run_study(arguments.profile, arguments.notebooks, parameters=changes, force=force)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from ipslib.runs.naming import parse_run_name, run_name
     from ipslib.runs.profiles import Layout, base_config
+    from ipslib.runs.provenance import parse_run_name, run_name
     from ipslib.runs.records import RecordStore
     from ipslib.runs.schedule import run_all
 
     changes = parse_run_name(arguments.name) if arguments.name else {}
-    changes |= _settings(arguments)
-    config = base_config(arguments.profile, changes)
-    store = RecordStore(Layout.of(arguments.profile).records)
+    config = base_config(arguments.profile, changes | _settings(arguments))
     print(f"{run_name(config)} ({config.id}) on {config.data.source}", flush=True)
-    [record] = run_all([config], store)
+    [record] = run_all([config], RecordStore(Layout.of(arguments.profile).records))
     for task, accuracy in record["result"]["accuracy"].items():
         print(f"{task:>10}: {100 * accuracy:5.1f} %")
     return 0
@@ -62,18 +58,13 @@ def _queue(arguments: argparse.Namespace) -> int:
 def _gpu(arguments: argparse.Namespace) -> int:
     from ipslib.commands.gpu import work_on_gpu
 
-    return work_on_gpu(
-        arguments.minutes,
-        device=arguments.device,
-        smoke=arguments.smoke,
-        jobs=arguments.jobs,
-        checks=not arguments.skip_checks,
-        overrides=_settings(arguments),
-    )
+    names = ("device", "smoke", "jobs", "checks")
+    options = {name: getattr(arguments, name) for name in names}
+    return work_on_gpu(arguments.minutes, overrides=_settings(arguments), **options)
 
 
-def _notebooks(arguments: argparse.Namespace) -> int:
-    from ipslib.commands.study import pair_notebooks
+def _notebooks(_: argparse.Namespace) -> int:
+    from ipslib.commands.notebooks import pair_notebooks
 
     for path in pair_notebooks():
         print(f"wrote {path.parent.name}/{path.name}")
@@ -92,59 +83,55 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     return values
 
 
-def _add_settings(command: argparse.ArgumentParser, name: str, *, help: str) -> None:
-    of = {"nargs": 2, "action": "append", "default": [], "dest": "parameters"}
-    command.add_argument("-p", metavar=(name, "VALUE"), help=help, **of)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="ipslib", description="A study of patch selection.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    study = commands.add_parser("study", help="execute the study's notebooks")
-    study.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
-    study.add_argument("notebooks", metavar="NOTEBOOK", nargs="*", help="name or number (all)")
-    study.add_argument("--force", action="store_true", help="also run what is up to date")
-    _add_settings(study, "NAME", help="override a parameter of the notebooks named")
-    study.set_defaults(handler=_study)
+    def command(name, handler, *, changes: tuple[str, str] | None = None, help: str):
+        """A command's `add_argument`; with `-p` where it takes changes, a name and what they do."""
+        added = commands.add_parser(name, help=help)
+        added.set_defaults(handler=handler)
+        if changes:
+            of = {"nargs": 2, "action": "append", "default": [], "dest": "parameters"}
+            added.add_argument("-p", metavar=(changes[0], "VALUE"), help=changes[1], **of)
+        return added.add_argument
 
-    run = commands.add_parser(
-        "run", help="train one run and write its record; needs no papermill and no jupytext"
-    )
-    run.add_argument("profile", metavar="PROFILE", help="smoke, quick or paper")
-    run.add_argument("name", metavar="NAME", nargs="?", help="a run name as published")
-    _add_settings(run, "FIELD", help="set a field of RunConfig")
-    run.set_defaults(handler=_run)
+    of_notebooks = ("NAME", "override a parameter of the notebooks named")
+    of_run = ("FIELD", "set a field of RunConfig")
+    of_every_run = ("FIELD", "set a field of RunConfig in every run")
+    profile = {"metavar": "PROFILE", "help": "smoke, quick or paper"}
 
-    sweep = commands.add_parser("sweep", help="run all settings of a sweep file, see params/sweeps")
-    sweep.add_argument("file", metavar="FILE", help="YAML with a grid or a list of settings")
-    sweep.add_argument("--jobs", type=int, default=1, help="processes side by side (1: this one)")
-    sweep.add_argument("--scheduler", metavar="ADDRESS", help="of a running Dask scheduler")
-    sweep.set_defaults(handler=_sweep)
+    add = command("study", _study, changes=of_notebooks, help="execute the study's notebooks")
+    add("profile", **profile)
+    add("notebooks", metavar="NOTEBOOK", nargs="*", help="name or number (all)")
+    add("--force", action="store_true", help="also run what is up to date")
 
-    queue = commands.add_parser(
-        "queue", help="train missing published runs, the most valuable first"
-    )
-    queue.add_argument("--profile", default="paper", help="whose base settings (paper)")
-    queue.add_argument("--minutes", type=float, default=25, help="time there is (25)")
-    queue.add_argument("--list", action="store_true", help="only list the queue, in order")
-    queue.add_argument("--readme", action="store_true", help="count the runs in outputs/README.md")
-    _add_settings(queue, "FIELD", help="set a field of RunConfig in every run")
-    queue.set_defaults(handler=_queue)
+    does = "train one run and write its record; needs no papermill and no jupytext"
+    add = command("run", _run, changes=of_run, help=does)
+    add("profile", **profile)
+    add("name", metavar="NAME", nargs="?", help="a run name as published")
 
-    gpu = commands.add_parser(
-        "gpu", help="check a GPU, time a step on it, then work the queue of published runs"
-    )
-    gpu.add_argument("--minutes", type=float, default=25, help="time there is for all (25)")
-    gpu.add_argument("--jobs", type=int, default=1, help="runs side by side on the GPU (1)")
-    gpu.add_argument("--skip-checks", action="store_true", help="go straight to the runs")
-    gpu.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --smoke")
-    gpu.add_argument("--smoke", action="store_true", help="tiny images, to see that it runs")
-    _add_settings(gpu, "FIELD", help="set a field of RunConfig in every run")
-    gpu.set_defaults(handler=_gpu)
+    add = command("sweep", _sweep, help="run all settings of a sweep file, see params/sweeps")
+    add("file", metavar="FILE", help="YAML with a grid or a list of settings")
+    add("--jobs", type=int, default=1, help="processes side by side (1: this one)")
+    add("--scheduler", metavar="ADDRESS", help="of a running Dask scheduler")
 
-    pairing = commands.add_parser("notebooks", help="write notebooks/*.ipynb for JupyterLab")
-    pairing.set_defaults(handler=_notebooks)
+    does = "train missing published runs, the most valuable first"
+    add = command("queue", _queue, changes=of_every_run, help=does)
+    add("--profile", default="paper", help="whose base settings (paper)")
+    add("--minutes", type=float, default=25, help="time there is (25)")
+    add("--list", action="store_true", help="only list the queue, in order")
+    add("--readme", action="store_true", help="count the runs in outputs/README.md")
+
+    does = "check a GPU, time a step on it, then work the queue of published runs"
+    add = command("gpu", _gpu, changes=of_every_run, help=does)
+    add("--minutes", type=float, default=25, help="time there is for all (25)")
+    add("--jobs", type=int, default=1, help="runs side by side on the GPU (1)")
+    add("--skip-checks", dest="checks", action="store_false", help="go straight to the runs")
+    add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --smoke")
+    add("--smoke", action="store_true", help="tiny images, to see that it runs")
+
+    command("notebooks", _notebooks, help="write notebooks/*.ipynb for JupyterLab")
     add_slides_command(commands)
     parser.set_defaults(valid=tuple(commands.choices))
     return parser

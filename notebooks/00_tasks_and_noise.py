@@ -45,6 +45,7 @@ from IPython.display import Markdown
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST, NeedleMNIST
 from ipslib.datasets.megapixel_mnist.noise import noise_pool
+from ipslib.datasets.megapixel_mnist.scenes import draw_whole
 from ipslib.study import Study, example_row, image_row, show
 
 study = Study("00_tasks_and_noise", profile, overrides=overrides)
@@ -58,21 +59,21 @@ Markdown(f"Digits: {study.source}.")
 # %%
 fields = {"canvas": needle_canvas, "n_clutter": needle_clutter}
 needles = NeedleMNIST(digits=study.base.data.digits, split="test", **fields)
-with_needle = next(i for i in range(image, image + 1000) if needles.placement(i).label)
-needle = needles.scene(needles.placement(with_needle))
+drawn = map(needles.objects, range(image, image + 1000))
+needle = next(objects for objects, has_needle in drawn if has_needle)
 
 fields = {"n_patterns": n_patterns, "canvas": megapixel_canvas}
 settings = study.digit_settings(digit_sizes, noise_counts)
 data_sets = [MegapixelMNIST(study.config(**each, **fields).data, "test") for each in settings]
-megapixel = data_sets[0].scene(data_sets[0].placement(image))
+megapixel = data_sets[0]
 
 # %%
 titles = [
     f"Needle MNIST, {needle_canvas} px: is there a 3?",
     f"Megapixel MNIST, {megapixel_canvas} px: which digits?",
 ]
-images = [needle.draw((needle_canvas, needle_canvas)), megapixel.draw((megapixel_canvas,) * 2)]
-boxes = [needle.boxes[-1:], megapixel.boxes[-5:]]
+images = [draw_whole([needle], needles.canvas), megapixel.canvas(image)]
+boxes = [needle.boxes[0, -1:], megapixel.batch([image]).boxes[0].numpy()]
 study.save_figure("tasks", image_row(images, titles, boxes=boxes))
 
 # %% [markdown]

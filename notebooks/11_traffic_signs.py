@@ -110,7 +110,7 @@ study.save_table("classes", counts)
 display(show(counts, caption=titled("Images of each class", data.is_synthetic)))
 reports = [each.report for each in sets.values()]
 left_out = pd.DataFrame(
-    {"set": report.name, "lines": report.n_lines, "kept": sum(report.kept.values())}
+    {"set": report.name, "lines": report.n_lines, "kept": len(report.examples)}
     | report.left_out
     | {"MISC_SIGNS passed over": report.n_misc}
     for report in reports

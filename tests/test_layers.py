@@ -1,8 +1,12 @@
 """The layers of the house: core < datasets < runs < study < commands < notebooks. Nothing imports
-from a layer above its own, not inside a function and not by a string either."""
+from a layer above its own, not inside a function and not by a string either.
+
+    python -m tests.test_layers     # modules and lines of each layer, and how often it imports from
+"""
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -68,6 +72,28 @@ def upward(module: str, source: str, modules: set[str]) -> set[tuple[str, str]]:
     return {(module, name) for name in own if layer_of(name) > layer_of(module)}
 
 
+def arrows() -> Counter[tuple[str, str]]:
+    """How often modules of a layer import from another one; the face, which names what it shows of
+    every layer, has no part in it."""
+    files, counts = sources(), Counter()
+    for module, path in files.items():
+        for name in imports(path.read_text(encoding="utf-8"), set(files)):
+            if module != "ipslib" and name.split(".")[0] == "ipslib":
+                counts[LAYERS[layer_of(module)], LAYERS[layer_of(name)]] += 1
+    return counts
+
+
+def overview() -> str:
+    files, counts = sources(), arrows()
+    lines = [f"{'':10} modules  lines  imports: " + "  ".join(LAYERS[:-2])]
+    for layer in LAYERS[:-1]:
+        own = [path for name, path in files.items() if LAYERS[layer_of(name)] == layer]
+        n_lines = sum(len(path.read_text(encoding="utf-8").splitlines()) for path in own)
+        cells = [f"{counts[layer, each] or '':>{len(each)}}" for each in LAYERS[:-2]]
+        lines.append(f"{layer:10} {len(own):7}  {n_lines:5}           " + "  ".join(cells))
+    return "\n".join(line.rstrip() for line in lines)
+
+
 def test_nothing_imports_upwards():
     files = sources()
     found = set()
@@ -103,3 +129,13 @@ def test_every_way_up_is_seen(source):
 )
 def test_ways_down_and_sentences_are_none(source):
     assert not upward("ipslib.runs.pool", source, set())
+
+
+def test_the_drawing_of_the_layers_is_that_of_the_imports():
+    page = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    drawn = re.findall(r"^    (\w+) --> (\w+)$", page, re.MULTILINE)
+    assert set(drawn) == {pair for pair in arrows() if pair[0] != pair[1]}
+
+
+if __name__ == "__main__":
+    print(overview())

@@ -59,45 +59,34 @@ def test_first_batches_and_the_patch_orders_between_them():
 
 
 @pytest.mark.usefixtures("mnist_root")
-class TestTraining:
-    def test_batches_and_orders_are_those_of_torchs_loaders(self, monkeypatch):
-        batches, orders = [], []
-        batch, select = MegapixelMNIST.batch, ips.select_patches
+def test_training_draws_as_torchs_loaders_do_however_it_is_stopped_or_evaluated(monkeypatch):
+    batches, orders, snapshots = [], [], []
+    batch, select = MegapixelMNIST.batch, ips.select_patches
 
-        def spy_on_batch(self, indices):
-            batches.append(list(indices))
-            return batch(self, indices)
+    def spy_on_batch(self, indices):
+        batches.append(list(indices))
+        return batch(self, indices)
 
-        def spy_on_order(*arguments, order, **others):
-            orders.append(order.tolist())
-            return select(*arguments, order=order, **others)
+    def spy_on_order(*arguments, order, **others):
+        orders.append(order.tolist())
+        return select(*arguments, order=order, **others)
 
-        monkeypatch.setattr(MegapixelMNIST, "batch", spy_on_batch)
-        monkeypatch.setattr(ips, "select_patches", spy_on_order)
-        train(SMALL)
-        wanted_batches, wanted_orders = loaded(SMALL)
-        assert batches == wanted_batches
-        assert orders == wanted_orders
+    def keep(_, state):
+        snapshots.append(io.BytesIO())
+        torch.save(state.snapshot(), snapshots[-1])
 
-    def test_a_stopped_run_goes_on_to_the_same_end(self):
-        snapshots = []
-
-        def keep(_, state):
-            buffer = io.BytesIO()
-            torch.save(state.snapshot(), buffer)
-            snapshots.append(buffer)
-
+    with monkeypatch.context() as patch:
+        patch.setattr(MegapixelMNIST, "batch", spy_on_batch)
+        patch.setattr(ips, "select_patches", spy_on_order)
         whole = train(SMALL, on_epoch=keep)
-        for buffer in snapshots[:2]:
-            buffer.seek(0)
-            resumed = train(SMALL, snapshot=torch.load(buffer, weights_only=True))
-            assert_equal_weights(resumed.network, whole.network)
-            assert resumed.history[-1]["test"] == whole.history[-1]["test"]
-
-    def test_how_often_a_run_is_evaluated_does_not_change_it(self):
-        often, once = train(SMALL), train(SMALL.replace(eval_every=3))
-        assert_equal_weights(often.network, once.network)
-        assert often.history[-1]["test"] == once.history[-1]["test"]
+    assert (batches, orders) == loaded(SMALL)
+    snapshots[0].seek(0)
+    resumed = train(SMALL, snapshot=torch.load(snapshots[0], weights_only=True))
+    evaluated_once = train(SMALL.replace(eval_every=3))
+    for other in (resumed, evaluated_once):
+        assert other.history[-1]["test"] == whole.history[-1]["test"]
+        for name, value in whole.network.state_dict().items():
+            assert torch.equal(value, other.network.state_dict()[name]), name
 
 
 def loaded(config: RunConfig) -> tuple[list[list[int]], list[list[int]]]:
@@ -115,8 +104,3 @@ def loaded(config: RunConfig) -> tuple[list[list[int]], list[list[int]]]:
                 batches.append(indices.tolist())
                 orders.append(torch.randperm(data.grid.n_patches).tolist())
     return batches, orders
-
-
-def assert_equal_weights(one: torch.nn.Module, other: torch.nn.Module) -> None:
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name]), name

@@ -20,11 +20,10 @@ def test_help_names_every_profile_from_any_folder(flag, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(("wrong", "near"), [("qiuck", "quick"), ("papr", "paper")])
-def test_an_unknown_word_is_one_sentence_with_the_nearest(wrong, near):
-    refused = call(wrong)
+def test_an_unknown_word_is_one_sentence_with_the_choice():
+    refused = call("qiuck")
     assert refused.returncode == 2
-    assert f"did you mean '{near}'?" in refused.stderr
+    assert "'qiuck'" in refused.stderr and "quick" in refused.stderr
     assert refused.stderr.count("\n") == 1
 
 

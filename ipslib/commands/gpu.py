@@ -12,8 +12,8 @@ call is made. `python -m ipslib queue --readme` then counts them in outputs/READ
 
 import itertools
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from statistics import median
 from typing import NamedTuple
 
@@ -49,39 +49,31 @@ def work_on_gpu(
     checks: bool = True,
     overrides: Mapping[str, object] | None = None,
 ) -> int:
-    """Check the device against the CPU, time a step, and train published runs for what is left.
-
-    Args:
-        minutes: for all of it.
-        device: `cuda`, or `cpu` to see what happens without one.
-        smoke: tiny images and the smoke profile in place of the published settings.
-        jobs: runs side by side on the device.
-        checks: whether to check and time before.
-        overrides: fields of RunConfig that differ in every run.
-
-    Returns:
-        1 where the devices disagree, and then nothing is trained, or where a run failed.
+    """Check the device against the CPU, time a step, and train published runs for what is left of
+    the minutes; return 1 where the devices disagree, and then nothing is trained, or a run failed.
 
     Raises:
         IpslibError: no such device, a published scale on a CPU, or what the queue raises.
     """
     deadline = time.monotonic() + 60 * minutes
     check_amounts(minutes, jobs)
-    if device == "cpu" and not smoke:
+    if (device == "cpu" and not smoke) or (device != "cpu" and not torch.cuda.is_available()):
         raise IpslibError(
-            "device: the published scale needs a GPU; use device cuda, or add --smoke to see it "
-            "run on tiny images."
-        )
-    if device != "cpu" and not torch.cuda.is_available():
-        raise IpslibError(
-            f"device: wanted {device}, but torch {torch.__version__} finds no GPU here; go to a "
-            "machine with one, or try it out with `--device cpu --smoke`."
+            f"device: wanted a GPU, got {device}, of which torch {torch.__version__} "
+            f"finds {torch.cuda.device_count()} here; go to a machine with one, or try it on tiny "
+            "images with `--device cpu --smoke`."
         )
     profile, overrides = "smoke" if smoke else "paper", dict(overrides or {})
     if checks:
         settings = _SMOKE if smoke else _SETTINGS
         configs = {base_config(profile).replace(**each): n for each, n in settings}
-        if not _agree(configs, device):
+        name = torch.cuda.get_device_name(device) if device != "cpu" else "The CPU itself"
+        print(f"{name} against the CPU, fp32:", flush=True)
+        agreements = []
+        for config, n_images in configs.items():
+            agreements.append(compare_devices(config, device, n_images=n_images))
+            print(f"  {config.data.short_name}, {n_images} images: {agreements[-1]}", flush=True)
+        if not all(agreement.holds for agreement in agreements):
             print("the devices disagree: no run was begun.", flush=True)
             return 1
         precision = overrides.get("precision", "bf16" if is_accelerator(device) else "fp32")
@@ -98,12 +90,8 @@ def work_on_gpu(
 
 
 class TrainingStep:
-    """A step of training, with its batches prepared ahead; called, it returns its seconds.
-
-    Args:
-        config: a run on Megapixel MNIST.
-        device: where the network lives.
-    """
+    """A step of training on Megapixel MNIST, with its batches prepared ahead; called, it returns
+    its seconds."""
 
     def __init__(self, config: RunConfig, device: str):
         keep_freed_memory()
@@ -176,38 +164,25 @@ class Agreement(NamedTuple):
         )
 
 
-def _agree(configs: Mapping[RunConfig, int], device: str) -> bool:
-    """Compare a device with the CPU on so many images of each configuration, and say how."""
-    name = torch.cuda.get_device_name(device) if device != "cpu" else "The CPU itself"
-    print(f"{name} against the CPU, fp32:", flush=True)
-    agreements = []
-    for config, n_images in configs.items():
-        agreements.append(compare_devices(config, device, n_images=n_images))
-        print(f"  {config.data.short_name}, {n_images} images: {agreements[-1]}", flush=True)
-    return all(agreement.holds for agreement in agreements)
-
-
 def compare_devices(config: RunConfig, device: str, *, n_images: int) -> Agreement:
     """One training step of a fresh network without dropout on the CPU and on a device, in full
-    fp32 (no TF32)."""
+    fp32: without TF32 in this process, until `prepare` chooses it for training."""
     config = config.replace(precision="fp32", dropout=0.0, attn_dropout=0.0)
     batch = MegapixelMNIST(config.data).batch(range(n_images))
-    with _full_float32():
-        here, there = (_step(config, batch, each) for each in ("cpu", device))
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    here, there = (_step(config, batch, each) for each in ("cpu", device))
     n_apart, widest = differing(here[0], there[0])
-    n_kept = here[0].indices.numel()
     pairs = zip(here[1:], there[1:], strict=True)
     apart = [abs(one - other) / max(abs(one), 1e-12) for one, other in pairs]
-    return Agreement(n_kept, n_apart, widest, *apart)
+    return Agreement(here[0].indices.numel(), n_apart, widest, *apart)
 
 
 def differing(one: Selection, other: Selection) -> tuple[int, float]:
     """How many patches only the first keeps, and how far their scores are from those of the
     patches that the second keeps in their place: 0 for a tie, relative to the larger."""
     n_apart, widest = 0, 0.0
-    if one.scores is None:
-        return n_apart, widest
-    rows = zip(*one[:2], *other[:2], strict=True)
+    rows = () if one.scores is None else zip(*one[:2], *other[:2], strict=True)
     for own, own_scores, others, other_scores in rows:
         alone, missed = (~torch.isin(*pair) for pair in ((own, others), (others, own)))
         n_apart += int(alone.sum())
@@ -227,17 +202,3 @@ def _step(config: RunConfig, batch, device: str) -> tuple[Selection, float, floa
     scores = output.selection.scores
     kept = Selection(output.selection.indices.cpu(), None if scores is None else scores.cpu())
     return kept, losses.total.item(), torch.stack(squares).sum().sqrt().item()
-
-
-@contextmanager
-def _full_float32() -> Iterator[None]:
-    """Products and convolutions of float32 in float32 for a while."""
-    products = torch.get_float32_matmul_precision()
-    convolutions = torch.backends.cudnn.allow_tf32
-    try:
-        torch.set_float32_matmul_precision("highest")
-        torch.backends.cudnn.allow_tf32 = False
-        yield
-    finally:
-        torch.set_float32_matmul_precision(products)
-        torch.backends.cudnn.allow_tf32 = convolutions

@@ -1,4 +1,4 @@
-"""Execute one notebook without a browser, and keep what it made.
+"""Execute notebooks without a browser, and keep what they made.
 
 A notebook's source is percent-format text. It becomes an .ipynb in a temporary folder, papermill
 runs it in a kernel process of its own, and the executed copy and its HTML go to the outputs.
@@ -13,16 +13,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import jupytext
 import nbformat
 import papermill
 from jupyter_client.manager import KernelManager
+from jupytext.combine import combine_inputs_with_outputs
 from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from nbformat import NotebookNode
@@ -31,10 +32,9 @@ from traitlets.config import Config
 
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.paths import write_atomically
-from ipslib.runs import Kernel
+from ipslib.runs import Kernel, Progress, Report, followed
 from ipslib.runs.executors import WorkerDied, here, processes
-from ipslib.runs.profiles import Layout
-from ipslib.runs.progress import Progress, Report, followed
+from ipslib.runs.profiles import Layout, list_notebooks
 from ipslib.study.figures import smaller_png
 
 KERNEL = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
@@ -44,25 +44,22 @@ DEAD_KERNEL = (
     "or choose a smaller profile, batch or memory_size"
 )
 
+Task = tuple[Path, dict[str, Any]]  # a notebook and its parameters
 
-@dataclass(frozen=True)
-class Execution:
-    """What came of one notebook."""
+
+class Execution(NamedTuple):
+    """What came of one notebook: runs by how they ended, and what went wrong, if anything."""
 
     title: str
-    made: int
-    reused: int
-    failed: int
-    minutes: float
+    made: int = 0
+    reused: int = 0
+    failed: int = 0
+    minutes: float = 0.0
     error: str = ""
 
     @property
     def state(self) -> str:
         return "failed" if self.error else "done"
-
-
-Task = tuple[Path, dict[str, Any]]  # a notebook and its parameters
-Ended = tuple[Path, Execution]
 
 
 def read_source(path: Path) -> NotebookNode:
@@ -73,26 +70,49 @@ def read_source(path: Path) -> NotebookNode:
 
 
 def title_of(notebook: NotebookNode) -> str:
-    """Return the first heading."""
-    for cell in notebook.cells:
-        for line in cell.source.splitlines() if cell.cell_type == "markdown" else ():
-            if line.startswith("# "):
-                return line[2:].strip()
-    return "Untitled"
+    """The first heading."""
+    texts = [cell.source for cell in notebook.cells if cell.cell_type == "markdown"]
+    headings = (line for line in "\n".join(texts).splitlines() if line.startswith("# "))
+    return next(headings, "# Untitled")[2:].strip()
+
+
+def pair_notebooks() -> list[Path]:
+    """Write notebooks/*.ipynb from their .py, for JupyterLab and plain papermill.
+
+    Outputs of unchanged cells are kept. JupyterLab writes changes to both; an .ipynb that was
+    changed since by something else is left alone, and named: it is the .py that is executed.
+    """
+    written = []
+    for source in list_notebooks():
+        paired, modified = source.with_suffix(".ipynb"), source.stat().st_mtime
+        notebook = read_source(source)
+        if paired.exists():
+            other = jupytext.read(paired)
+            if _cells(other) == _cells(notebook):
+                continue
+            if paired.stat().st_mtime > modified + 1:
+                say(
+                    f"{paired.name} was changed, but not {source.name}, which is executed: save it "
+                    "in JupyterLab, or delete it"
+                )
+                continue
+            notebook = combine_inputs_with_outputs(notebook, other)
+        write_atomically(paired, nbformat.writes(notebook) + "\n")
+        os.utime(paired, (modified, modified))  # jupytext refuses an .ipynb newer than its .py
+        written.append(paired)
+    return written
+
+
+def _cells(notebook: NotebookNode) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source.strip()) for cell in notebook.cells]
 
 
 def check_parameters(path: Path, parameters: Iterable[str]) -> None:
     """Refuse names that the notebook's parameters cell lacks; papermill would only warn."""
-    cells = [
-        cell for cell in read_source(path).cells if "parameters" in cell.metadata.get("tags", ())
-    ]
-    known = {
-        node.id
-        for cell in cells
-        for node in ast.walk(ast.parse(cell.source))
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
-    }
-    parameters = set(parameters)
+    cells, parameters = read_source(path).cells, set(parameters)
+    tagged = [each.source for each in cells if "parameters" in each.metadata.get("tags", ())]
+    names = (node for node in ast.walk(ast.parse("\n".join(tagged))) if isinstance(node, ast.Name))
+    known = {name.id for name in names if isinstance(name.ctx, ast.Store)}
     for name in sorted(parameters - known):
         raise IpslibError(f"{path.stem} has no parameter {name!r}{did_you_mean(name, known)}")
     if missing := sorted(known - parameters):
@@ -102,24 +122,20 @@ def check_parameters(path: Path, parameters: Iterable[str]) -> None:
         )
 
 
-def execute_all(tasks: Sequence[Task], layout: Layout, *, lanes: int) -> Iterator[Ended]:
-    """Execute notebooks, at most `lanes` at a time, and yield each as it ends.
+def execute_all(
+    tasks: Sequence[Task], layout: Layout, *, lanes: int
+) -> Iterator[tuple[Path, Execution]]:
+    """Execute notebooks in their order, at most `lanes` at a time, and yield each as it ends.
 
-    Each of several has a share of the cores: while one imports, draws figures or ends with a
-    single run, the others go on. One whose process is killed has failed. However this ends, by
-    Ctrl-C too, kernels end with it.
-
-    Args:
-        tasks: notebooks and their parameters, in the order in which they are begun.
-        layout: where results go.
-        lanes: with 1 they are executed by this process.
+    A single lane is this process. Each of several has a share of the cores: while one imports,
+    draws figures or ends with a single run, the others go on. One whose process is killed has
+    failed. However this ends, by Ctrl-C too, kernels end with it.
     """
     waiting, lanes = iter(tasks), min(lanes, len(tasks))
 
     def next_task() -> Task | None:
-        task = next(waiting, None)
-        if task:
-            print(f"{task[0].stem}: running", file=sys.stderr, flush=True)
+        if task := next(waiting, None):
+            say(f"{task[0].stem}: running")
         return task
 
     share = max(1, (os.cpu_count() or 1) // lanes) if lanes > 1 else 0
@@ -128,8 +144,7 @@ def execute_all(tasks: Sequence[Task], layout: Layout, *, lanes: int) -> Iterato
     with closing(executor(work, next_task, lambda event: None)) as results:
         for (path, _), done in results:
             if isinstance(done, WorkerDied):
-                title = title_of(read_source(path))
-                done = Execution(title, made=0, reused=0, failed=0, minutes=0.0, error=str(done))
+                done = Execution(title_of(read_source(path)), error=str(done))
             yield path, done
 
 
@@ -142,20 +157,15 @@ def _execute(task: Task, _: Report, *, layout: Layout, share: int) -> Execution:
 def execute(path: Path, parameters: dict[str, Any], layout: Layout, *, share: int = 0) -> Execution:
     """Run a notebook and keep it as NN_name.ipynb and .html, or as NN_name.failed.ipynb.
 
-    Args:
-        path: the notebook's source.
-        parameters: of its parameters cell.
-        layout: where its results go.
-        share: cores that it has to itself, where others are executed beside it; its progress is
-            then shown in lines, since bars would write over each other.
+    `share` is the cores that it has to itself, where others are executed beside it; its progress
+    is then shown in lines, since bars would write over each other.
 
     Raises:
         IpslibError: for parameters that are not those of its parameters cell.
     """
     check_parameters(path, parameters)
     layout.create()
-    source = read_source(path)
-    title, start = title_of(source), time.monotonic()
+    source, start = read_source(path), time.monotonic()
     progress = Progress(path.stem, bar=not share and sys.stderr.isatty())
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, f"{path.stem}.ipynb"), Path(folder, "executed.ipynb")
@@ -164,10 +174,11 @@ def execute(path: Path, parameters: dict[str, Any], layout: Layout, *, share: in
         kernel = Kernel(events=str(events), apart=layout.apart, jobs=share)
         with followed(events, progress):
             error = _run(before, after, parameters, kernel)
-        _keep(after, path, title, layout, failed=bool(error))
-    minutes = (time.monotonic() - start) / 60
+        if after.is_file():
+            _keep(after, path, title_of(source), layout, failed=bool(error))
     counts = {status: progress.count(status) for status in ("made", "reused", "failed")}
-    return Execution(title, **counts, minutes=minutes, error=error)
+    minutes = round((time.monotonic() - start) / 60, 2)
+    return Execution(title_of(source), **counts, minutes=minutes, error=error)
 
 
 def _run(before: Path, after: Path, parameters: dict[str, Any], kernel: Kernel) -> str:
@@ -181,16 +192,18 @@ def _run(before: Path, after: Path, parameters: dict[str, Any], kernel: Kernel) 
     }
     if kernel.jobs:
         environment["OMP_NUM_THREADS"] = str(kernel.jobs)
+    # Encrypt the talk with the kernel where Jupyter can; newer kernels warn of plain text.
+    encrypt = "transport_encryption" in KernelManager.class_trait_names()
     at_start = f"import ipslib.runs; ipslib.runs.KERNEL = ipslib.runs.{kernel}"
     try:
-        with _environment(environment):
+        with patch.dict(os.environ, environment):
             papermill.execute_notebook(
                 str(before),
                 str(after),
                 parameters=parameters,
                 progress_bar=False,
                 start_timeout=SECONDS_TO_START,
-                config=_encrypted(),
+                config=Config(KernelManager={"transport_encryption": "auto"} if encrypt else {}),
                 extra_arguments=[f"--IPKernelApp.exec_lines={at_start}"],
             )
     except PapermillExecutionError as error:
@@ -198,12 +211,6 @@ def _run(before: Path, after: Path, parameters: dict[str, Any], kernel: Kernel) 
     except DeadKernelError:
         return DEAD_KERNEL
     return ""
-
-
-def _encrypted() -> Config:
-    """Encrypt the talk with the kernel where Jupyter can; newer kernels warn of plain text."""
-    known = "transport_encryption" in KernelManager.class_trait_names()
-    return Config({"KernelManager": {"transport_encryption": "auto"} if known else {}})
 
 
 def describe(error: PapermillExecutionError) -> str:
@@ -216,14 +223,15 @@ def describe(error: PapermillExecutionError) -> str:
 
 
 def _keep(executed: Path, path: Path, title: str, layout: Layout, *, failed: bool) -> None:
-    if not executed.is_file():
-        return
     notebook = nbformat.read(executed, as_version=4)
     notebook.metadata.pop("jupytext", None)
-    make_pictures_smaller(notebook)
     notebook.metadata["papermill"].update(
         input_path=f"notebooks/{path.name}", output_path=f"{path.stem}.ipynb"
     )
+    for output in (each for cell in notebook.cells for each in cell.get("outputs", ())):
+        if png := output.get("data", {}).get("image/png"):
+            smaller = smaller_png(base64.b64decode(png))
+            output.data["image/png"] = base64.b64encode(smaller).decode()
     text = nbformat.writes(notebook) + "\n"
     partial = layout.notebooks / f"{path.stem}.failed.ipynb"
     if failed:
@@ -236,22 +244,5 @@ def _keep(executed: Path, path: Path, title: str, layout: Layout, *, failed: boo
     partial.unlink(missing_ok=True)
 
 
-def make_pictures_smaller(notebook: NotebookNode) -> None:
-    """Replace the PNGs in a notebook's outputs by smaller ones that look the same."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            data = output.get("data", {})
-            if "image/png" in data:
-                png = smaller_png(base64.b64decode(data["image/png"]))
-                data["image/png"] = base64.b64encode(png).decode()
-
-
-@contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = dict(os.environ)
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

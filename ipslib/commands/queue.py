@@ -7,8 +7,7 @@ what failed is tried again after all others.
 import time
 from collections.abc import Mapping, Sequence
 
-from ipslib.arithmetic import CURRENT, VERSIONS, version_of
-from ipslib.config import RunConfig
+from ipslib.config import ARITHMETIC, ARITHMETICS, RunConfig, arithmetic_of
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.encoder import weights_file
@@ -34,14 +33,13 @@ def list_queue(profile: str, overrides: Mapping[str, object] | None = None) -> i
     store = RecordStore(Layout.of(profile).records)
     earlier_versions = set()
     for run in _runs(profile, overrides, store, "cpu"):
-        state, earlier = "done" if store.find(run.config) else "", store.find_earlier(run.config)
-        if earlier and not state:
-            version = version_of(earlier)
-            earlier_versions.add(version)
-            state = f"by arithmetic {version}"
+        state = "done" if store.find(run.config) else ""
+        if not state and (earlier := store.find_earlier(run.config)):
+            earlier_versions.add(arithmetic_of(earlier))
+            state = f"by arithmetic {arithmetic_of(earlier)}"
         print(f"{state:<15} {run.category:<34} {run.name:<52} {run.note}".rstrip())
     for version in sorted(earlier_versions):
-        print(f"arithmetic {version}: {VERSIONS[version]}; made again by {CURRENT}.")
+        print(f"arithmetic {version}: {ARITHMETICS[version]}; made again by {ARITHMETIC}.")
     return 0
 
 
@@ -59,38 +57,26 @@ def work_queue(
     none fits, the first is begun and checkpointed, to be gone on with next time. Runs whose
     pretrained weights cannot be had are passed over.
 
-    Args:
-        profile: whose base settings hold where a published run says nothing.
-        minutes: for all runs, from now on.
-        overrides: fields of RunConfig that differ in every run.
-        jobs: runs side by side.
-        device: where they are made; a GPU if None and there is one.
-
     Raises:
         IpslibError: no MNIST, a wrong field or number, or a disk that takes no more files.
     """
     deadline = time.monotonic() + 60 * minutes
     check_amounts(minutes, jobs)
-    device = chosen_device(device)
-    store = RecordStore(Layout.of(profile).records)
+    device, store = chosen_device(device), RecordStore(Layout.of(profile).records)
     runs = {run.config.id: run for run in _runs(profile, overrides, store, device)}
     processor = provenance(next(iter(runs.values())).config, device)["device"]
     missing = [run for run in runs.values() if not store.find(run.config)]
     n_done, failed = len(runs) - len(missing), {each["id"] for each in store.failures()}
 
     def choose(waiting: Sequence[Run]) -> Run | None:
-        times = [
-            record
-            for record in store.all()
-            if record["provenance"]["device"] == processor and "dataset" not in record["config"]
-        ]
+        here = (each for each in store.all() if each["provenance"]["device"] == processor)
+        times = [record for record in here if "dataset" not in record["config"]]
         return next_run(waiting, failed, times, deadline - time.monotonic())
 
     print(f"published runs regenerated: {n_done} of {len(runs)}", flush=True)
     configs, ended = [run.config for run in _obtainable(missing)], []
-    for outcome in run_outcomes(
-        configs, store, jobs=jobs, device=device, choose=choose, deadline=deadline
-    ):
+    options = {"jobs": jobs, "device": device, "choose": choose, "deadline": deadline}
+    for outcome in run_outcomes(configs, store, **options):
         ended.append(outcome.status)
         run = runs[outcome.config.id]
         print(f"{run.category}: {run.name}: {outcome}", flush=True)
@@ -112,15 +98,9 @@ def check_amounts(minutes: float, jobs: int) -> None:
 def next_run(
     waiting: Sequence[Run], failed: set[str], times: Sequence[dict], seconds: float
 ) -> Run | None:
-    """The run to train in the seconds left, or None where not one epoch fits.
-
-    Args:
-        waiting: runs without a record, in the queue's order; what other processes are at is left
-            to them.
-        failed: ids of runs that failed before.
-        times: records of this device, to learn from.
-        seconds: left.
-    """
+    """The run to train in the seconds left, or None where not one epoch fits: of those waiting, in
+    the queue's order, the ids that failed before last, and none that another process is at. Times
+    are learned from records of this device."""
     begun, fitting, partly = [], [], []
     for run in sorted(waiting, key=lambda run: run.id in failed):
         checkpoint, epochs = run.checkpoint(), run.config.training.epochs

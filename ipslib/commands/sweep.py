@@ -16,24 +16,29 @@ import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import attrs
 from tabulate import tabulate
 
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.paths import found
 from ipslib.runs.executors import dask_cluster
-from ipslib.runs.naming import run_name
-from ipslib.runs.profiles import Layout, base_config, check_profile, load_parameters, read_settings
+from ipslib.runs.profiles import (
+    Layout,
+    base_config,
+    check_profile,
+    load_parameters,
+    read_settings,
+    resolve_notebook,
+)
+from ipslib.runs.provenance import run_name
 from ipslib.runs.records import RecordStore
-from ipslib.runs.schedule import Outcome, run_outcomes
+from ipslib.runs.schedule import run_outcomes
 
 _KEYS = ("profile", "fixed", "grid", "runs", "notebook")
 
 
-@attrs.frozen
-class Sweep:
+class Sweep(NamedTuple):
     """What a sweep file says: a profile, and settings of runs or of a notebook."""
 
     profile: str
@@ -41,8 +46,7 @@ class Sweep:
     settings: list[dict[str, Any]]
 
 
-@attrs.frozen
-class SweepResult:
+class SweepResult(NamedTuple):
     """How a sweep ended: a row a setting, and the records of its bare runs; prints as a table."""
 
     rows: list[dict[str, Any]]
@@ -59,25 +63,25 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
     Raises:
         IpslibError: for a missing file, an unknown key, or nothing to do.
     """
-    if isinstance(source, Mapping):
-        name, content = "the sweep", source
-    else:
+    name, content = "the sweep", source
+    if not isinstance(source, Mapping):
         path = found(source)
         name, content = path.name, read_settings(path, path.name)
     for key in content:
         if key not in _KEYS:
             raise IpslibError(f"{name}: unknown key {key!r}{did_you_mean(str(key), _KEYS)}.")
-    fixed = _mapping(name, "fixed", content.get("fixed") or {})
-    grid = _mapping(name, "grid", content.get("grid") or {})
+
+    fixed, grid = content.get("fixed") or {}, content.get("grid") or {}
     runs = content.get("runs") or []
-    for field, values in grid.items():
-        if not isinstance(values, list):
-            raise IpslibError(f"{name}: grid: wanted a list for {field}, got {values!r}.")
-    if not isinstance(runs, list):
-        raise IpslibError(f"{name}: runs: wanted a list of settings, got {runs!r}.")
+    if not (isinstance(fixed, Mapping) and isinstance(grid, Mapping)):
+        raise IpslibError(f"{name}: fixed and grid: wanted {{field: ...}}, got {fixed}, {grid}.")
+    if not all(isinstance(values, list) for values in grid.values()):
+        raise IpslibError(f"{name}: grid: wanted a list for every field, got {grid}.")
+    if not (isinstance(runs, list) and all(isinstance(each, Mapping) for each in runs)):
+        raise IpslibError(f"{name}: runs: wanted a list of {{field: value}}, got {runs!r}.")
     combinations = itertools.product(*grid.values()) if grid else ()
     settings = [fixed | dict(zip(grid, values, strict=True)) for values in combinations]
-    settings += [fixed | _mapping(name, "runs", each) for each in runs]
+    settings += [fixed | each for each in runs]
     if not settings:
         raise IpslibError(f"{name} names no runs: give it a grid or a list of runs.")
     return Sweep(check_profile(content.get("profile", "quick")), content.get("notebook"), settings)
@@ -86,10 +90,10 @@ def read_sweep(source: str | Path | Mapping[str, Any]) -> Sweep:
 def run_sweep(
     source: str | Path | Mapping[str, Any], *, jobs: int = 1, scheduler: str | None = None
 ) -> SweepResult:
-    """Run a sweep to its end, whatever single runs come to.
+    """Run a sweep, a file's or what such a file would say, to its end, whatever runs come to.
 
     Args:
-        source: path of a sweep file, or what such a file would say.
+        source: path of a sweep file, or a mapping.
         jobs: processes side by side on this machine; 1 runs in this process.
         scheduler: address of a running Dask scheduler, instead of this machine.
 
@@ -114,25 +118,20 @@ def run_sweep(
     outcomes = run_outcomes(configs, store, jobs=jobs, executor=executor)
     ended = {each.config.id: each for each in outcomes}
     in_order = [ended[run_id] for run_id in dict.fromkeys(config.id for config in configs)]
+    names = ("run", "id", "state", "last epoch on test")
+    cells = [(run_name(each.config), each.config.id, each.status, each) for each in in_order]
+    rows = [dict(zip(names, row, strict=True)) for row in cells]
     records = [each.record for each in in_order if each.record]
-    n_failed = len(in_order) - len(records)
-    return SweepResult([_row(each) for each in in_order], records, n_failed)
-
-
-def _row(outcome: Outcome) -> dict[str, Any]:
-    run = {"run": run_name(outcome.config), "id": outcome.config.id}
-    return run | {"state": outcome.status, "last epoch on test": str(outcome)}
+    return SweepResult(rows, records, len(rows) - len(records))
 
 
 def _sweep_notebook(sweep: Sweep) -> SweepResult:
     """Execute a notebook once for each setting; records are shared, the rest lies apart."""
     from ipslib.commands.notebooks import check_parameters, execute
-    from ipslib.runs.profiles import resolve_notebook
 
     path = resolve_notebook(str(sweep.notebook))
-    for setting in sweep.settings:
-        if setting.get("profile", sweep.profile) != sweep.profile:
-            raise IpslibError("profile: name it at the top of the sweep; it holds for all of it.")
+    if any(setting.get("profile", sweep.profile) != sweep.profile for setting in sweep.settings):
+        raise IpslibError("profile: name it at the top of the sweep; it holds for all of it.")
     plans = [load_parameters(sweep.profile, path) | each for each in sweep.settings]
     for parameters in plans:
         check_parameters(path, parameters)
@@ -145,9 +144,3 @@ def _sweep_notebook(sweep: Sweep) -> SweepResult:
         place = (done.error or str(layout.folder)).splitlines()[0]  # the notebook has the rest
         rows.append({"setting": shown, "state": done.state, "where to look": place})
     return SweepResult(rows, [], sum(row["state"] == "failed" for row in rows))
-
-
-def _mapping(name: str, key: str, value: Any) -> dict[str, Any]:
-    if not isinstance(value, Mapping):
-        raise IpslibError(f"{name}: {key}: wanted {{field: value}}, got {value!r}.")
-    return dict(value)

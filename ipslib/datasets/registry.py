@@ -10,7 +10,7 @@ from ipslib.config import DEFAULT_KIND, RunConfig
 from ipslib.datasets.images.own_images import OwnImagesConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.slides.camelyon16 import SlidesConfig
-from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
+from ipslib.datasets.traffic_signs.dataset import TrafficSignsConfig
 from ipslib.errors import IpslibError, did_you_mean
 
 KINDS = {

@@ -11,7 +11,7 @@ import logging
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
 from functools import partial
@@ -23,12 +23,11 @@ from uuid import uuid4
 import torch
 
 from ipslib.errors import IpslibError
-from ipslib.runs.progress import Report
+from ipslib.runs import Report
 
-# Processes must be able to pass on all three.
-Task, Result, Work = Any, Any, Callable[[Any, Report], Any]
-NextTask = Callable[[], Task | None]
-Results = Iterator[tuple[Task, Result]]
+Work = Callable[[Any, Report], Any]  # a task's; it, tasks and results pass between processes
+NextTask = Callable[[], Any]
+Results = Iterator[tuple[Any, Any]]
 Executor = Callable[[Work, NextTask, Report], Results]
 
 SLOT = "GPU"  # the resource of a Dask worker that takes one task at a time
@@ -38,9 +37,12 @@ _one_at_a_time = Lock()  # threads of a worker share torch's random state: runs 
 
 
 class WorkerDied(Exception):
-    """A process that ended before its task did; the message says how."""
+    """A process that ended before its task did; its `exitcode`, if known, is negative for a
+    signal."""
 
-    exitcode: int | None = None  # negative: a signal
+    def __init__(self, message: str, exitcode: int | None = None):
+        super().__init__(message)
+        self.exitcode = exitcode
 
 
 def here(work: Work, next_task: NextTask, report: Report) -> Results:
@@ -50,13 +52,9 @@ def here(work: Work, next_task: NextTask, report: Report) -> Results:
 
 
 def processes(jobs: int) -> Executor:
-    """Side by side on this machine. On a CPU each process has one thread: two of them finish
-    sooner than one of two threads.
-
-    They are forked from a server that has loaded the program and done nothing else, so that each
-    begins at once and the same. Each has a pipe of its own: one that is killed tears no other's
-    messages, and what it was at is known.
-    """
+    """Side by side on this machine; on a CPU each process has one thread. They are forked from a
+    server that has loaded the program and done nothing else, so that each begins at once and the
+    same. Each has a pipe of its own: one that is killed tears no other's messages."""
 
     def results(work: Work, next_task: NextTask, report: Report) -> Results:
         busy, idle = {}, []
@@ -64,8 +62,8 @@ def processes(jobs: int) -> Executor:
             while True:
                 while len(busy) < jobs and (task := next_task()) is not None:
                     worker = idle.pop() if idle else _Worker(work)
-                    worker.submit(task)
                     busy[worker] = task
+                    worker.submit(task)
                 if not busy:
                     return
                 ready = wait([worker.connection for worker in busy])
@@ -87,7 +85,7 @@ def processes(jobs: int) -> Executor:
     return results
 
 
-def do_alone(work: Work, task: Task) -> Result:
+def do_alone(work: Work, task: Any) -> Any:
     """Do one task in a fresh process; the result may be a WorkerDied."""
     [(_, result)] = processes(1)(work, partial(next, iter([task]), None), lambda event: None)
     return result
@@ -105,7 +103,7 @@ class _Worker:
         self.process.start()
         theirs.close()  # so that the pipe ends when the process does
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Any) -> None:
         with suppress(OSError):  # where it died meanwhile, its pipe has ended
             self.connection.send(task)
 
@@ -124,9 +122,7 @@ class _Worker:
         code = self.process.exitcode
         how = f"was killed by signal {-code}" if code < 0 else f"ended with exit status {code}"
         why = "; a system short of memory does this" if code == -signal.SIGKILL else ""
-        death = WorkerDied(f"its process {how}{why}")
-        death.exitcode = code
-        return death
+        return WorkerDied(f"its process {how}{why}", code)
 
 
 def _serve(connection: Connection, work: Work, environment: dict[str, str]) -> None:
@@ -155,13 +151,11 @@ def dask_cluster(address: str) -> Executor:
 
     A worker that was started with `--resources GPU=1` takes one task at a time. As many tasks are
     under way as there are slots, so that a worker that dies takes no waiting task along and one
-    that comes late finds work; the first worker may come hours later.
-
-    Raises:
-        IpslibError: where dask.distributed is not installed; on use, where no scheduler answers.
+    that comes late finds work; the first worker may come hours later. IpslibError where
+    dask.distributed is not installed and, on use, where no scheduler answers.
     """
     try:
-        from distributed import Client
+        import distributed
     except ImportError as error:
         raise IpslibError(
             "--scheduler needs dask.distributed: pip install 'ipslib[cluster]'."
@@ -171,7 +165,7 @@ def dask_cluster(address: str) -> Executor:
         for name in ("distributed", "distributed.client"):  # at length what we say in one sentence
             logging.getLogger(name).setLevel(logging.CRITICAL + 1)
         try:
-            client = Client(address, timeout=_PATIENCE_S)
+            client = distributed.Client(address, timeout=_PATIENCE_S)
         except (OSError, ValueError) as error:
             raise IpslibError(
                 f"no Dask scheduler answers at {address} within {_PATIENCE_S} s; start one with "
@@ -181,13 +175,19 @@ def dask_cluster(address: str) -> Executor:
         client.subscribe_topic(topic, lambda event: report(event[1]))  # (time, what was logged)
         try:
             while True:
-                n_slots, resources = _slots(client)
-                while len(futures) < max(1, n_slots) and (task := next_task()) is not None:
+                workers = client.scheduler_info(n_workers=-1)["workers"].values()
+                n_slots = sum(SLOT in worker["resources"] for worker in workers)
+                needed = {SLOT: 1} if n_slots else None
+                while len(futures) < (n_slots or len(workers) or 1):
+                    if (task := next_task()) is None:
+                        break
                     call = (_on_worker, work, task, topic)
-                    futures[client.submit(*call, pure=False, resources=resources)] = task
+                    futures[client.submit(*call, pure=False, resources=needed)] = task
                 if not futures:
                     return
-                for future in _done(list(futures)):
+                with suppress(TimeoutError):
+                    distributed.wait(list(futures), _LOOK_S, return_when="FIRST_COMPLETED")
+                for future in [each for each in futures if each.done()]:
                     yield futures.pop(future), _result(future)
         except (OSError, CancelledError) as error:
             raise IpslibError(
@@ -201,23 +201,7 @@ def dask_cluster(address: str) -> Executor:
     return results
 
 
-def _slots(client) -> tuple[int, dict | None]:
-    """How many tasks the workers can take, and what a task asks of its worker."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    on_gpus = sum(SLOT in worker["resources"] for worker in workers)
-    return (on_gpus, {SLOT: 1}) if on_gpus else (len(workers), None)
-
-
-def _done(futures: list) -> Iterable:
-    from distributed import wait
-
-    try:
-        return wait(futures, timeout=_LOOK_S, return_when="FIRST_COMPLETED").done
-    except TimeoutError:
-        return ()
-
-
-def _result(future) -> Result:
+def _result(future) -> Any:
     from distributed import KilledWorker
 
     try:
@@ -230,7 +214,7 @@ def _result(future) -> Result:
         return WorkerDied(f"its worker failed ({type(error).__name__}: {error})")
 
 
-def _on_worker(work: Work, task: Task, topic: str) -> Result:
+def _on_worker(work: Work, task: Any, topic: str) -> Any:
     """On a worker of the cluster."""
     from distributed import get_worker
 

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,19 +22,13 @@ AUTO = "auto"  # of `digits`
 
 _NOTEBOOK = re.compile(r"\d\d_\w+\.py")
 _OTHER_BASE = re.compile(r"[+-]?(0[0-9_]+|.*:.*)")  # 010 is eight, 1:30 is ninety
-_TEXT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
+_TEXT_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")  # 1e-3 is text to YAML 1.1
 
 
 def check_profile(profile: str) -> str:
     if profile not in PROFILES:
         raise IpslibError(f"there is no profile {profile!r}{did_you_mean(profile, PROFILES)}")
     return profile
-
-
-def outputs_root() -> Path:
-    """Return `$IPSLIB_OUTPUTS`, or outputs/ in the project, as an absolute path."""
-    chosen = os.environ.get("IPSLIB_OUTPUTS") or project_root() / "outputs"
-    return from_here(chosen).resolve()
 
 
 @attrs.frozen
@@ -50,7 +44,9 @@ class Layout:
 
     @classmethod
     def of(cls, profile: str) -> "Layout":
-        return cls(outputs_root() / profile, runs.KERNEL.apart)
+        """In `$IPSLIB_OUTPUTS`, or in outputs/ of the project."""
+        outputs = os.environ.get("IPSLIB_OUTPUTS") or project_root() / "outputs"
+        return cls(from_here(outputs).resolve() / profile, runs.KERNEL.apart)
 
     @property
     def folder(self) -> Path:
@@ -71,43 +67,39 @@ class Layout:
 
 
 def list_notebooks() -> list[Path]:
-    """Return the study's notebooks, notebooks/NN_name.py, in their order."""
+    """The study's notebooks, notebooks/NN_name.py, in their order."""
     sources = (project_root() / "notebooks").glob("*.py")
-    return sorted(path for path in sources if _NOTEBOOK.fullmatch(path.name))
+    if notebooks := sorted(path for path in sources if _NOTEBOOK.fullmatch(path.name)):
+        return notebooks
+    raise IpslibError(f"{project_root()} holds no notebooks/NN_name.py: go to the checkout")
 
 
 def resolve_notebook(name: str) -> Path:
-    """Find a notebook by file name, by stem, or by number: "01" is 01_o2i_datasize."""
-    by_stem = {path.stem: path for path in list_notebooks()}
-    wanted = Path(name).name.removesuffix(".py").removesuffix(".ipynb")
-    if wanted in by_stem:
-        return by_stem[wanted]
-    number = wanted.zfill(2)
-    matches = [path for stem, path in by_stem.items() if stem.split("_")[0] == number]
-    if len(matches) == 1:
-        return matches[0]
-    raise IpslibError(f"there is no notebook {name!r}{did_you_mean(wanted, by_stem)}")
-
-
-def resolve_notebooks(names: Iterable[str]) -> list[Path]:
-    """Resolve each name once, in the study's order; no names are all notebooks."""
-    notebooks = list_notebooks()
-    if not notebooks:
-        raise IpslibError(
-            f"{project_root()} holds no notebooks/NN_name.py: run this inside the checkout"
-        )
-    chosen = {resolve_notebook(name) for name in names}
-    return sorted(chosen) or notebooks
+    """Find a notebook by file name, by stem, or by number: "1" is 01_o2i_datasize."""
+    notebooks, wanted = list_notebooks(), Path(name).stem
+    matches = [path for path in notebooks if wanted.zfill(2) in (path.stem, path.stem[:2])]
+    if len(matches) != 1:
+        hint = did_you_mean(wanted, [path.stem for path in notebooks])
+        raise IpslibError(f"there is no notebook {name!r}{hint}")
+    return matches[0]
 
 
 def load_parameters(profile: str, notebook: str | Path) -> dict[str, Any]:
     """Read the complete parameter set that a profile gives to one notebook."""
-    return _load(check_profile(profile), resolve_notebook(str(notebook)).stem)
+    return _load(profile, resolve_notebook(str(notebook)).stem)
 
 
 def load_base(profile: str) -> dict[str, Any]:
     """Read the run settings that all notebooks of a profile share."""
-    return _load(check_profile(profile), "base")
+    return _load(profile, "base")
+
+
+def _load(profile: str, stem: str) -> dict[str, Any]:
+    name = f"params/{check_profile(profile)}/{stem}.yaml"
+    path = project_root() / name
+    if not path.is_file():
+        raise IpslibError(f"{name} is missing: it holds what the profile {profile!r} sets")
+    return read_settings(path, name)
 
 
 def base_config(profile: str, overrides: Mapping[str, Any] | None = None) -> RunConfig:
@@ -144,7 +136,7 @@ def read_settings(path: Path, name: str) -> dict[str, Any]:
     """Read a YAML file of `name: value` lines; an empty one has none.
 
     Raises:
-        IpslibError: when it is no YAML, holds something else, or a value twice.
+        IpslibError: when it is no YAML, holds something else, or a value twice or misleadingly.
     """
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
@@ -164,39 +156,25 @@ class _Loader(yaml.SafeLoader):
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode):
                 if key.value in seen:
-                    problem = f"wanted {key.value!r} once, got it twice; delete one of them"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                    _refuse(key, f"wanted {key.value!r} once, got it twice; delete one of them")
                 seen.add(key.value)
         return super().construct_mapping(node, deep)
 
     def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        number = super().construct_yaml_int(node)
         if _OTHER_BASE.fullmatch(node.value):
-            problem = f"wanted a number, got {node.value!r}, which YAML reads as " + (
-                f"{super().construct_yaml_int(node)}; write that, or put it into quotes"
-            )
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-        return super().construct_yaml_int(node)
+            _refuse(node, f"{node.value!r}, which YAML reads as {number}: write that, or quote it")
+        return number
+
+    def construct_yaml_str(self, node: yaml.ScalarNode) -> str:
+        if _TEXT_NUMBER.fullmatch(node.value):  # papermill would hand it to a notebook as text
+            _refuse(node, f"{node.value!r}, which YAML reads as text: write it as in 1.0e-3")
+        return super().construct_yaml_str(node)
+
+
+def _refuse(node: yaml.Node, problem: str) -> None:
+    raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
-
-
-def _load(profile: str, stem: str) -> dict[str, Any]:
-    name = f"params/{profile}/{stem}.yaml"
-    path = project_root() / name
-    if not path.is_file():
-        raise IpslibError(f"{name} is missing: it holds what the profile {profile!r} sets")
-    values = read_settings(path, name)
-    for key, value in values.items():
-        _refuse_text_number(name, key, value)
-    return values
-
-
-def _refuse_text_number(file: str, key: str, value: Any) -> None:
-    """YAML 1.1 reads 1e-3 as text; papermill would hand that text to the notebook."""
-    for item in value if isinstance(value, list) else [value]:
-        if isinstance(item, str) and _TEXT_NUMBER.fullmatch(item):
-            raise IpslibError(
-                f"{file}: {key} is {item!r}, which YAML reads as text: write it with a decimal "
-                "point and a signed exponent, as in 1.0e-3"
-            )
+_Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_yaml_str)

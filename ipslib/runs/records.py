@@ -10,23 +10,23 @@ import io
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import attrs
 import torch
 from filelock import FileLock, Timeout
 
-from ipslib import arithmetic
-from ipslib.config import RunConfig
+from ipslib.config import ARITHMETIC, ARITHMETICS, RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 from ipslib.paths import write_atomically
-from ipslib.runs.naming import run_name
-from ipslib.runs.provenance import SCHEMA, make_failure
+from ipslib.runs.provenance import now, provenance, run_name
 from ipslib.runtime import is_accelerator
-from ipslib.training import build_network
+from ipslib.training import Trained, build_network
+
+SCHEMA = 1
 
 
 @attrs.frozen
@@ -36,22 +36,16 @@ class Run:
     config: RunConfig
     folder: Path
 
-    @property
-    def id(self) -> str:
-        return self.config.id
-
-    @property
-    def name(self) -> str:
-        return run_name(self.config)
+    id = property(lambda self: self.config.id)
+    name = property(lambda self: run_name(self.config))
 
     def record(self) -> dict | None:
         """The run's record, or None."""
-        return _trusted(self._path("json"), _read_json)
+        return _trusted(self._path("json"))
 
     def save(self, record: dict, network: IPSNet) -> None:
         """Write weights, then the record, which vouches for them; the way there is cleared."""
-        weights = {name: value.cpu() for name, value in network.state_dict().items()}
-        _write_tensors(self._path("pt"), weights)
+        _write_tensors(self._path("pt"), {k: v.cpu() for k, v in network.state_dict().items()})
         write_atomically(self._path("json"), json.dumps(record, indent=1) + "\n")
         self.tidy()
 
@@ -62,58 +56,51 @@ class Run:
 
     def checkpoint(self) -> dict | None:
         """The last checkpoint, with `snapshot` and `epoch_seconds`, or None."""
-        return _trusted(self._path("checkpoint.pt"), _read_tensors)
+        return _trusted(self._path("checkpoint.pt"))
 
     def refuse_checkpoint(self, reason: str) -> None:
         """Set a checkpoint aside that could be read but not used."""
         _set_aside(self._path("checkpoint.pt"), reason)
 
     def save_failure(self, reason: str, message: str) -> None:
-        """Keep why the run failed; a disk that takes nothing stops nothing else."""
-        path, failure = self._path("failure"), make_failure(self.config, reason, message)
+        """Keep why the run failed, `reason` in a word or two and `message` in a sentence; a disk
+        that takes nothing stops nothing else."""
+        failure = {"schema": SCHEMA, "id": self.id, "name": self.name, "reason": reason}
+        failure |= {"message": message, "finished": now()}
+        path = self._path("failure")
         try:
             write_atomically(path, json.dumps(failure, indent=1) + "\n")
         except OSError as error:
             print(f"{path.name} could not be written ({error.strerror}).", file=sys.stderr)
 
-    def acquire(self, *, wait: bool) -> FileLock | None:
-        """The lock of this run, to be released; None where another process has it and is not to
-        be waited for. The system releases it when its owner dies, however it dies."""
-        self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._lock_path)
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except Timeout:
-            return None
-        return lock
+    def lock(self) -> FileLock:
+        """What whoever makes this run holds. The system releases it when its owner dies."""
+        return FileLock(self.folder / ".locks" / self.id)
 
     def is_held(self) -> bool:
         """Whether the run is being made at this moment."""
-        if not self._lock_path.exists():
-            return False
+        lock = self.lock()
         try:
-            lock = self.acquire(wait=False)
+            if Path(lock.lock_file).exists():
+                lock.acquire(timeout=0)
+                lock.release()
+        except Timeout:
+            return True
         except OSError:  # a folder that cannot be written: an error when the run is made
-            return False
-        if lock:
-            lock.release()
-        return not lock
+            pass
+        return False
 
     def tidy(self) -> None:
         """Remove what killed writers left and, beside a record, what led to it; only under the
         run's lock or beside its record."""
-        for stray in self.folder.glob(f".{self.id}.*.tmp"):
-            stray.unlink(missing_ok=True)
+        strays = list(self.folder.glob(f".{self.id}.*.tmp"))
         if self._path("json").is_file():
-            self._path("checkpoint.pt").unlink(missing_ok=True)
-            self._path("failure").unlink(missing_ok=True)
+            strays += [self._path("checkpoint.pt"), self._path("failure")]
+        for stray in strays:
+            stray.unlink(missing_ok=True)
 
     def _path(self, ending: str) -> Path:
         return self.folder / f"{self.id}.{ending}"
-
-    @property
-    def _lock_path(self) -> Path:
-        return self.folder / ".locks" / self.id
 
 
 @attrs.frozen
@@ -133,20 +120,19 @@ class RecordStore:
     def find_earlier(self, config: RunConfig) -> dict | None:
         """The record of a configuration by the latest of the earlier versions of the arithmetic
         that made it, or None."""
-        earlier = sorted(set(arithmetic.VERSIONS) - {arithmetic.CURRENT}, reverse=True)
+        earlier = sorted(set(ARITHMETICS) - {ARITHMETIC}, reverse=True)
         paths = (self.folder / f"{config.id_by(version)}.json" for version in earlier)
-        return next(filter(None, (_trusted(path, _read_json) for path in paths)), None)
+        return next(filter(None, map(_trusted, paths)), None)
 
     def all(self) -> Iterator[dict]:
         """Every readable record, in the order of ids."""
-        records = (_trusted(path, _read_json) for path in sorted(self.folder.glob("*.json")))
-        return filter(None, records)
+        return filter(None, map(_trusted, sorted(self.folder.glob("*.json"))))
 
     def failures(self) -> list[dict]:
         """What is known of runs that failed and have not succeeded since."""
         paths = sorted(self.folder.glob("*.failure"))
         failed = (path for path in paths if not path.with_suffix(".json").is_file())
-        return [failure for path in failed if (failure := _trusted(path, _read_json))]
+        return list(filter(None, map(_trusted, failed)))
 
     def weights_path(self, record: dict) -> Path:
         return self.folder / f"{record['id']}.pt"
@@ -160,7 +146,7 @@ class RecordStore:
         path = self.weights_path(record)
         try:
             weights = _read_tensors(path)
-            network = build_network(run_config(record["config"]))
+            network = build_network(run_config(record["config"]), pretrained=False)
             network.load_state_dict(weights)
         except Exception as error:  # torn archives raise many kinds
             missing = isinstance(error, FileNotFoundError)
@@ -170,6 +156,35 @@ class RecordStore:
                 "and run again to train them."
             ) from error
         return network.eval()
+
+
+def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) -> dict:
+    """The record of a finished run; everything but `provenance` and `timing` is the same for
+    every repetition of the run."""
+    last, test_set = trained.history[-1], config.data.open_split("test")
+    tests = [row["test"]["accuracy"] for row in trained.history if row["test"]]
+    result = {
+        "accuracy": last["test"]["accuracy"],
+        "train_accuracy": last["train"]["accuracy"],
+        "best_accuracy": {task: max(each[task] for each in tests) for task in tests[0]},
+        "n_test": len(test_set),
+        "attention": last["test"]["attention"],
+    }
+    if test_set.uneven:
+        result["chance"] = dict(test_set.chance)
+    if "measures" in last["test"]:
+        result["measures"] = last["test"]["measures"]
+    return {
+        "schema": SCHEMA,
+        "arithmetic": ARITHMETIC,
+        "id": config.id,
+        "name": run_name(config),
+        "config": config.flat(),
+        "history": trained.history,
+        "result": result,
+        "provenance": provenance(config, device),
+        "timing": timing,
+    }
 
 
 def in_found_precision(config: RunConfig, store: RecordStore, *, device: str = "cpu") -> RunConfig:
@@ -187,10 +202,10 @@ def in_found_precision(config: RunConfig, store: RecordStore, *, device: str = "
     return either[is_accelerator(device)]
 
 
-def _trusted(path: Path, read: Callable[[Path], dict]) -> dict | None:
+def _trusted(path: Path) -> dict | None:
     """What a file of a run holds; None where there is none that can be trusted."""
     try:
-        content = read(path)
+        content = _read_tensors(path) if path.suffix == ".pt" else json.loads(path.read_text())
         if content["schema"] == SCHEMA and content["id"] == path.name.split(".")[0]:
             return content
         reason = f"of schema {content['schema']} and id {content['id']}"
@@ -216,10 +231,6 @@ def _set_aside(path: Path, reason: str) -> None:
         # Where nothing can be renamed, nothing can be written over it either.
         done = f"not used, and not set aside ({error.strerror})"
     print(f"{path.name} is {reason}; {done}.", file=sys.stderr)
-
-
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text())
 
 
 def _write_tensors(path: Path, content: dict) -> None:

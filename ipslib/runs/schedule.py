@@ -6,20 +6,22 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import NamedTuple
 
+import torch
+
 from ipslib import runs
 from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.patches import SPLITS
+from ipslib.runs import Report, reporting, start_event
 from ipslib.runs.executors import Executor, WorkerDied, here, processes
 from ipslib.runs.one_run import (
-    DiskRefuses,
-    HeldElsewhere,
-    OutOfTime,
+    HELD,
+    OUT_OF_TIME,
+    REFUSED,
     RunFailed,
-    threads_of,
+    from_environment,
     train_and_record,
 )
-from ipslib.runs.progress import Report, reporter, start_event
 from ipslib.runs.records import RecordStore, Run
 from ipslib.runtime import chosen_device, is_accelerator
 
@@ -46,16 +48,8 @@ class Outcome(NamedTuple):
 def run_all(
     configs: Iterable[RunConfig], store: RecordStore, *, jobs: int | None = None
 ) -> list[dict]:
-    """The records of the configurations, in their order; what has none yet is trained.
-
-    Args:
-        configs: runs; the same run named twice is trained once.
-        store: where records are looked up and written.
-        jobs: processes side by side; if None, 1 on a GPU, else $IPSLIB_JOBS or the number of cores.
-
-    Raises:
-        IpslibError: when a run failed twice; the others have been finished by then.
-    """
+    """The records of the configurations, in their order; what has none yet is trained, see
+    `run_outcomes`. IpslibError when a run failed twice; the others have been finished by then."""
     configs = list(configs)
     ended = {each.config.id: each for each in run_outcomes(configs, store, jobs=jobs)}
     failed = [each for each in ended.values() if each.failure]
@@ -94,7 +88,8 @@ def run_outcomes(
     Args:
         configs: runs; the same run named twice is trained once.
         store: where records are looked up and written.
-        jobs: as in `run_all`, where no executor is given.
+        jobs: processes side by side on this machine, where no executor is given; if None, 1 on a
+            GPU, else $IPSLIB_JOBS or the number of cores.
         executor: where runs are made; on this machine if None.
         device: where networks live; a GPU if None and there is one where the run is made.
         choose: the run to begin next among those that wait, or None for none of them now.
@@ -113,54 +108,47 @@ def run_outcomes(
                 run.tidy()
             yield Outcome(run.config, "reused", found[run.id], None)
     all_at_once = deadline == float("inf")
-    report = reporter(list(found), [run.config for run in waiting if all_at_once])
-
-    def next_run() -> Run | None:
-        if run := choose(waiting):
-            waiting.remove(run)
-            if not all_at_once:
-                report(start_event([], [run.config]))
-        return run
-
     work = partial(_attempt, device=device, deadline=deadline)
-    failures: dict[str, Exception] = {}  # of first attempts
-    try:
-        executor = executor or _local_executor(waiting, jobs, device)
-        again = waiting
+    failed: dict[str, RunFailed] = {}  # first attempts
+    with reporting(list(found), [run.config for run in waiting if all_at_once]) as report:
+
+        def next_run() -> Run | None:
+            if run := choose(waiting):
+                waiting.remove(run)
+                if not all_at_once:
+                    report(start_event([], [run.config]))
+            return run
+
+        executor, again = executor or _local_executor(waiting, jobs, device), waiting
         while again:
             again = []
             with closing(executor(work, next_run, report)) as results:
                 for run, ended in results:
-                    if isinstance(ended, HeldElsewhere):
+                    if isinstance(ended, WorkerDied):
+                        ended = RunFailed("killed", f"{run.name}: {ended}.")
+                    reason = "" if isinstance(ended, dict) else ended.reason
+                    if reason in REFUSED:
+                        raise ended
+                    if reason == HELD:
                         waiting.append(run)
-                    elif _has_failed(ended) and run.id not in failures:
-                        failures[run.id] = ended
-                        again.append(run)
-                    else:
+                    elif reason in ("", OUT_OF_TIME) or run.id in failed:
                         yield _settle(run, ended, report)
+                    else:
+                        failed[run.id] = ended
+                        again.append(run)
             waiting += again
         for run in waiting:
-            if run.id in failures:  # for which no time was left
-                yield _settle(run, failures[run.id], report)
-    finally:
-        report({"event": "end"})
+            if run.id in failed:  # for which no time was left
+                yield _settle(run, failed[run.id], report)
 
 
-def _has_failed(ended: dict | Exception) -> bool:
-    if isinstance(ended, DiskRefuses):
-        raise ended  # as every other run would
-    return isinstance(ended, Exception) and not isinstance(ended, OutOfTime)
-
-
-def _settle(run: Run, ended: dict | Exception, report: Report) -> Outcome:
+def _settle(run: Run, ended: dict | RunFailed, report: Report) -> Outcome:
     """Report and keep how a run ended for good."""
     if isinstance(ended, dict):
         outcome = Outcome(run.config, "made", ended, None)
-    elif isinstance(ended, OutOfTime):
-        outcome = Outcome(run.config, "out of time", None, ended)
+    elif ended.reason == OUT_OF_TIME:
+        outcome = Outcome(run.config, OUT_OF_TIME, None, ended)
     else:
-        if isinstance(ended, WorkerDied):
-            ended = RunFailed("killed", f"{run.name}: {ended}.")
         run.save_failure(ended.reason, str(ended))
         outcome = Outcome(run.config, "failed", None, ended)
     report({"event": "run", "id": run.id, "status": outcome.status})
@@ -168,36 +156,35 @@ def _settle(run: Run, ended: dict | Exception, report: Report) -> Outcome:
 
 
 def _attempt(run: Run, report: Report, *, device: str | None, deadline: float) -> dict | RunFailed:
-    """Train one run; what goes wrong comes back as a RunFailed."""
-    device = chosen_device(device)
+    """Train one run; what goes wrong comes back as a RunFailed.
+
+    On the CPU a narrow network gains little by more than one thread; alone, a network of full
+    width has all cores. A CPU gives a run the same bits whenever it has as many threads.
+    """
+    device, threads = chosen_device(device), torch.get_num_threads()
+    if device == "cpu" and run.config.model.width < 1:
+        torch.set_num_threads(1)
     try:
-        with threads_of(run.config, device):
-            return train_and_record(
-                run.config, RecordStore(run.folder), device=device, report=report, deadline=deadline
-            )
+        return train_and_record(
+            run.config, RecordStore(run.folder), device=device, report=report, deadline=deadline
+        )
     except RunFailed as failure:
         # A new one: the traceback of this would keep the network in memory for the next run.
-        return type(failure)(failure.reason, str(failure))
+        return RunFailed(failure.reason, str(failure))
     except Exception as error:
         return RunFailed("error", f"{run.name}: {type(error).__name__}: {error}")
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _local_executor(waiting: Sequence[Run], jobs: int | None, device: str | None) -> Executor:
-    """This machine: a GPU takes one run after the other, a CPU one run a core."""
-    jobs = jobs or (1 if is_accelerator(chosen_device(device)) else _jobs())
+    """This machine: a GPU takes one run after the other; a CPU as many as the environment or a
+    notebook's runner says, else one a core."""
+    if not jobs:
+        on_cpu, n_cores = not is_accelerator(chosen_device(device)), os.cpu_count() or 1
+        default = runs.KERNEL.jobs or n_cores
+        jobs = from_environment(JOBS_VARIABLE, int, default, at_least=1) if on_cpu else 1
     for run in waiting:
         for split in SPLITS:  # what cannot be read is an error before any run begins
             run.config.data.open_split(split).provenance  # noqa: B018
     return processes(jobs) if min(jobs, len(waiting)) > 1 else here
-
-
-def _jobs() -> int:
-    """Runs side by side on a CPU: as the environment or a notebook's runner says, else cores."""
-    chosen = os.environ.get(JOBS_VARIABLE) or runs.KERNEL.jobs or os.cpu_count() or 1
-    try:
-        jobs = int(chosen)
-    except ValueError:
-        jobs = 0
-    if jobs < 1:
-        raise IpslibError(f"{JOBS_VARIABLE}: wanted a number of runs, at least 1, got {chosen!r}.")
-    return jobs

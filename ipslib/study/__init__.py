@@ -12,8 +12,8 @@ _NAMES = {
     "level_colours panel_grid row_legend task_panels",
     "findings": "CONTRADICTS NONE OPEN SUPPORTS VERDICTS Finding arm_finding findings_table "
     "load_findings published_row read_together slope_finding state",
-    "maps": "ATTENTION_COLOURS BOX_COLOUR attention_figure attention_values bare colour_bar "
-    "example_row image_row map_of_image",
+    ".datasets.maps": "ATTENTION_COLOURS BOX_COLOUR attention_figure attention_values bare "
+    "colour_bar example_row image_row map_of_image",
     "networks": "cost_table evaluate_again obtain_weights trained_runs",
     "published": "REFERENCE load_published published_accuracy published_curve",
     "published_configs": "CATEGORIES published_runs",
@@ -32,4 +32,4 @@ __all__ = sorted(_MODULE_OF)
 def __getattr__(name: str) -> object:
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
+    return getattr(import_module(f".{_MODULE_OF[name]}", __name__), name)

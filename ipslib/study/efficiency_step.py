@@ -24,8 +24,8 @@ from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.fields import choice, integer
 from ipslib.losses import task_loss
 from ipslib.model.encoder import as_encoder_input, build_encoder
+from ipslib.runs import Report
 from ipslib.runs.one_run import is_out_of_memory
-from ipslib.runs.progress import Report
 from ipslib.runs.provenance import peak_memory_mb, process_mb, reset_peak_memory
 from ipslib.runtime import keep_freed_memory
 from ipslib.training import build_network, forward_step

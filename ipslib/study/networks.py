@@ -21,7 +21,7 @@ from ipslib.errors import IpslibError, did_you_mean
 from ipslib.model.encoder import build_encoder, weights_file
 from ipslib.model.ips import IPSNet
 from ipslib.paths import reachable
-from ipslib.runs.naming import run_name
+from ipslib.runs.provenance import run_name
 from ipslib.runs.records import RecordStore
 from ipslib.training import evaluate
 

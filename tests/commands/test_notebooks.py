@@ -9,10 +9,12 @@ from papermill.exceptions import PapermillExecutionError
 from ipslib.commands import notebooks
 from ipslib.commands.notebooks import (
     DEAD_KERNEL,
+    Execution,
     check_parameters,
     describe,
     execute,
     execute_all,
+    pair_notebooks,
     read_source,
     title_of,
 )
@@ -23,12 +25,14 @@ VALUES = {"size": 7, "rate": 0.5}
 
 GOOD = """
 import os
-from ipslib.runs.progress import reporter, start_event
+from IPython.display import Image, display
+from ipslib.runs import reporting
 from tests.tiny import TINY
 other = TINY.replace(seed=1)
-report = reporter(["of an earlier study"], [TINY, other])
-for config, status in ((TINY, "made"), (other, "failed")):
-    report({"event": "run", "id": config.id, "status": status})
+with reporting(["of an earlier study"], [TINY, other]) as report:
+    for config, status in ((TINY, "made"), (other, "failed")):
+        report({"event": "run", "id": config.id, "status": status})
+display(Image(b"abcd", format="png"))
 print("size is", size, "outputs in", os.path.basename(os.environ["IPSLIB_OUTPUTS"]))
 """
 
@@ -38,7 +42,8 @@ def outputs_of(notebook) -> str:
     return "".join(output.get("text", "") for cell in cells for output in cell.outputs)
 
 
-def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project):
+def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project, monkeypatch):
+    monkeypatch.setattr(notebooks, "smaller_png", lambda png: png[:2])
     path = project.add("01_good", GOOD, title="01 - Does it run?")
     layout = Layout.of("quick")
     stale = layout.create().notebooks / "01_good.failed.ipynb"
@@ -52,6 +57,8 @@ def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project):
     assert names == {"01_good.ipynb", "01_good.html"}
     executed = nbformat.read(layout.notebooks / "01_good.ipynb", as_version=4)
     assert "size is 7 outputs in results" in outputs_of(executed)
+    [picture] = [each for each in executed.cells[-1].outputs if "data" in each]
+    assert picture.data["image/png"].strip() == "YWI="  # made smaller
     assert executed.metadata.papermill.input_path == "notebooks/01_good.py"
     assert str(project.root.parent) not in str(executed.metadata)
     assert "jupytext" not in executed.metadata
@@ -82,8 +89,8 @@ def test_a_dead_kernel_is_said_to_be_dead(project):
 @pytest.mark.parametrize(
     ("values", "complaint"),
     [
-        ({"sise": 1, "rate": 1}, "01_good has no parameter 'sise' .did you mean 'size'"),
-        ({"size": 1}, "no value for rate"),
+        ({"sise": 1, "rate": 1}, "'size'"),
+        ({"size": 1}, "rate"),
     ],
 )
 def test_wrong_parameters_are_refused_before_anything_is_written(project, values, complaint):
@@ -111,28 +118,47 @@ def test_title_is_the_first_heading_of_a_text_cell(project):
     assert title_of(read_source(path)) == "01 - This"
 
 
-def test_pictures_of_a_notebook_are_made_smaller(monkeypatch):
-    monkeypatch.setattr(notebooks, "smaller_png", lambda png: png[:2])
-    picture = nbformat.v4.new_output(
-        "display_data", data={"image/png": "YWJjZA==", "text/plain": "x"}
-    )
-    text = nbformat.v4.new_output("display_data", data={"text/plain": "y"})
-    cell = nbformat.v4.new_code_cell(outputs=[picture, text])
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("text"), cell])
-    notebooks.make_pictures_smaller(notebook)
-    assert cell.outputs[0].data == {"image/png": "YWI=", "text/plain": "x"}
-    assert cell.outputs[1].data == {"text/plain": "y"}
+def test_paired_notebooks_have_a_kernel_and_keep_outputs_of_unchanged_cells(project):
+    path = project.add("01_good", "size + 1")
+    [paired] = pair_notebooks()
+    assert paired.stat().st_mtime == pytest.approx(path.stat().st_mtime)
+
+    notebook = nbformat.read(paired, as_version=4)
+    notebook.cells[-1].outputs = [nbformat.v4.new_output("stream", text="4")]
+    nbformat.write(notebook, paired)
+    assert pair_notebooks() == []
+    path.write_text(path.read_text().replace("rate = 0.1", "rate = 0.2"))
+    os.utime(paired, (0, 0))
+    assert pair_notebooks() == [paired]
+    again = nbformat.read(paired, as_version=4)
+    assert again.cells[-1].outputs[0].text == "4"
+    assert again.metadata.kernelspec.name == "python3"
+
+
+def test_an_ipynb_that_something_else_than_jupyterlab_changed_is_kept_and_named(project, capsys):
+    path = project.add("01_good", "size + 1")
+    [paired] = pair_notebooks()
+    notebook = nbformat.read(paired, as_version=4)
+    notebook.cells[-1].source = "size + 2"
+    nbformat.write(notebook, paired)
+    later = path.stat().st_mtime + 60
+    os.utime(paired, (later, later))
+    assert pair_notebooks() == []
+    assert paired.name in capsys.readouterr().err
+    assert nbformat.read(paired, as_version=4).cells[-1].source == "size + 2"
 
 
 # --- side by side ---
 
-# Two that each wait for a file of the other cannot end one after the other.
+# Two that each wait for a file of the other cannot end one after the other; each has its share.
 MEET = """
 import os, pathlib, time
+import ipslib.runs
 folder = pathlib.Path(os.environ["IPSLIB_OUTPUTS"])
 (folder / "{mine}").touch()
 while not (folder / "{other}").exists():
     time.sleep(0.05)
+assert (ipslib.runs.KERNEL.jobs, os.environ["OMP_NUM_THREADS"]) == (3, "3")
 """
 
 
@@ -142,40 +168,24 @@ def run(project, stems, lanes=2):
     return {path.stem: execution for path, execution in execute_all(tasks, layout, lanes=lanes)}
 
 
-def test_two_run_at_the_same_time_and_a_third_follows(project, capfd):
+def test_two_run_at_the_same_time_and_one_that_is_killed_costs_no_other(
+    project, capfd, monkeypatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
     project.add("01_a", MEET.format(mine="a", other="b"))
     project.add("02_b", MEET.format(mine="b", other="a"))
-    project.add("03_c", "1 / 0")
-    ended = run(project, ["01_a", "02_b", "03_c"])
+    project.add("03_bad", "import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
+    project.add("04_more", "1 / 0")
+    stems = ["01_a", "02_b", "03_bad", "04_more"]
+    ended = run(project, stems)
     err = capfd.readouterr().err
     assert "Traceback" not in err  # of processes that are ended, idle
-    assert [line for line in err.splitlines() if "running" in line] == [
-        "01_a: running",
-        "02_b: running",
-        "03_c: running",
-    ]
-    assert [ended[stem].state for stem in sorted(ended)] == ["done", "done", "failed"]
-    assert "ZeroDivisionError" in ended["03_c"].error
+    begun = [line for line in err.splitlines() if "running" in line]
+    assert begun == [f"{stem}: running" for stem in stems]
+    assert [ended[stem].state for stem in stems] == ["done", "done", "failed", "failed"]
+    assert "signal 9" in ended["03_bad"].error and ended["03_bad"].title == ended["01_a"].title
+    assert "ZeroDivisionError" in ended["04_more"].error
     assert multiprocessing.active_children() == []
-
-
-def test_each_has_its_share_of_the_cores(project, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    share = "import os\nimport ipslib.runs\n"
-    share += 'assert (ipslib.runs.KERNEL.jobs, os.environ["OMP_NUM_THREADS"]) == (3, "3")'
-    project.add("01_a", share)
-    project.add("02_b", share)
-    assert [each.error for each in run(project, ["01_a", "02_b"]).values()] == ["", ""]
-
-
-def test_a_killed_process_fails_its_notebook_only(project):
-    project.add("01_bad", "import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
-    project.add("02_good", "1")
-    project.add("03_more", "1")
-    ended = run(project, ["01_bad", "02_good", "03_more"])
-    assert "signal 9" in ended["01_bad"].error
-    assert ended["01_bad"].title == ended["02_good"].title
-    assert ended["02_good"].state == ended["03_more"].state == "done"
 
 
 @pytest.fixture
@@ -194,7 +204,9 @@ def test_an_interruption_leaves_no_process(project, interruptible):
     assert multiprocessing.active_children() == []
 
 
-def test_a_single_lane_is_this_process(project):
-    project.add("01_a", f"import os; assert os.getppid() == {os.getpid()}")
-    project.add("02_b", "1")
-    assert [each.error for each in run(project, ["01_a", "02_b"], lanes=1).values()] == ["", ""]
+def test_a_single_lane_is_this_process(project, monkeypatch):
+    done = Execution("of this process")
+    monkeypatch.setattr(notebooks, "execute", lambda *_, share: done if not share else None)
+    for stem in ("01_a", "02_b"):
+        project.add(stem, "1")
+    assert run(project, ["01_a", "02_b"], lanes=1) == {"01_a": done, "02_b": done}

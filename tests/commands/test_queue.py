@@ -1,22 +1,20 @@
 import json
 import os
-import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from ipslib.__main__ import main
 from ipslib.commands import queue
 from ipslib.commands.queue import expected_seconds, next_run, work_queue
 from ipslib.config import RunConfig
-from ipslib.runs import profiles, schedule
+from ipslib.datasets.megapixel_mnist import digits
+from ipslib.runs import schedule
 from ipslib.runs.one_run import RunFailed
-from ipslib.runs.provenance import SCHEMA
-from ipslib.runs.records import RecordStore, Run
+from ipslib.runs.records import SCHEMA, RecordStore, Run
 from ipslib.study.published_configs import published_runs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,14 +32,6 @@ SMALL = {
 def options(fields: dict) -> list[str]:
     """Fields of a run as a command line has them."""
     return [text for name, value in fields.items() for text in ("-p", name, json.dumps(value))]
-
-
-@pytest.fixture
-def outputs(tmp_path, monkeypatch) -> Path:
-    monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path / "outputs"))
-    monkeypatch.setattr(profiles, "find_source", lambda: "embedded")
-    torch.set_num_threads(1)
-    return tmp_path / "outputs"
 
 
 @pytest.fixture(scope="module")
@@ -93,15 +83,8 @@ def test_times_of_other_devices_are_not_learned_from(outputs, monkeypatch):
 
 
 @pytest.fixture
-def store(tmp_path) -> RecordStore:
-    folder = tmp_path / "records"
-    folder.mkdir()
-    return RecordStore(folder)
-
-
-@pytest.fixture
-def runs(configs, store) -> list[Run]:
-    return [store.run(config) for config in configs]
+def runs(configs, tmp_path) -> list[Run]:
+    return [RecordStore(tmp_path).run(config) for config in configs]
 
 
 def test_a_run_that_does_not_fit_is_passed_over_for_one_that_does(runs):
@@ -123,15 +106,9 @@ def test_what_was_begun_is_finished_and_what_failed_waits(runs):
     assert next_run([first, second, third], set(), [], 30) is first  # no epoch of it fits
     assert next_run([first, second, third], {first.id, third.id}, [], 100) is second
     assert next_run([first, third], {first.id, third.id}, [], 100) is first
-
-
-def test_what_another_process_is_at_is_left_to_it(runs):
-    first, second = runs[:2]
-    lock = first.acquire(wait=False)
-    assert next_run([first, second], set(), [], 100) is second
-    assert next_run([first], set(), [], 100) is None
-    lock.release()
-    assert next_run([first, second], set(), [], 100) is first
+    with first.lock():  # what another process is at is left to it
+        assert next_run([first, second], set(), [], 100) is second
+        assert next_run([first], set(), [], 100) is None
 
 
 # --- the work ---------------------------------------------------------------------------------
@@ -162,25 +139,18 @@ def test_a_run_that_is_out_of_time_goes_on_next_time(outputs, capsys):
         n_before = n_epochs
 
 
-def test_a_failing_run_is_tried_twice_after_the_others_and_stops_none(outputs, capsys, monkeypatch):
-    train, begun = schedule.train_and_record, []
+def test_a_run_that_fails_is_said_and_stops_no_other(outputs, capsys, monkeypatch):
+    train = schedule.train_and_record
 
     def fail_first(config, store, **options):
-        begun.append(config.training.seed)
         if config.training.seed == 0:
             raise RunFailed("diverged", "the loss is no longer finite in epoch 1.")
-        if begun.count(1) == 1 and config.training.seed == 1:
-            raise ConnectionError("the weights could not be downloaded")
         return train(config, store, **options)
 
     monkeypatch.setattr(schedule, "train_and_record", fail_first)
     assert work_queue("smoke", 5, SMALL) == 1
-    assert begun == [0, 1, 2, 3, 0, 1]
     out = capsys.readouterr().out
-    assert "diverged: the loss is no longer finite" in out
-    assert out.splitlines()[-1] == "published runs regenerated: 3 of 4"
-    store = RecordStore(outputs / "smoke" / "records")
-    assert [failure["reason"] for failure in store.failures()] == ["diverged"]
+    assert "diverged: " in out and "regenerated: 3 of 4" in out
 
 
 def test_runs_that_want_weights_which_cannot_be_had_are_passed_over_aloud(
@@ -197,8 +167,7 @@ def test_runs_that_want_weights_which_cannot_be_had_are_passed_over_aloud(
 
 def test_a_small_profile_makes_every_published_run_small(outputs, capsys):
     assert main(["queue", "--profile", "smoke", "--list"]) == 0
-    listed = capsys.readouterr().out.splitlines()
-    assert len(listed) > 20 and any("Noise_Generator" in line for line in listed)
+    assert "Noise_Generator" in capsys.readouterr().out
     configs = [run.config for run in queue._runs("smoke", None, RecordStore(outputs), "cpu")]
     assert {config.data.canvas for config in configs} == {(168, 168)}
     assert {config.training.epochs for config in configs} == {2}
@@ -208,20 +177,17 @@ def test_several_queues_share_the_runs(outputs, capsys):
     """Side by side in one call, and beside another call that has one of the runs."""
     first = published_runs("smoke", SMALL)[0].config
     held = RecordStore(outputs / "smoke" / "records").run(first)
-    lock = held.acquire(wait=False)
-    assert work_queue("smoke", 5, SMALL, jobs=2) == 0
-    lock.release()
+    with held.lock():
+        assert work_queue("smoke", 5, SMALL, jobs=2) == 0
     out = capsys.readouterr().out
     assert "regenerated: 3 of 4" in out and held.record() is None
-    assert work_queue("smoke", 5, SMALL, jobs=2) == 0
+    assert work_queue("smoke", 5, SMALL) == 0
     assert held.record()
 
 
 def test_published_runs_are_never_made_of_other_digits(
     outputs, tmp_path, monkeypatch, fresh_digits, capsys
 ):
-    from ipslib.datasets.megapixel_mnist import digits
-
     monkeypatch.setenv("IPSLIB_DATA", str(tmp_path))
     monkeypatch.setattr(digits, "_network_answers", lambda: False)
     assert main(["queue", "--minutes", "1"]) == 2
@@ -234,19 +200,7 @@ def test_published_runs_are_never_made_of_other_digits(
 
 WITH_TORCH_ALONE = """
 import sys
-from importlib.machinery import ModuleSpec
-
-class Refuse:
-    def find_spec(self, name, path=None, target=None):
-        return ModuleSpec(name, self) if name.split(".")[0] in {refused!r} else None
-
-    def create_module(self, spec):
-        raise ImportError(f"{{spec.name}} is not installed")
-
-    def exec_module(self, module):
-        pass
-
-sys.meta_path.insert(0, Refuse())
+sys.modules |= dict.fromkeys({refused!r})  # none of them can be imported
 from ipslib.__main__ import main
 sys.exit(main(sys.argv[1:]))
 """
@@ -261,40 +215,50 @@ def write_made_up_mnist(root: Path) -> None:
     raw, rng = root / "MNIST" / "raw", np.random.default_rng(0)
     raw.mkdir(parents=True)
     for split in ("train", "t10k"):
-        images = rng.integers(0, 256, (50, 28, 28), np.uint8)
-        labels = np.arange(50, dtype=np.uint8) % 10
-        header = struct.pack(">IIII", 0x803, 50, 28, 28)
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(header + images.tobytes())
-        header = struct.pack(">II", 0x801, 50)
-        (raw / f"{split}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
+        for kind, head, values in (
+            ("images-idx3", (0x803, 50, 28, 28), rng.integers(0, 256, 50 * 784, np.uint8)),
+            ("labels-idx1", (0x801, 50), np.arange(50, dtype=np.uint8) % 10),
+        ):
+            header = np.array(head, ">i4").tobytes()
+            (raw / f"{split}-{kind}-ubyte").write_bytes(header + values.tobytes())
 
 
-@pytest.mark.parametrize(
-    ("command", "fields"),
-    [("run smoke", {"epochs": 1}), ("gpu --device cpu --smoke --jobs 2", SMALL | {"epochs": 1})],
-    ids=["run", "queue"],
-)
-def test_training_needs_torch_alone(tmp_path, command, fields):
+def test_training_needs_torch_alone(tmp_path):
     write_made_up_mnist(tmp_path)
     places = {"IPSLIB_DATA": str(tmp_path), "IPSLIB_OUTPUTS": str(tmp_path / "outputs")}
     program = [sys.executable, "-c", WITH_TORCH_ALONE.format(refused=REFUSED)]
-
-    def ipslib(*arguments: str) -> subprocess.CompletedProcess:
-        environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
-        call = [*program, *arguments]
-        return subprocess.run(call, cwd=ROOT, env=environment, capture_output=True, text=True)
-
-    done = ipslib(*command.split(), *options(fields | {"digits": "mnist"}))
+    command = ["gpu", "--device", "cpu", "--smoke", "--jobs", "2"]
+    fields = options(SMALL | {"epochs": 1, "digits": "mnist"})
+    environment = os.environ | places | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*program, *command, *fields], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stderr
-    assert "majority" in done.stdout
-    if "gpu" in command:
-        assert done.stdout.splitlines()[-1] == "published runs regenerated: 4 of 4"
-        refused = ipslib("study", "smoke")
-        assert refused.returncode != 0 and "is not installed" in refused.stderr
+    assert done.stdout.splitlines()[-1] == "published runs regenerated: 4 of 4"
 
 
-def test_a_list_that_is_read_in_part_is_no_error():
-    command = f"{sys.executable} -m ipslib queue --list | head -n 1"
-    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True)
-    assert "O2I_datasize" in done.stdout
-    assert done.stderr == ""
+def test_one_run_is_trained_and_shown(outputs, capsys):
+    for _ in range(2):
+        assert main(["run", "smoke", *options({"digits": "embedded", "epochs": 1})]) == 0
+        out = capsys.readouterr().out
+        assert "results_" in out and "majority" in out
+    assert main(["run", "smoke", "-p", "epochs", "1", "-p", "epochs", "2"]) == 2
+    assert "epochs" in capsys.readouterr().err
+
+
+MUCH = """
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+much = SimpleNamespace(pair_notebooks=lambda: [Path("a/much.ipynb")] * 100_000)
+sys.modules["ipslib.commands.notebooks"] = much
+from ipslib.__main__ import main
+sys.exit(main(["notebooks"]))
+"""
+
+
+def test_output_that_is_read_in_part_is_no_error(tmp_path):
+    (tmp_path / "much.py").write_text(MUCH)
+    command = f"PYTHONPATH={ROOT} {sys.executable} {tmp_path / 'much.py'} | head -n 1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("wrote a/much.ipynb\n", "")

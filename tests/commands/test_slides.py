@@ -21,10 +21,13 @@ def prepare(folder, *options: str) -> int:
     return main(["slides", "prepare", images, str(folder / "bags"), *PREPARE, *options])
 
 
+def annotations(folder) -> list[str]:
+    return ["--annotations", str(folder / "standin" / "annotations")]
+
+
 def test_prepare_then_check(folder, capsys):
-    standin = folder / "standin"
-    known = ["--annotations", str(standin / "annotations")]
-    labels = ["--labels", str(standin / "reference.csv")]
+    labels = ["--labels", str(folder / "standin" / "reference.csv")]
+    known = annotations(folder)
     assert prepare(folder, "--stages", "1", *known, *labels) == 0
     assert "4 bags made, 0 reused, 0 slides left out" in capsys.readouterr().out
     assert prepare(folder, "--stages", "1", *known, *labels) == 0
@@ -38,9 +41,8 @@ def test_prepare_then_check(folder, capsys):
 
 
 def test_bags_made_anew_say_why(folder, capsys):
-    standin = folder / "standin"
-    known = ["--annotations", str(standin / "annotations")]
-    assert prepare(folder, "--stages", "1", *known, "--groups", "own=tumour", "a=b=ignore") == 0
+    own = ["--groups", "own=tumour", "a=b=ignore"]
+    assert prepare(folder, "--stages", "1", *annotations(folder), *own) == 0
     said = capsys.readouterr().out
     assert "tumor_501: made anew" in said and "groups" in said
 

@@ -1,7 +1,6 @@
 from pathlib import Path
 
 import pytest
-import torch
 import yaml
 
 from ipslib.__main__ import main
@@ -13,31 +12,23 @@ from ipslib.runs.records import RecordStore
 
 TINY = {
     "digits": "embedded", "canvas": 84, "n_noise": 1, "n_train": 8, "n_test": 4, "memory_size": 3,
-    "iter_size": 3, "epochs": 1, "batch_size": 4,
+    "iter_size": 3, "epochs": 1, "batch_size": 4, "width": 0.125, "n_heads": 4, "patch_size": 28,
+    "warmup_epochs": 0,
 }  # fmt: skip
 DIVERGES = {
-    "lr": 10.0, "semantic_weight": 1e6, "diversity_weight": 1e6, "weight_decay": 10.0,
-    "warmup_epochs": 0, "epochs": 30,
-}  # fmt: skip
+    "lr": 10.0,
+    "semantic_weight": 1e6,
+    "diversity_weight": 1e6,
+    "weight_decay": 10.0,
+    "epochs": 30,
+}
 TABLE = """
-from ipslib.datasets.registry import run_config
 from ipslib.runs.profiles import Layout
-from ipslib.runs.records import RecordStore
-from ipslib.runs.schedule import run_all
 layout = Layout.of("smoke")
-config = run_config(tiny | {"seed": size})
-[record] = run_all([config], RecordStore(layout.records), jobs=1)
+(layout.records / f"{size}.json").write_text("{}")
 assert size < 9, "too large"
 (layout.tables / "01_size.csv").write_text(str(size))
 """
-
-
-@pytest.fixture
-def outputs(tmp_path, monkeypatch) -> Path:
-    folder = tmp_path / "outputs"
-    monkeypatch.setenv("IPSLIB_OUTPUTS", str(folder))
-    monkeypatch.setattr(profiles, "find_source", lambda: "embedded")  # no waiting for a network
-    return folder
 
 
 @pytest.fixture
@@ -70,31 +61,32 @@ def test_a_grid_is_every_combination_and_runs_are_single_settings(sweep_file):
 
 
 @pytest.mark.parametrize(
-    ("said", "sentence"),
+    ("said", "field"),
     [
-        ({"grids": {}}, "unknown key 'grids' .did you mean 'grid'"),
-        ({"grid": {"seed": 3}}, "grid: wanted a list for seed, got 3"),
-        ({"grid": [1]}, "grid: wanted .field: value., got .1."),
-        ({"runs": {"seed": 1}}, "runs: wanted a list of settings"),
-        ({"runs": ["seed"]}, "runs: wanted .field: value., got 'seed'"),
-        ({"fixed": {"seed": 1}}, "names no runs"),
-        ({"grid": {"seed": []}}, "names no runs"),
-        ({"profile": "qiuck", "runs": [{}]}, "no profile 'qiuck' .did you mean 'quick'"),
+        ({"grids": {}}, "'grid'"),
+        ({"grid": {"seed": 3}}, "grid"),
+        ({"grid": [1]}, "grid"),
+        ({"fixed": [1], "runs": [{}]}, "fixed"),
+        ({"runs": {"seed": 1}}, "runs"),
+        ({"runs": ["seed"]}, "runs"),
+        ({"runs": 3}, "runs"),
+        ({"fixed": {"seed": 1}}, "no runs"),
+        ({"grid": {"seed": []}}, "no runs"),
+        ({"profile": "qiuck", "runs": [{}]}, "'quick'"),
     ],
 )
-def test_a_wrong_sweep_is_refused_with_the_remedy(said, sentence, sweep_file):
+def test_a_wrong_sweep_is_refused_with_the_remedy(said, field, sweep_file):
     for source in (said, sweep_file(**said)):
-        with pytest.raises(IpslibError, match=sentence):
+        with pytest.raises(IpslibError, match=field):
             read_sweep(source)
 
 
 def test_a_file_that_is_missing_or_no_mapping_is_refused(tmp_path):
     with pytest.raises(IpslibError, match="nowhere.yaml"):
         read_sweep(tmp_path / "nowhere.yaml")
-    for text, sentence in (("[1]", "bad.yaml"), ("grid: {seed: [0]}\ngrid: {seed: [1]}", "'grid'")):
-        (tmp_path / "bad.yaml").write_text(text)
-        with pytest.raises(IpslibError, match=sentence):
-            read_sweep(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("[1]")
+    with pytest.raises(IpslibError, match="bad.yaml"):
+        read_sweep(tmp_path / "bad.yaml")
 
 
 def test_the_sweeps_of_the_study_name_runs_that_can_be_made(outputs):
@@ -109,7 +101,7 @@ def test_the_sweeps_of_the_study_name_runs_that_can_be_made(outputs):
 @pytest.mark.parametrize(
     ("settings", "options", "field"),
     [
-        ({"runs": [{"seed": 1}, {"memory_sizes": 3}]}, {}, "'memory_sizes' .* mean 'memory_size'"),
+        ({"runs": [{"seed": 1}, {"memory_sizes": 3}]}, {}, "'memory_size'"),
         ({"runs": [{"seed": 1}], "grid": {"lr": [1.0, "fast"]}}, {}, "lr"),
         ({"runs": [{"seed": 1}]}, {"jobs": 0}, "jobs"),
     ],
@@ -123,7 +115,6 @@ def test_what_is_wrong_stops_the_sweep_before_anything_is_written(
 
 
 def test_a_sweep_runs_here_goes_on_after_a_failure_and_is_reused(outputs, sweep_file, capsys):
-    torch.set_num_threads(1)
     path = sweep_file(
         profile="smoke", fixed=TINY, grid={"seed": [0, 1]}, runs=[DIVERGES, {"seed": 1}]
     )
@@ -132,11 +123,8 @@ def test_a_sweep_runs_here_goes_on_after_a_failure_and_is_reused(outputs, sweep_
     assert head.split() == ["run", "id", "state", "last", "epoch", "on", "test"]
     assert " made " in first and "majority" in first and "%" in first
     assert "seed_1" in second
-    assert " failed " in failed and "diverged: " in failed and "no longer finite" in failed
-
-    store = RecordStore(Layout.of("smoke").records)
-    assert sorted(record["config"]["seed"] for record in store.all()) == [0, 1]
-    [failure] = store.failures()
+    assert " failed " in failed and "diverged: " in failed
+    [failure] = RecordStore(Layout.of("smoke").records).failures()
     assert failure["reason"] == "diverged"
 
     swept = run_sweep({"profile": "smoke", "fixed": TINY, "grid": {"seed": [1, 0]}})
@@ -146,16 +134,12 @@ def test_a_sweep_runs_here_goes_on_after_a_failure_and_is_reused(outputs, sweep_
 
 
 @pytest.fixture
-def tiny_notebook(project, outputs, monkeypatch):
-    path = project.add("01_sizes", TABLE, profile="smoke")
-    width = {"width": 0.125, "n_heads": 4, "patch_size": 28, "warmup_epochs": 0}
-    path.write_text(path.read_text().replace("rate = 0.1", f"rate = 0.1\ntiny = {TINY | width}"))
-    project.set("smoke", "01_sizes", yaml.safe_dump({"size": 0, "rate": 0.5, "tiny": TINY | width}))
-    return path
+def notebook(project, outputs):
+    return project.add("01_sizes", TABLE, profile="smoke")
 
 
 def test_a_notebook_is_executed_apart_for_each_setting_and_shares_its_records(
-    tiny_notebook, outputs, sweep_file, capsys
+    notebook, outputs, sweep_file, capsys
 ):
     path = sweep_file(profile="smoke", notebook="01", grid={"size": [9, 3]})
     assert main(["sweep", path]) == 1
@@ -172,17 +156,18 @@ def test_a_notebook_is_executed_apart_for_each_setting_and_shares_its_records(
 
 
 @pytest.mark.parametrize(
-    ("said", "options", "sentence"),
+    ("setting", "options", "field"),
     [
-        ({"runs": [{"siz": 1}]}, {}, "no parameter 'siz' .did you mean 'size'"),
-        ({"runs": [{"profile": "quick"}]}, {}, "profile: name it at the top"),
-        ({"runs": [{"size": 1}]}, {"jobs": 2}, "leave out --jobs and --scheduler"),
-        ({"runs": [{"size": 1}]}, {"scheduler": "tcp://127.0.0.1:1"}, "sweep the bare runs"),
+        ({"siz": 1}, {}, "'size'"),
+        ({"profile": "quick"}, {}, "profile"),
+        ({"size": 1}, {"jobs": 2}, "--jobs"),
+        ({"size": 1}, {"scheduler": "tcp://127.0.0.1:1"}, "--scheduler"),
     ],
 )
 def test_a_notebook_sweep_that_cannot_be_is_refused_at_once(
-    tiny_notebook, outputs, said, options, sentence
+    notebook, outputs, setting, options, field
 ):
-    with pytest.raises(IpslibError, match=sentence):
-        run_sweep({"profile": "smoke", "notebook": "01_sizes"} | said, **options)
+    with pytest.raises(IpslibError, match=field):
+        sweep = {"profile": "smoke", "notebook": "01_sizes", "runs": [setting]}
+        run_sweep(sweep, **options)
     assert not outputs.exists()

@@ -69,17 +69,12 @@ def test_drawn_data_are_marked_and_are_found_by_what_they_were_made_by(tmp_path)
         make_synthetic(folder, made_by, draw)
 
 
-def test_nothing_is_drawn_over_what_is_there(tmp_path):
-    (tmp_path / "own").touch()
-    with pytest.raises(IpslibError, match=str(tmp_path)):
-        make_synthetic(tmp_path, {}, draw)
-    assert os.listdir(tmp_path) == ["own"] and not is_synthetic(tmp_path)
-
-
-def test_a_folder_that_cannot_be_written_says_so(tmp_path):
+@pytest.mark.parametrize("place", ["", "file/drawn"])
+def test_a_folder_that_holds_something_else_or_cannot_be_written_is_refused(tmp_path, place):
     (tmp_path / "file").touch()
-    with pytest.raises(IpslibError, match=str(tmp_path / "file" / "drawn")):
-        make_once(tmp_path / "file" / "drawn", draw)
+    with pytest.raises(IpslibError, match=str(tmp_path / place)):
+        make_synthetic(tmp_path / place, {}, draw)
+    assert os.listdir(tmp_path) == ["file"] and not is_synthetic(tmp_path)
 
 
 def test_a_heading_says_what_is_synthetic():

@@ -1,7 +1,6 @@
 """What a run survives: kills, torn and foreign files, a full disk, no memory, another process."""
 
 import errno
-import json
 import os
 import subprocess
 import sys
@@ -15,43 +14,31 @@ from filelock import FileLock
 from ipslib import training
 from ipslib.errors import IpslibError
 from ipslib.runs import one_run, records
-from ipslib.runs.one_run import HeldElsewhere, OutOfTime, RunFailed, train_and_record
+from ipslib.runs.executors import processes
+from ipslib.runs.one_run import RunFailed, train_and_record
 from ipslib.runs.records import RecordStore, Run
 from tests import tiny
+from tests.tiny import lasting, names
 
-TESTS = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TINY = tiny.TINY.replace(epochs=3)
-DONE = [".locks", f"{TINY.id}.json", f"{TINY.id}.pt"]
+DONE = [f"{TINY.id}.json", f"{TINY.id}.pt"]
 CHECKPOINT = f"{TINY.id}.checkpoint.pt"
-
-
-@pytest.fixture
-def store(tmp_path):
-    return RecordStore(tmp_path / "records")
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
     """The record of a run that nothing stopped, but for provenance and timing."""
-    torch.set_num_threads(1)
     return lasting(train_and_record(TINY, RecordStore(tmp_path_factory.mktemp("whole"))))
 
 
 @pytest.fixture
 def stopped(store):
     """A store with the checkpoint of a run that was stopped after its first epoch."""
-    with pytest.raises(OutOfTime, match="epoch 1 of 3"):
+    with pytest.raises(RunFailed) as error:
         train_and_record(TINY, store, deadline=0.0)
-    assert names(store) == [".locks", CHECKPOINT]
+    assert error.value.reason == "out of time" and names(store) == [CHECKPOINT]
     return store
-
-
-def lasting(record):
-    return json.dumps({k: v for k, v in record.items() if k not in ("provenance", "timing")})
-
-
-def names(store):
-    return sorted(path.name for path in store.folder.iterdir())
 
 
 def epochs_of(store, **arguments):
@@ -67,18 +54,11 @@ def one_sentence(error):
     return said
 
 
-def python(code, *arguments):
-    environment = os.environ | {"PYTHONPATH": str(TESTS.parent), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", code, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-
-
 class TestStops:
     def test_killed_at_random_moments_it_ends_bitwise_the_same(self):
         """The script's small version; 20 of 20 is its default."""
-        command = [sys.executable, TESTS / "stress_kills.py", "--runs", "1", "--kills", "3"]
-        environment = os.environ | {"PYTHONPATH": str(TESTS.parent)}
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        command = [sys.executable, "-m", "tests.stress_kills", "--runs", "1", "--kills", "3"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "1 of 1 runs right after" in done.stdout
 
@@ -90,24 +70,23 @@ class TestStops:
         assert names(stopped) == DONE
 
     @pytest.mark.parametrize(
-        ("chosen", "given", "n_saved"),
+        ("chosen", "n_saved"),
         [
-            ("", None, 1),  # after the first epoch, to tell a full disk at once
-            ("", 0, 2),  # the last epoch's is the record
-            ("0", None, 2),
-            ("3600", None, 1),
+            ("", 1),  # after the first epoch, to tell a full disk at once
+            ("0", 2),  # the last epoch's is the record
+            ("3600", 1),
         ],
     )
-    def test_checkpoints_keep_their_interval(self, store, monkeypatch, chosen, given, n_saved):
+    def test_checkpoints_keep_their_interval(self, store, monkeypatch, chosen, n_saved):
         saved = []
         monkeypatch.setenv(one_run.CHECKPOINT_VARIABLE, chosen)
         monkeypatch.setattr(Run, "save_checkpoint", lambda *content: saved.append(content))
-        train_and_record(TINY, store, checkpoint_seconds=given)
+        train_and_record(TINY, store)
         assert len(saved) == n_saved
 
     def test_an_interval_that_is_no_number_is_refused_before_any_work(self, store, monkeypatch):
         monkeypatch.setenv(one_run.CHECKPOINT_VARIABLE, "often")
-        with pytest.raises(IpslibError, match="seconds.*'often'"):
+        with pytest.raises(IpslibError, match=one_run.CHECKPOINT_VARIABLE):
             train_and_record(TINY, store)
         assert not store.folder.exists()
 
@@ -140,14 +119,11 @@ class TestFiles:
         assert names(stopped) == sorted([*DONE, aside])
         assert (stopped.folder / aside).read_bytes() == content
 
-    def test_a_torn_record_is_set_aside_and_the_checkpoint_gone_on_from(
-        self, stopped, expected, capsys
-    ):
+    def test_a_torn_record_is_no_record(self, stopped, expected, capsys):
         (stopped.folder / f"{TINY.id}.json").write_text('{"schema": 1, "id"')
         seen, record = epochs_of(stopped)
-        assert seen == [2, 3]
-        assert lasting(record) == expected
-        assert f"set aside as {TINY.id}.1.set_aside" in capsys.readouterr().err
+        assert (seen, lasting(record)) == ([2, 3], expected)
+        assert f"{TINY.id}.1.set_aside" in capsys.readouterr().err
 
     @pytest.mark.parametrize("moment", ["checkpoint", "weights", "record"])
     @pytest.mark.parametrize(
@@ -168,45 +144,13 @@ class TestFiles:
         with pytest.raises(RunFailed, match=os.strerror(code)) as error:
             train_and_record(TINY, stopped)
         assert error.value.reason == reason
-        assert "goes on from the last checkpoint" in one_sentence(error)
+        one_sentence(error)
         assert stopped.find(TINY) is None
         monkeypatch.undo()
         seen, record = epochs_of(stopped)
         assert seen == ([2, 3] if moment == "checkpoint" else [3])
         assert lasting(record) == expected
         assert names(stopped) == DONE
-
-    def test_a_disk_that_is_really_full_or_read_only(self, tmp_path, expected):
-        disk, checkpoint = tmp_path / "disk", tmp_path / "checkpoint"
-        disk.mkdir()
-        if not mount("-t", "tmpfs", "-o", "size=8m", "tmpfs", disk):
-            pytest.skip("no right to mount a disk here")
-        try:
-            store = RecordStore(disk)
-            with pytest.raises(OutOfTime):
-                train_and_record(TINY, store, deadline=0.0)
-            checkpoint = (disk / CHECKPOINT).read_bytes()
-            with pytest.raises(OSError, match="No space"), open(disk / "other", "wb") as file:
-                file.write(b"x" * 9_000_000)
-            with pytest.raises(RunFailed) as error:
-                train_and_record(TINY, store)
-            assert error.value.reason == "disk full"
-            assert "No space left on device" in one_sentence(error)
-            (disk / "other").unlink()
-            assert names(store) == [".locks", CHECKPOINT]
-            assert (disk / CHECKPOINT).read_bytes() == checkpoint
-
-            assert mount("-o", "remount,ro", disk)
-            with pytest.raises(RunFailed, match="Read-only") as error:
-                train_and_record(TINY, store)
-            assert error.value.reason == "not writable"
-            assert "IPSLIB_OUTPUTS" in one_sentence(error)
-            assert mount("-o", "remount,rw", disk)
-            seen, record = epochs_of(store)
-            assert seen == [2, 3]
-            assert lasting(record) == expected
-        finally:
-            subprocess.run(["umount", disk], check=True)
 
     def test_other_files_that_are_missing_are_not_taken_for_the_disk(self, store, monkeypatch):
         def missing(*_, **__):
@@ -217,30 +161,24 @@ class TestFiles:
             train_and_record(TINY, store)
 
 
-def mount(*arguments):
-    with_rights = os.name == "posix" and os.geteuid() == 0
-    return with_rights and not subprocess.run(["mount", *arguments], capture_output=True).returncode
-
-
 class TestFailures:
     def test_a_run_that_diverges_says_where(self, store):
         wild = TINY.replace(lr=10.0, weight_decay=10.0, warmup_epochs=0, epochs=30, eval_every=30)
-        with pytest.raises(RunFailed, match=r"epoch \d+, step [12] of 2.*lr") as e:
+        with pytest.raises(RunFailed, match=r"epoch \d+, step [12] of 2") as error:
             train_and_record(wild, store)
-        assert e.value.reason == "diverged"
-        one_sentence(e)
+        assert error.value.reason == "diverged"
+        one_sentence(error)
 
     @pytest.mark.parametrize(
         "error",
         [
             MemoryError(),
-            RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB."),
             RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 B"),
             RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"),
             RuntimeError("could not create a primitive"),
             torch.cuda.OutOfMemoryError("CUDA out of memory."),
         ],
-        ids=["python", "gpu", "cpu", "cublas", "onednn", "torch"],
+        ids=["python", "cpu", "cublas", "onednn", "torch"],
     )
     def test_out_of_memory_says_what_to_lower(self, store, monkeypatch, error):
         def fail(*_, **__):
@@ -251,8 +189,7 @@ class TestFailures:
             train_and_record(TINY, store)
         assert failure.value.reason == "out of memory"
         said = one_sentence(failure)
-        assert all(part in said for part in ("batch_size 4", "memory_size 3", "iter_size 3"))
-        assert "12 patches at once" in said
+        assert all(part in said for part in ("batch_size 4", "memory_size 3", "iter_size 3", "12"))
 
     def test_any_other_error_stays_what_it_is(self, store, monkeypatch):
         def fail(*_, **__):
@@ -263,35 +200,19 @@ class TestFailures:
             train_and_record(TINY, store)
 
 
-class TestTwoProcesses:
-    BOTH = """
-import sys
-from pathlib import Path
-import torch
-torch.set_num_threads(1)
-from ipslib.runs.one_run import train_and_record
-from ipslib.runs.records import RecordStore
-from tests.runs.test_one_run import TINY
-import multiprocessing
-def tell(event):
-    if event["event"] == "epoch":
-        print(event["epoch"], flush=True)
-def work():
-    train_and_record(TINY, RecordStore(Path(sys.argv[1])), report=tell)
-context = multiprocessing.get_context("fork")
-both = [context.Process(target=work) for _ in range(2)]
-for each in both: each.start()
-for each in both: each.join()
-print([each.exitcode for each in both])
-"""
+def train_in(folder, report):
+    return lasting(train_and_record(TINY, RecordStore(folder), report=report))
 
-    def test_the_same_run_is_trained_once(self, store, expected):
-        said = python(self.BOTH, store.folder).communicate()[0].split("\n", 3)
-        assert said == ["1", "2", "3", "[0, 0]\n"]
-        assert lasting(store.find(TINY)) == expected
-        assert names(store) == DONE
 
-    HOLD = """
+def test_two_processes_train_the_same_run_once(store, expected):
+    events, tasks = [], iter([store.folder, store.folder])
+    done = processes(2)(train_in, lambda: next(tasks, None), events.append)
+    assert [result for _, result in done] == [expected, expected]
+    assert [event["epoch"] for event in events if event["event"] == "epoch"] == [1, 2, 3]
+    assert names(store) == DONE
+
+
+HOLD = """
 import sys, time
 from filelock import FileLock
 with FileLock(sys.argv[1]):
@@ -299,26 +220,21 @@ with FileLock(sys.argv[1]):
     time.sleep(60)
 """
 
-    def test_a_lock_is_waited_for_without_a_deadline_and_free_as_soon_as_its_owner_is_killed(
-        self, store
-    ):
-        lock = store.run(TINY).acquire(wait=False)
-        path = lock.lock_file
-        lock.release()
-        owner, events = python(self.HOLD, path), []
-        try:
-            assert owner.stdout.readline() == "held\n"
-            with pytest.raises(HeldElsewhere, match="another process"):
-                train_and_record(TINY, store, deadline=time.monotonic() + 60)
 
-            def hear(event):
-                events.append(event["event"])
-                owner.kill()
+def test_a_lock_is_waited_for_without_a_deadline_and_free_when_its_owner_is_killed(store):
+    path, events = store.run(TINY).lock().lock_file, []
+    command = [sys.executable, "-c", HOLD, path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout.readline() == "held\n"
+        with pytest.raises(RunFailed) as error:
+            train_and_record(TINY, store, deadline=time.monotonic() + 60)
+        assert error.value.reason == "held"
 
-            train_and_record(TINY, store, report=hear)
-        finally:
+        def hear(event):
+            events.append(event["event"])
             owner.kill()
-            owner.communicate()
-        assert events == ["wait", "epoch", "epoch", "epoch"]
-        with FileLock(path, timeout=0):
-            pass
+
+        train_and_record(TINY, store, report=hear)
+    assert events == ["wait", "epoch", "epoch", "epoch"]
+    with FileLock(path, timeout=0):
+        pass

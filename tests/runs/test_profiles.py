@@ -9,10 +9,8 @@ from ipslib.runs.profiles import (
     list_notebooks,
     load_base,
     load_parameters,
-    outputs_root,
     parse_value,
     resolve_notebook,
-    resolve_notebooks,
 )
 
 
@@ -32,24 +30,20 @@ def test_a_notebook_goes_by_name_stem_or_number(two, name):
 
 
 def test_notebooks_come_in_the_order_of_the_study(two):
-    stems = ["01_o2i_datasize", "09_attention_maps"]
-    assert [path.stem for path in list_notebooks()] == stems
-    assert [path.stem for path in resolve_notebooks(["9", "01", "09"])] == stems
-    assert [path.stem for path in resolve_notebooks([])] == stems
+    assert [path.stem for path in list_notebooks()] == ["01_o2i_datasize", "09_attention_maps"]
 
 
 def test_wrong_names_are_answered_with_the_nearest(two):
-    with pytest.raises(IpslibError, match="did you mean '01_o2i_datasize'"):
-        resolve_notebook("01_o2i_datsize")
-    with pytest.raises(IpslibError, match="01_o2i_datasize, 09_attention_maps"):
-        resolve_notebook("7")
-    with pytest.raises(IpslibError, match="did you mean 'quick'"):
+    for name in ("01_o2i_datsize", "7"):
+        with pytest.raises(IpslibError, match="01_o2i_datasize"):
+            resolve_notebook(name)
+    with pytest.raises(IpslibError, match="'quick'"):
         check_profile("quik")
 
 
 def test_a_folder_without_notebooks_is_said_to_be_one(project):
-    with pytest.raises(IpslibError, match="holds no notebooks"):
-        resolve_notebooks([])
+    with pytest.raises(IpslibError, match="no notebooks"):
+        list_notebooks()
 
 
 def test_parameters_and_base_are_read_from_the_profile(two, project):
@@ -61,14 +55,14 @@ def test_parameters_and_base_are_read_from_the_profile(two, project):
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("rate: 1e-3", "rate is '1e-3', which YAML reads as text"),
-        ("rates: [1.0e-3, 1e4]", "rates is '1e4'"),
-        ("- 1\n- 2", "got a list"),
-        ("a: [1", "not valid YAML"),
+        ("rate: 1e-3", "'1e-3'"),
+        ("rates: [1.0e-3, 1e4]", "'1e4'"),
+        ("- 1\n- 2", "list"),
+        ("a: [1", "YAML"),
         ("seeds: [0]\nseeds: [1]", "'seeds'"),  # else the first is dropped without a word
         ("grid: {seed: 1, rate: 2, 'seed': 1}", "'seed'"),
-        ("seed: 010", "'010', which YAML reads as 8"),
-        ("minutes: [1:30]", "'1:30', which YAML reads as 90"),
+        ("seed: 010", "'010'"),
+        ("minutes: [1:30]", "'1:30'"),
     ],
 )
 def test_files_that_would_mislead_a_notebook_are_refused(two, project, text, complaint):
@@ -80,7 +74,7 @@ def test_files_that_would_mislead_a_notebook_are_refused(two, project, text, com
 
 
 def test_a_profile_without_a_file_for_the_notebook_is_refused(two):
-    with pytest.raises(IpslibError, match=r"params/paper/01_o2i_datasize\.yaml is missing"):
+    with pytest.raises(IpslibError, match="params/paper/01_o2i_datasize"):
         load_parameters("paper", "01")
 
 
@@ -94,7 +88,7 @@ def test_values_of_the_command_line_have_their_types(text, value):
     assert type(parse_value(text)) is type(value)
 
 
-@pytest.mark.parametrize("text", ["{epochs: 5, epochs: 6}", "010"])
+@pytest.mark.parametrize("text", ["{epochs: 5, epochs: 6}", "010", "[1e-3]"])
 def test_values_that_would_mislead_are_refused(text):
     with pytest.raises(IpslibError):
         parse_value(text)
@@ -125,10 +119,10 @@ def test_outputs_lie_in_the_project_unless_the_environment_moves_them(
     project, tmp_path, monkeypatch
 ):
     monkeypatch.delenv("IPSLIB_OUTPUTS", raising=False)
-    assert outputs_root() == project.root / "outputs"
+    assert Layout.of("quick").home == project.root / "outputs" / "quick"
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("IPSLIB_OUTPUTS", "elsewhere")
-    assert outputs_root() == tmp_path / "elsewhere"
+    assert Layout.of("quick").home == tmp_path / "elsewhere" / "quick"
 
 
 def test_root_is_the_checkout_above_the_current_directory_else_that_directory(

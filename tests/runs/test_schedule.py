@@ -1,4 +1,3 @@
-import json
 import weakref
 
 import pytest
@@ -9,26 +8,13 @@ from ipslib.config import RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.runs import one_run, schedule
-from ipslib.runs.one_run import HeldElsewhere, OutOfTime, RunFailed, threads_of
-from ipslib.runs.records import RecordStore
+from ipslib.runs.one_run import RunFailed
 from ipslib.runs.schedule import run_all, run_outcomes
 from ipslib.training import DivergenceError
-from tests.tiny import TINY
+from tests.tiny import TINY, names, write_torn_mnist
 
 SECOND, THIRD = TINY.replace(seed=1), TINY.replace(seed=2)
-
-
-@pytest.fixture
-def store(tmp_path):
-    return RecordStore(tmp_path / "records")
-
-
-@pytest.fixture(autouse=True)
-def events(tmp_path, monkeypatch):
-    """The events that a runner would follow, read when called."""
-    path = tmp_path / "events"
-    monkeypatch.setattr(runs, "KERNEL", runs.Kernel(events=str(path), jobs=1))
-    return lambda: [json.loads(line) for line in path.read_text().splitlines()]
+pytestmark = pytest.mark.usefixtures("events")
 
 
 @pytest.fixture
@@ -52,10 +38,6 @@ def by(ended):
             yield run, ended(run.config)
 
     return executor
-
-
-def names(store):
-    return sorted(path.name for path in store.folder.iterdir() if path.name != ".locks")
 
 
 def test_records_come_in_the_order_asked_and_a_run_named_twice_is_trained_once(store, tried):
@@ -147,14 +129,14 @@ def test_a_failed_run_for_which_no_time_is_left_is_no_secret(store):
 
 
 def test_a_run_whose_time_is_up_has_not_failed(store):
-    paused = by(lambda config: OutOfTime("out of time", "The time is up."))
+    paused = by(lambda config: RunFailed("out of time", "The time is up."))
     [outcome] = run_outcomes([TINY], store, executor=paused, deadline=1.0)
     assert outcome.status == "out of time" and store.failures() == []
 
 
 def test_a_run_that_another_process_began_meanwhile_is_left_for_the_next(store):
     """Between the look and the lock: the loser takes another run, and looks again."""
-    ends = {TINY.id: [HeldElsewhere("held", "Held."), {}], SECOND.id: [{}]}
+    ends = {TINY.id: [RunFailed("held", "Held."), {}], SECOND.id: [{}]}
     held = by(lambda config: ends[config.id].pop(0))
     outcomes = run_outcomes(
         [TINY, SECOND], store, executor=held, choose=lambda waiting: waiting and waiting[0]
@@ -163,7 +145,7 @@ def test_a_run_that_another_process_began_meanwhile_is_left_for_the_next(store):
 
 
 def test_a_full_disk_stops_all_runs(store):
-    full = by(lambda config: one_run.DiskRefuses("disk full", "Free some space."))
+    full = by(lambda config: RunFailed("disk full", "Free some space."))
     with pytest.raises(RunFailed, match="space"):
         list(run_outcomes([TINY, SECOND], store, executor=full))
 
@@ -182,19 +164,18 @@ def test_a_failure_keeps_no_network_in_memory(store, monkeypatch):
     assert [network() for network in networks] == [None, None]
 
 
-def test_the_number_of_threads_is_as_before():
-    before = torch.get_num_threads()
+@pytest.mark.parametrize(("width", "n"), [(0.125, 1), (1.0, 2)])
+def test_a_narrow_network_has_one_thread_and_a_wide_one_all(store, monkeypatch, width, n):
+    before, seen = torch.get_num_threads(), []
+    monkeypatch.setattr(
+        schedule,
+        "train_and_record",
+        lambda *_, **__: {"threads": seen.append(torch.get_num_threads())},
+    )
     torch.set_num_threads(2)
     try:
-        for config, device, n in (
-            (TINY, "cpu", 1),
-            (TINY, "cuda", 2),
-            (TINY.replace(width=1.0), "cpu", 2),  # alone, a wide network has all cores
-        ):
-            with pytest.raises(KeyboardInterrupt), threads_of(config, device):
-                assert torch.get_num_threads() == n
-                raise KeyboardInterrupt
-            assert torch.get_num_threads() == 2
+        list(run_outcomes([TINY.replace(width=width)], store))
+        assert (seen, torch.get_num_threads()) == ([n], 2)
     finally:
         torch.set_num_threads(before)
 
@@ -231,15 +212,11 @@ def test_a_number_of_jobs_that_is_none_is_refused_before_any_run(store, monkeypa
 
 
 def test_digits_that_cannot_be_read_are_told_before_any_run(
-    tmp_path, monkeypatch, shared, fresh_digits
+    tmp_path, monkeypatch, fresh_digits, store
 ):
-    raw = tmp_path / "MNIST" / "raw"
-    raw.mkdir(parents=True)
-    for path in (shared / "mnist" / "MNIST" / "raw").iterdir():
-        (raw / path.name).write_bytes(path.read_bytes()[:1000])
+    write_torn_mnist(tmp_path)
     monkeypatch.setenv("IPSLIB_DATA", str(tmp_path))
-    store = RecordStore(tmp_path / "records")
-    with pytest.raises(IpslibError, match="truncated"):
+    with pytest.raises(IpslibError, match="MNIST"):
         run_all([TINY.replace(digits="mnist")], store)
     assert not store.folder.exists()
 
@@ -262,9 +239,6 @@ def test_the_longest_runs_are_begun_first_whatever_the_data_are(store):
 
 
 def test_what_another_process_is_at_comes_last(store):
-    lock = store.run(TINY).acquire(wait=False)
-    try:
+    with store.run(TINY).lock():
         assert begun([TINY, SECOND, THIRD], store) == [SECOND, THIRD, TINY]
-    finally:
-        lock.release()
     assert not store.run(TINY).is_held()

@@ -11,8 +11,7 @@ from ipslib import paths
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.encoder import build_encoder
-from ipslib.runs.provenance import make_record
-from ipslib.runs.records import RecordStore
+from ipslib.runs.records import RecordStore, make_record
 from ipslib.study import networks
 from ipslib.study.networks import (
     cost_table,

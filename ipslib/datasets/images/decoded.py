@@ -13,24 +13,30 @@ from threading import Lock
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
-from torch import Tensor
+from PIL import Image, ImageFile, PngImagePlugin
 
-from ipslib.datasets.images.files import PIECES, FileId, check_piece, file_id, opened, unreadable
-from ipslib.datasets.images.image import ArraySource, ImageSource, Samples
+from ipslib.datasets.images.image import (
+    PIECES,
+    ArraySource,
+    FileId,
+    ImageSource,
+    Samples,
+    check_piece,
+    file_id,
+    opened,
+    unreadable,
+)
 from ipslib.errors import IpslibError
 
 if TYPE_CHECKING:
     from tifffile import TiffPage
 
-_AGAIN = "copy it from its source again"
 _TILED = "save it anew as a tiled TIFF"
-_TILED_OR_AGAIN = f"{_AGAIN}, or {_TILED}"
+_AGAIN = f"copy it from its source again, or {_TILED}"
 
 _PHOTOS = ("JPEG", "PNG", "BMP", "GIF", "WEBP")  # that Pillow may open
 _ORIENTATION, _PHOTOMETRIC = 274, 262  # tags; EXIF has the first too
-_GREY_PNG, _ALPHA_PNG = (0, 4), (4, 6)  # colour types
+_GREY_PNG = (0, 4)  # colour types
 _PILLOW_SETTINGS = (
     (Image, "MAX_IMAGE_PIXELS", None),
     (PngImagePlugin, "MAX_TEXT_CHUNK", 2**30),
@@ -48,56 +54,42 @@ _JPEG = {6, 7, 34892, 33007}  # compressions whose tables stand apart from the t
 
 class PhotoSource(ImageSource):
     """A JPEG, PNG, BMP, GIF or WebP, decoded when its first patch is read, and again when the
-    cache had to give it up.
-
-    Args:
-        path: the file.
-        patch_size: P in pixels.
-        patch_stride: in pixels; P if None.
-
-    Raises:
-        IpslibError: when the file is missing, damaged, an animation, or too large to be decoded
-            whole.
+    cache had to give it up. IpslibError when it is an animation, or too large to be decoded whole.
     """
 
-    def __init__(self, path: str | Path, *, patch_size: int, patch_stride: int | None = None):
+    def __init__(self, path: str | Path, **cut: int | None):
         self._file = file_id(path)
-        name = str(self._file.path)
-        with _photo(self._file.path) as image:
+        path = self._file.path
+        with _photo(path) as image:
             if getattr(image, "is_animated", False) and image.format != "MPO":  # of a camera
-                raise IpslibError(
-                    f"{name}: wanted one image, got an animation of {image.n_frames}; save the "
-                    "one that counts to a file of its own."
-                )
+                got = f"an animation of {image.n_frames}"
+                raise IpslibError(f"{path}: wanted one image, got {got}; save the one that counts.")
             (width, height), orientation = image.size, _orientation(image)
             grey, alpha = image.mode in ("1", "L", "LA"), image.has_transparency_data
-            self._mode, dtype = ("L" if grey else "RGB") + "A" * alpha, np.uint8
-            if image.format == "PNG":  # decoded by libpng, to all its bits
-                with self._file.path.open("rb") as file:
-                    bits, kind = file.read(26)[24:]
-                grey, alpha = kind in _GREY_PNG, alpha or kind in _ALPHA_PNG
-                self._mode, dtype = None, np.uint16 if bits == 16 else np.uint8
+            self._is_png, self._mode = image.format == "PNG", ("L" if grey else "RGB") + "A" * alpha
+        dtype = np.dtype(np.uint8)
+        if self._is_png:
+            with path.open("rb") as file:
+                bits, kind = file.read(26)[24:]
+            grey, dtype = kind in _GREY_PNG, np.dtype(np.uint16 if bits == 16 else np.uint8)
         shape = height, width, (1 if grey else 3) + alpha
-        samples = Samples(np.iinfo(dtype).max, alpha="straight" * alpha, orientation=orientation)
-        cut = {"patch_size": patch_size, "patch_stride": patch_stride}
-        super().__init__(name, shape, dtype, samples=samples, **cut)
-        check_piece(name, prod(shape) * np.dtype(dtype).itemsize, _TILED)
+        white, alpha = np.iinfo(dtype).max, "straight" * alpha
+        samples = Samples(white, alpha=alpha, orientation=orientation)
+        super().__init__(str(path), shape, dtype, samples, **cut)
+        check_piece(self.name, prod(shape) * dtype.itemsize, _TILED)
 
     def _copy(self, rows: slice, cols: slice, into: np.ndarray) -> None:
         into[...] = PIECES.get(self._file, self._decode)[rows, cols]
 
     def _decode(self) -> np.ndarray:
-        if self._mode is None:
-            from imagecodecs import png_decode
+        with _photo(self._file.path) as image:
+            if self._is_png:  # by libpng, to all its bits
+                from imagecodecs import png_decode
 
-            try:
                 pixels = png_decode(self._file.path.read_bytes())
-            except Exception as error:
-                raise unreadable(self.name, error, _AGAIN) from error
-        else:
-            with _photo(self._file.path) as image:
-                is_so = image.mode == self._mode
-                pixels = np.asarray(image if is_so else image.convert(self._mode))
+            else:
+                same = image.mode == self._mode
+                pixels = np.asarray(image if same else image.convert(self._mode))
         return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
@@ -115,13 +107,8 @@ def _photo(path: Path) -> Iterator[Image.Image]:
                 yield image
         except IpslibError:
             raise
-        except UnidentifiedImageError as error:
-            raise IpslibError(
-                f"{path}: wanted an image ({', '.join(_PHOTOS)} or TIFF), got none that is known; "
-                f"save it as one of them, or {_AGAIN}."
-            ) from error
         except Exception as error:  # every format has errors of its own
-            raise unreadable(path, error, _AGAIN) from error
+            raise unreadable(path, error, f"{_AGAIN}, {', '.join(_PHOTOS)}") from error
 
 
 def _orientation(image: Image.Image) -> int:
@@ -136,68 +123,49 @@ def _turn(stated: object) -> int:
     return stated if stated in range(1, 9) else 1
 
 
-def tiff_source(
-    path: str | Path, *, patch_size: int, patch_stride: int | None = None, level: int = 0
-) -> ImageSource:
-    """An image in a TIFF. Of pixels stored as they are, the file is mapped; else the tiles or
-    strips under a patch are decoded, by tifffile.
-
-    Args:
-        path: the file; of several images in it, the first one.
-        patch_size: P in pixels of the level.
-        patch_stride: in pixels; P if None.
-        level: of the pyramid, 0 for the largest.
-
-    Raises:
-        IpslibError: when the file is missing, damaged, holds no single image of this level, or
-            must be decoded in too large pieces, or it is not known what its samples mean.
-    """
+def tiff_source(path: str | Path, *, level: int = 0, **cut: int | None) -> ImageSource:
+    """An image in a TIFF, of several the first, at a level of its pyramid. Of pixels stored as they
+    are, the file is mapped; else the tiles or strips under a patch are decoded, by tifffile."""
     file = file_id(path)
     page = opened(_open_page, file, level)
-    _check_whole(file, page)
-    cut = {"patch_size": patch_size, "patch_stride": patch_stride}
-    cut["samples"] = _samples(file.path, page)
-    source = _mapped_tiff(file, page, cut) or TiffSource(file, level, page, **cut)
-    if level:
-        largest = opened(_open_page, file, 0)
-        rows, cols = largest.imagelength / page.imagelength, largest.imagewidth / page.imagewidth
-        source.downsample = (rows + cols) / 2
+    samples = _samples(file.path, page)
+    if page.is_memmappable and sum(page.databytecounts) == page.nbytes:
+        planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        shape = (planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes)
+        dtype = page.dtype.newbyteorder(page.parent.byteorder)
+        stored = np.memmap(file.path, dtype, "r", page.dataoffsets[0], shape)
+        image = stored[0] if planes == 1 else stored[..., 0].transpose(1, 2, 0)
+        source = ArraySource(image, file=file, samples=samples, **cut)
+    else:
+        source = TiffSource(file, level, page, samples, **cut)
+    largest = opened(_open_page, file, 0)
+    rows, cols = largest.imagelength / page.imagelength, largest.imagewidth / page.imagewidth
+    source.downsample = (rows + cols) / 2
     return source
-
-
-def _mapped_tiff(file: FileId, page: "TiffPage", cut: dict) -> ArraySource | None:
-    """An image whose pixels are stored as they are; None where they have to be decoded."""
-    if not page.is_memmappable or sum(page.databytecounts) != page.nbytes:
-        return None
-    planes = page.samplesperpixel if page.planarconfig == 2 else 1
-    shape = (planes, page.imagelength, page.imagewidth, page.samplesperpixel // planes)
-    dtype = page.dtype.newbyteorder(page.parent.byteorder)
-    stored = np.memmap(file.path, dtype, "r", page.dataoffsets[0], shape)
-    image = stored[0] if planes == 1 else stored[..., 0].transpose(1, 2, 0)
-    return ArraySource(image, name=str(file.path), **cut)
 
 
 def _samples(path: Path, page: "TiffPage") -> Samples:
     """What the samples of a page mean."""
     kind, extra, bits = page.photometric, page.extrasamples, page.bitspersample
-    known = page.dtype is not None and isinstance(bits, int)
-    known = known and page.samplesperpixel == _SAMPLES.get(kind, 0) + len(extra)
-    if kind not in (_GREY, _INVERTED, _RGB):
-        known = known and not extra
-    elif _ALPHA.keys() & set(extra):
-        known = known and len(extra) == 1
+    is_known = (
+        page.dtype is not None
+        and isinstance(bits, int)
+        and page.samplesperpixel == _SAMPLES.get(kind, 0) + len(extra)
+    )
     if kind == _YCBCR:  # of which tifffile makes RGB
-        known = known and page.compression in _JPEG and page.planarconfig == 1
+        is_known &= page.compression in _JPEG and page.planarconfig == 1
     elif kind == _PALETTE:
-        known = known and page.colormap is not None
-    elif _PHOTOMETRIC not in page.tags:
-        known = False
-    if not known:
-        names = [getattr(each, "name", each) for each in (kind, page.compression, *extra)]
+        is_known &= page.colormap is not None
+    else:
+        is_known &= _PHOTOMETRIC in page.tags
+    if extra:
+        is_known &= kind in (_GREY, _INVERTED, _RGB)
+        is_known &= len(extra) == 1 or not _ALPHA.keys() & set(extra)
+    if not is_known:
+        names = ", ".join(getattr(each, "name", str(each)) for each in (kind, *extra))
         raise IpslibError(
-            f"{path}: wanted grey values, colours, a palette or CMYK, and at most one channel of "
-            f"transparency, got {page.samplesperpixel} samples of {bits} bits that are said to be "
-            f"{', '.join(map(str, names))}; save it anew as grey or RGB."
+            f"{path}: wanted grey, colours, a palette or CMYK, with at most one transparency, got "
+            f"{page.samplesperpixel} x {bits} bits of {names}; save it anew as grey or RGB."
         )
     return Samples(
         1.0 if page.dtype.kind == "f" else 2**bits - 1,
@@ -215,42 +183,19 @@ def _colours(stored: np.ndarray) -> np.ndarray:
 
 
 class TiffSource(ImageSource):
-    """An image in the tiles or strips of a TIFF, of which a bounded cache keeps the last ones.
+    """An image in the tiles or strips of a TIFF, of which a bounded cache keeps the last ones."""
 
-    Made by `tiff_source`, which opens the `page` of a pyramid `level`.
-    """
-
-    def __init__(self, file: FileId, level: int, page: "TiffPage", **cut: int | None):
+    def __init__(
+        self, file: FileId, level: int, page: "TiffPage", samples: Samples, **cut: int | None
+    ):
         shape = page.imagelength, page.imagewidth, page.samplesperpixel
-        super().__init__(str(file.path), shape, page.dtype, **cut)
+        super().__init__(str(file.path), shape, page.dtype, samples, **cut)
         self._file, self._level = file, level
         if page.is_tiled:
             self._piece_shape = page.tilelength, page.tilewidth
         else:
             self._piece_shape = min(page.rowsperstrip, shape[0]), shape[1]
-        self._n_planes = shape[2] if page.planarconfig == 2 else 1
-        self._pieces = tuple(-(-n // m) for n, m in zip(shape, self._piece_shape, strict=False))
-        n_bytes = self._piece_shape[0] * self._piece_shape[1] * shape[2] * page.dtype.itemsize
-        check_piece(self.name, n_bytes, _TILED)
-
-    @property
-    def blank(self) -> Tensor | None:
-        """(N,) bool, True where no tile under a patch is stored; None where all are."""
-        page = opened(_open_page, self._file, self._level)
-        n_rows, n_cols = self._pieces
-        counts = np.array(page.databytecounts[: self._n_planes * n_rows * n_cols])
-        stored = counts.reshape(self._n_planes, n_rows, n_cols).any(axis=0)
-        turned = self._samples.orientation != 1
-        if stored.all() or page.nodata or turned or not self._zero_is_black:
-            return None
-        total = np.pad(stored.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-        size, (length, width) = self.grid.patch_size, self._piece_shape
-        top, left = self.grid.corners(np.arange(self.n_patches)).T
-        bottom = np.minimum(top + size, self.grid.canvas[0]) - 1
-        right = np.minimum(left + size, self.grid.canvas[1]) - 1
-        r0, r1, c0, c1 = top // length, bottom // length + 1, left // width, right // width + 1
-        n_stored = total[r1, c1] - total[r0, c1] - total[r1, c0] + total[r0, c0]
-        return torch.from_numpy(n_stored == 0)
+        check_piece(self.name, prod(self._piece_shape) * shape[2] * page.dtype.itemsize, _TILED)
 
     def _copy(self, rows: slice, cols: slice, into: np.ndarray) -> None:
         length, width = self._piece_shape
@@ -264,46 +209,28 @@ class TiffSource(ImageSource):
                 into[top : top + len(inside), left : left + inside.shape[1]] = inside
 
     def _decode(self, row: int, col: int) -> np.ndarray:
-        """Decode a tile or strip, (length, width, C)."""
+        """Decode a tile or strip, (length, width, samples)."""
         page = opened(_open_page, self._file, self._level)
-        n_rows, n_cols = self._pieces
-        planes = [
-            self._decode_plane(page, (plane * n_rows + row) * n_cols + col)
-            for plane in range(self._n_planes)
-        ]
-        return planes[0] if len(planes) == 1 else np.concatenate(planes, axis=2)
-
-    def _decode_plane(self, page: "TiffPage", index: int) -> np.ndarray:
-        handle, n_bytes = page.parent.filehandle, page.databytecounts[index]
-        tables = {}
+        n_planes = page.samplesperpixel if page.planarconfig == 2 else 1
+        n_cols, n_pieces = -(-page.imagewidth // self._piece_shape[1]), prod(page.chunked)
+        tables, planes = {}, []
         if page.compression in _JPEG:
             tables = {"jpegtables": page.jpegtables, "jpegheader": page.jpegheader}
-        try:
-            data, decode = None, page.decode  # which reads the file when it is first looked up
-            if n_bytes:
-                with handle.lock:
-                    handle.seek(page.dataoffsets[index])
-                    data = handle.read(n_bytes)
-            piece, _, shape = decode(data, index, **tables)
-        except Exception as error:  # every codec has errors of its own
-            lost = f"tile or strip {index} is lost; {_TILED_OR_AGAIN}"
-            raise unreadable(self.name, error, lost) from error
-        return np.full(shape[1:], page.nodata, page.dtype) if piece is None else piece[0]
-
-
-def _check_whole(file: FileId, page: "TiffPage") -> None:
-    """Find a torn file before any work starts."""
-    n_pieces = prod(page.chunked)
-    listed = list(zip(page.dataoffsets, page.databytecounts, strict=False))[:n_pieces]
-    if len(listed) < n_pieces or any(start + n > file.size for start, n in listed if n):
-        raise IpslibError(
-            f"{file.path}: wanted {n_pieces} tiles or strips, got a torn file that holds fewer; "
-            f"{_TILED_OR_AGAIN}."
-        )
+        for index in range(row * n_cols + col, n_pieces, n_pieces // n_planes):
+            place = [page.dataoffsets[index]], [page.databytecounts[index]]
+            try:
+                [(data, _)] = page.parent.filehandle.read_segments(*place)
+                piece, _, shape = page.decode(data, index, **tables)
+            except Exception as error:  # every codec has errors of its own
+                lost = f"tile or strip {index} is lost; {_AGAIN}"
+                raise unreadable(self.name, error, lost) from error
+            is_stored = piece is not None
+            planes.append(piece[0] if is_stored else np.full(shape[1:], page.nodata, page.dtype))
+        return planes[0] if n_planes == 1 else np.concatenate(planes, axis=2)
 
 
 def _open_page(path: Path, level: int) -> "TiffPage":
-    """The page of a pyramid level."""
+    """The page of a pyramid level, of which the file holds all that it lists."""
     import tifffile
 
     try:
@@ -312,16 +239,17 @@ def _open_page(path: Path, level: int) -> "TiffPage":
         whole = [s for s in tiff.series if not s.keyframe.subfiletype & _NO_IMAGE]
         levels = list((whole or tiff.series)[0].levels)
         page = levels[level].pages[0].aspage() if 0 <= level < len(levels) else None
+        n_pieces, size = 0 if page is None else prod(page.chunked), path.stat().st_size
+        places = zip(page.dataoffsets, page.databytecounts, strict=False) if n_pieces else ()
+        there = [not n or start + n <= size for start, n in places][:n_pieces]
+        if sum(there) < n_pieces:
+            raise ValueError(f"{n_pieces - sum(there)} of {n_pieces} tiles or strips are torn off")
     except Exception as error:  # damage can show anywhere in the parser
-        raise unreadable(path, error, _TILED_OR_AGAIN) from error
-    if page is None:
+        raise unreadable(path, error, _AGAIN) from error
+    if page is None or levels[level].size != page.size or page.imagedepth > 1:
+        got = ", ".join(f"{each.shape} ({each.axes})" for each in levels)
         raise IpslibError(
-            f"{path}: wanted level {level} of the pyramid, got levels 0 to {len(levels) - 1}; "
-            "choose one of these."
-        )
-    if levels[level].size != page.size or page.imagedepth > 1:
-        raise IpslibError(
-            f"{path}: wanted one image, got a stack of {levels[level].shape} "
-            f"(axes {levels[level].axes}); save each image to a file of its own."
+            f"{path}: wanted level {level} of one image, got levels from 0 of {got}; choose one of "
+            "these, or save each image of a stack to a file of its own."
         )
     return page

@@ -1,24 +1,116 @@
-"""One image as a source of patches: the grid over it, what its samples mean as light, and images
-in memory or mapped from a file.
+"""One image as a source of patches, what its samples mean as light, and what a process keeps of
+the files behind sources.
 
 Pixels are light, 0 is black: uint8 of images of up to 8 bits a sample, else float32 in 0..1. What
-hangs over the right and lower edges is zero, as in `cut_image`.
+hangs over the right and lower edges is zero, as in `cut_image`. A source of a file holds its path
+alone, so it goes to a worker process as it is; every process opens the file for itself, since a
+handle that two of them share loses its place.
 """
 
 import mmap
-from collections.abc import Iterator
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ipslib.datasets.images.files import FileId, file_id, opened, unreadable
 from ipslib.errors import IpslibError
 from ipslib.patches import PatchGrid
 
+_OPEN_FILES = 64  # handles of a process; the one used longest ago goes first
+_CACHED_BYTES = 64 * 2**20  # of decoded pieces, over all files of a process
+_LARGEST_PIECE = 2**30  # bytes that are decoded at once
+_TIFF_BEGINS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _ROUNDING = 1e-6  # by which floats may lie beyond 0..1
+
+
+class FileId(NamedTuple):
+    """A file as it stood when a source was made: what has changed since is another file."""
+
+    path: Path
+    size: int
+    modified: int
+    changed: int  # moves with every write, also where `modified` is set back
+
+
+def file_id(path: str | Path) -> FileId:
+    """Identify a file; IpslibError when it is not there, or is a folder."""
+    path = Path(path).absolute()
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "nothing"
+        raise IpslibError(f"{path}: wanted an image file, found {found}; correct the path.")
+    status = path.stat()
+    return FileId(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def is_tiff(path: Path) -> bool:
+    """Whether a file's content is TIFF, whatever its name says."""
+    with path.open("rb") as file:
+        return file.read(4) in _TIFF_BEGINS
+
+
+def unreadable(file: Path | str, error: Exception, remedy: str) -> IpslibError:
+    """The error of a file that is there and cannot be read: a damaged one, if nothing says that it
+    is not."""
+    reason, told = (str(error).splitlines() or [""])[0].rstrip("."), "a damaged one"
+    if isinstance(error, PermissionError | BlockingIOError):
+        told, remedy = "one that is locked", "close what holds it, or see to its rights"
+    elif "lib/plugin)" in reason or "filter" in reason:  # HDF5's
+        told = "one whose compression is not installed here"
+        remedy = "pip install hdf5plugin and import it, or write the file anew without"
+    reason = f"{type(error).__name__}: {reason}"
+    return IpslibError(f"{file}: wanted a readable file, got {told} ({reason}); {remedy}.")
+
+
+def opened(open_file: Callable[..., Any], file: FileId, *args: Hashable) -> Any:
+    """`open_file(path, *args)`, remembered in this process for the files used last."""
+    return _opened(open_file, file, args, os.getpid())
+
+
+@lru_cache(maxsize=_OPEN_FILES)
+def _opened(open_file: Callable[..., Any], file: FileId, args: tuple, _process: int) -> Any:
+    return open_file(file.path, *args)
+
+
+class PieceCache:
+    """Decoded pieces of images, those used last, of at most `n_bytes` in all; the newest piece
+    stays whatever its size."""
+
+    def __init__(self, n_bytes: int):
+        self.n_bytes, self._held = n_bytes, 0
+        self._pieces: OrderedDict[Hashable, np.ndarray] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key: Hashable, decode: Callable[[], np.ndarray]) -> np.ndarray:
+        """The piece of a key, decoded where it is not held."""
+        with self._lock:
+            if key in self._pieces:
+                self._pieces.move_to_end(key)
+                return self._pieces[key]
+        piece = decode()
+        with self._lock:
+            if key not in self._pieces:
+                self._pieces[key] = piece
+                self._held += piece.nbytes
+            while self._held > self.n_bytes and len(self._pieces) > 1:
+                self._held -= self._pieces.popitem(last=False)[1].nbytes
+        return piece
+
+
+PIECES = PieceCache(_CACHED_BYTES)
+
+
+def check_piece(name: str, n_bytes: int, remedy: str) -> None:
+    """Refuse what is too large to be decoded at once."""
+    if n_bytes > _LARGEST_PIECE:
+        most, got = _LARGEST_PIECE >> 20, n_bytes >> 20
+        raise IpslibError(f"{name}: wanted at most {most} MB to decode, got {got} MB; {remedy}.")
 
 
 class Samples(NamedTuple):
@@ -51,22 +143,14 @@ class Samples(NamedTuple):
 
 
 class ImageSource:
-    """An image of any size as N patches (C, P, P); a subclass copies windows out of it.
+    """An image of any size as N patches (C, P, P) of `patch_size` P at `patch_stride` (P if None).
 
-    Args:
-        name: what errors call it.
-        shape: height, width and samples of a pixel, as stored.
-        dtype: of the samples.
-        patch_size: P in pixels.
-        patch_stride: in pixels; P if None.
-        samples: what they mean; light, up to the largest value of their type, if None.
-
-    Raises:
-        IpslibError: for pixels that are no intensities, an empty image, or a stride that leaves
-            gaps.
+    A subclass says how large the image is as it is stored, (height, width, samples of a pixel), of
+    what type, and what its samples mean (light up to the largest value of the type if None), and
+    copies windows of them. IpslibError for pixels that are no intensities, an empty image, or a
+    stride that leaves gaps.
     """
 
-    blank: Tensor | None = None
     downsample: float = 1  # pixels of the largest level of a pyramid to one of its own
 
     def __init__(
@@ -74,71 +158,61 @@ class ImageSource:
         name: str,
         shape: tuple[int, int, int],
         dtype: np.dtype,
+        samples: Samples | None = None,
         *,
         patch_size: int,
         patch_stride: int | None = None,
-        samples: Samples | None = None,
     ):
-        patch_stride = patch_size if patch_stride is None else patch_stride
-        dtype = np.dtype(dtype)
+        (height, width, n_samples), dtype = shape, np.dtype(dtype)
         is_float, is_bits = dtype.kind == "f", dtype.kind == "b" and samples is not None
-        if not is_float and not is_bits and (dtype.kind != "u" or dtype.itemsize > 2):
+        is_light = is_float or is_bits or (dtype.kind == "u" and dtype.itemsize <= 2)
+        if not is_light or not all(shape):
             raise IpslibError(
-                f"{name}: wanted pixels of uint8, uint16 or floating point in 0..1, got {dtype}; "
-                "convert the image to one of them."
+                f"{name}: wanted an image of uint8, uint16 or floating point in 0..1, got "
+                f"{height} x {width} px of {n_samples} x {dtype}; convert it, or leave it out."
             )
-        height, width, n_samples = shape
-        if not height * width * n_samples:
-            raise IpslibError(
-                f"{name}: wanted an image, got {height} x {width} px in {n_samples} channels; "
-                "leave it out."
-            )
-        self.name = name
         samples = samples or Samples(1.0 if is_float else np.iinfo(dtype).max)
-        turned = (width, height) if samples.orientation >= 5 else (height, width)
-        self.grid = PatchGrid(turned, patch_size, patch_stride)
+        canvas = (width, height) if samples.orientation >= 5 else (height, width)
+        patch_stride = patch_size if patch_stride is None else patch_stride
+        self.name = name  # what errors call it
+        self.grid = PatchGrid(canvas, patch_size, patch_stride)
         self.n_patches = self.grid.n_patches
         in_colour = samples.inks or samples.palette is not None
         channels = 3 if in_colour else n_samples - bool(samples.alpha)
         self.patch_shape = (channels, patch_size, patch_size)
         self.dtype = torch.float32 if is_float or samples.white > 255 else torch.uint8
         self._samples, self._stored, self._n_samples = samples, dtype, n_samples
-        self._zero_is_black = not (in_colour or samples.inverted or samples.alpha)
-        self._is_light = self._zero_is_black and samples.white == (1.0 if is_float else 255)
+        is_converted = in_colour or samples.inverted or samples.alpha
+        self._is_light = not is_converted and samples.white == (1.0 if is_float else 255)
 
     def read(self, patches: Tensor) -> Tensor:
-        """Patches by index (n,): (n, C, P, P).
-
-        Raises:
-            IpslibError: when the file cannot be read any more, or floats lie beyond 0..1.
-        """
+        """Patches by index (n,): (n, C, P, P); IpslibError when the file cannot be read any more,
+        or floats lie beyond 0..1."""
         patches = checked_indices(patches, self)
-        out = np.zeros((len(patches), *self.patch_shape), self._numbers)
-        for n, rows, cols in self._windows(patches):
-            inside = out[n, :, : rows.stop - rows.start, : cols.stop - cols.start]
-            self._fill(rows, cols, inside.transpose(1, 2, 0))
-        if self._stored.kind == "f":
-            self._check_range(patches, out)
-        return torch.from_numpy(out)
+        out = torch.zeros(len(patches), *self.patch_shape, dtype=self.dtype)
+        (height, width), size = self.grid.canvas, self.grid.patch_size
+        corners, pixels = self.grid.corners(patches).tolist(), out.numpy()
+        for n in np.argsort(patches, kind="stable").tolist():  # neighbours follow each other
+            top, left = corners[n]
+            rows, cols = slice(top, min(top + size, height)), slice(left, min(left + size, width))
+            self._fill(rows, cols, pixels[n, :, : height - top, : width - left].transpose(1, 2, 0))
+        in_doubt = pixels if self._stored.kind == "f" else pixels[:0]
+        wrong = np.argwhere(~((in_doubt >= -_ROUNDING) & (in_doubt <= 1 + _ROUNDING)))
+        if len(wrong):
+            n, channel, row, col = wrong[0]
+            place = f"row {corners[n][0] + row}, column {corners[n][1] + col}"
+            raise IpslibError(
+                f"{self.name}: wanted floating-point pixels in 0 (black) to 1 (white), got "
+                f"{pixels[n, channel, row, col]:g} in {place}; scale the image, or correct it."
+            )
+        return out
 
     def window(self, rows: slice, cols: slice) -> np.ndarray:
         """A window that lies inside the image, (h, w, C)."""
         shape = rows.stop - rows.start, cols.stop - cols.start, self.patch_shape[0]
-        out = np.empty(shape, self._numbers)
+        out = torch.empty(shape, dtype=self.dtype).numpy()
         self._fill(rows, cols, out)
         return out
-
-    @property
-    def _numbers(self) -> type[np.number]:
-        return np.uint8 if self.dtype == torch.uint8 else np.float32
-
-    def _windows(self, patches: np.ndarray) -> Iterator[tuple[int, slice, slice]]:
-        """Where each patch lies on the canvas; neighbours follow each other."""
-        (height, width), size = self.grid.canvas, self.grid.patch_size
-        corners = self.grid.corners(patches).tolist()
-        for n in np.argsort(patches, kind="stable").tolist():
-            top, left = corners[n]
-            yield n, slice(top, min(top + size, height)), slice(left, min(left + size, width))
 
     def _fill(self, rows: slice, cols: slice, into: np.ndarray) -> None:
         """Fill (h, w, C) with the light of a window of the image as it is shown."""
@@ -161,152 +235,67 @@ class ImageSource:
         """Copy a window's samples, as stored, into (h, w, samples)."""
         raise NotImplementedError
 
-    def _check_range(self, patches: np.ndarray, light: np.ndarray) -> None:
-        """Refuse floats beyond 0..1, NaN among them."""
-        if not light.size or (light.min() >= -_ROUNDING and light.max() <= 1 + _ROUNDING):
-            return
-        wrong = ~((light >= -_ROUNDING) & (light <= 1 + _ROUNDING))
-        n, channel, row, col = np.argwhere(wrong)[0]
-        top, left = self.grid.corners(patches[[n]])[0]
-        raise IpslibError(
-            f"{self.name}: wanted floating-point pixels in 0 (black) to 1 (white), got "
-            f"{light[n, channel, row, col]:g} in row {top + row}, column {left + col}; scale the "
-            "image, or correct it."
-        )
 
-
-def checked_indices(patches: Tensor, source: "ImageSource") -> np.ndarray:
+def checked_indices(patches: Tensor, source: ImageSource) -> np.ndarray:
     """Patch indices as numpy's; one outside the source is a mistake and not an empty patch."""
-    patches = np.asarray(patches)
-    if patches.size and not (patches.min() >= 0 and patches.max() < source.n_patches):
-        raise IndexError(
-            f"{source.name}: wanted patches from 0 to {source.n_patches - 1}, got "
-            f"{patches.min()} to {patches.max()}."
-        )
+    patches, last = np.asarray(patches), source.n_patches - 1
+    if patches.size and not (patches.min() >= 0 and patches.max() <= last):
+        got = f"{patches.min()} to {patches.max()}"
+        raise IndexError(f"{source.name}: wanted patches from 0 to {last}, got {got}.")
     return patches
 
 
 class ArraySource(ImageSource):
-    """An array (H, W) or (H, W, C), or any view of a numpy memory map.
+    """An array (H, W) or (H, W, C), or a view of a numpy map of a `file`.
 
-    Of a map, only the pages under the patch that is being copied are held; it is opened anew in
-    every process. An array in memory goes to a worker process with all its pixels.
-
-    Args:
-        array: the image.
-        patch_size: P in pixels.
-        patch_stride: in pixels; P if None.
-        name: what errors call it.
-        samples: what they mean; light if None, and then not four to a pixel.
+    Of a file, only the pages under the patch that is being copied are held, and it is mapped anew
+    in every process. An array without one goes to a worker process with all its pixels.
     """
 
     def __init__(
         self,
         array: np.ndarray,
         *,
-        patch_size: int,
-        patch_stride: int | None = None,
-        name: str = "array",
+        file: FileId | None = None,
         samples: Samples | None = None,
+        **cut: int | None,
     ):
-        if samples is None:
-            _check_array(name, array)
+        name, shape = str(file.path) if file else "array", array.shape
+        channels_first = len(shape) == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4)
+        is_unclear = len(shape) not in (2, 3) or shape[2:] == (4,) or channels_first
+        if samples is None and (is_unclear or isinstance(array, np.ma.MaskedArray)):
+            raise IpslibError(
+                f"{name}: wanted one image (height, width) or (height, width, channels), nothing "
+                f"masked, got a {type(array).__name__} of {' x '.join(map(str, shape)) or '1'}; "
+                "bring it to that. Of four channels, a PNG or TIFF says what the fourth is."
+            )
         array = array[:, :, None] if array.ndim == 2 else array
-        cut = {"patch_size": patch_size, "patch_stride": patch_stride}
-        super().__init__(name, array.shape, array.dtype, samples=samples, **cut)
-        self._mapped = _mapped(array)
-        self._array = array if self._mapped is None else None
+        super().__init__(name, array.shape, array.dtype, samples, **cut)
+        self._file, self._array = file, None if file else array
+        if file:
+            self._layout = {"shape": array.shape, "dtype": array.dtype, "strides": array.strides}
+            self._layout["offset"] = array.offset
 
     def _copy(self, rows: slice, cols: slice, into: np.ndarray) -> None:
-        if self._mapped is None:
+        if self._file is None:
             into[...] = self._array[rows, cols]
-        else:
-            into[...] = self._mapped.view()[rows, cols]
-            self._mapped.release()
+            return
+        memory = opened(_map_file, self._file)
+        into[...] = np.ndarray(buffer=memory, **self._layout)[rows, cols]
+        if hasattr(mmap, "MADV_DONTNEED"):  # or a whole image would fill this process in the end
+            memory.madvise(mmap.MADV_DONTNEED)
 
 
-def npy_source(
-    path: str | Path, *, patch_size: int, patch_stride: int | None = None
-) -> ArraySource:
-    """An image saved by `numpy.save`, memory-mapped.
-
-    Raises:
-        IpslibError: when the file is missing or damaged, or holds no image.
-    """
+def npy_source(path: str | Path, **cut: int | None) -> ArraySource:
+    """An image saved by `numpy.save`, memory-mapped."""
     file = file_id(path)
     try:
-        array = np.load(file.path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
-        raise unreadable(file.path, error, "write it again by numpy.save") from error
-    if not isinstance(array, np.memmap):
-        raise IpslibError(
-            f"{file.path}: wanted one array, got an archive of several; write one by numpy.save."
-        )
-    return ArraySource(array, patch_size=patch_size, patch_stride=patch_stride, name=str(file.path))
-
-
-def _check_array(name: str, array: np.ndarray) -> None:
-    """Refuse an array that does not say by its shape what it shows."""
-    shape, colours = array.shape, (1, 3, 4)
-    remedy = ""
-    if isinstance(array, np.ma.MaskedArray):
-        remedy = "fill in what is masked"
-    elif array.ndim not in (2, 3):
-        remedy = "make a source of each image"
-    elif array.ndim == 3 and shape[0] in colours and shape[2] not in colours:
-        remedy = "move the channels last"
-    elif array.ndim == 3 and shape[2] == 4:
-        remedy = (
-            "the fourth may be transparency: give the first three, or save it as a PNG or TIFF, "
-            "which say what it is"
-        )
-    if remedy:
-        raise IpslibError(
-            f"{name}: wanted an image (height, width) or (height, width, channels), got a "
-            f"{type(array).__name__} of {' x '.join(map(str, shape)) or 'one number'}; {remedy}."
-        )
-
-
-class _MappedArray(NamedTuple):
-    """Where an array lies in a file."""
-
-    file: FileId
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    offset: int
-    strides: tuple[int, ...]
-
-    def view(self) -> np.ndarray:
-        return np.ndarray(
-            self.shape, self.dtype, opened(_map_file, self.file), self.offset, self.strides
-        )
-
-    def release(self) -> None:
-        """Give the pages back: the system keeps them as long as it has room, but they no longer
-        belong to this process, whose memory a whole image would fill in the end."""
-        if hasattr(mmap, "MADV_DONTNEED"):
-            opened(_map_file, self.file).madvise(mmap.MADV_DONTNEED)
+        array = np.lib.format.open_memmap(file.path, mode="r")
+    except (ValueError, OSError) as error:
+        raise unreadable(file.path, error, "write one array by numpy.save") from error
+    return ArraySource(array, file=file, **cut)
 
 
 def _map_file(path: Path) -> mmap.mmap:
     with path.open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _mapped(array: np.ndarray) -> _MappedArray | None:
-    """Where a view of a memory map lies in its file; None for memory, and for a map whose changes
-    never reach the file."""
-    root = array
-    while isinstance(root, np.ndarray) and not isinstance(root.base, mmap.mmap):
-        root = root.base
-    if not isinstance(root, np.memmap) or root.mode == "c" or root.filename is None:
-        return None
-    start = array.ctypes.data - root.ctypes.data
-    mapped = _MappedArray(
-        file_id(root.filename), array.dtype, array.shape, root.offset + start, array.strides
-    )
-    try:
-        mapped.view()
-    except (ValueError, TypeError, OSError) as error:
-        raise unreadable(root.filename, error, "write it again") from error
-    return mapped

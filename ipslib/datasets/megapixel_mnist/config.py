@@ -9,6 +9,7 @@ from ipslib.fields import check_fits, choice, choices, integer, number, side_len
 from ipslib.patches import Dataset, PatchGrid
 
 TASKS = ("majority", "max", "top", "multi")
+SOURCES = ("mnist", "embedded")  # of digits
 N_DIGITS, N_CLASSES = 5, 10
 
 
@@ -21,7 +22,7 @@ class MegapixelMNISTConfig:
     """
 
     start: str = choice("own", ("own", "published"))  # of data, weights and orders
-    digits: str = choice("mnist", ("mnist", "embedded"))
+    digits: str = choice("mnist", SOURCES)
     canvas: tuple[int, int] = side_lengths((3000, 3000))
     digit_size: int = integer(28, at_least=4)
     noise_size: int = integer(lambda self: self.digit_size, at_least=4)
@@ -52,20 +53,16 @@ class MegapixelMNISTConfig:
         n_fit = (height // self.digit_size) * (width // self.digit_size)
         if n_fit < N_DIGITS:
             raise IpslibError(
-                f"digit_size: {N_DIGITS} digits of {self.digit_size} px cannot lie on a canvas of "
-                f"{height} x {width} px without overlap (room for {n_fit}); "
-                "enlarge canvas or reduce digit_size."
+                f"digit_size: {N_DIGITS} digits of {self.digit_size} px do not lie apart on "
+                f"{height} x {width} px (room for {n_fit}); enlarge canvas or reduce digit_size."
             )
         if self.n_noise and not self.n_patterns:
+            raise IpslibError("n_patterns: wanted at least 1 where n_noise is not 0, got 0.")
+        least = self.noise_size + 56
+        if self.noise == "line" and self.n_noise and min(self.canvas) < least:
             raise IpslibError(
-                f"n_patterns: {self.n_noise} noise objects need at least 1 pattern to be drawn "
-                "from, got 0."
-            )
-        if self.noise == "line" and self.n_noise and min(self.canvas) < self.noise_size + 56:
-            raise IpslibError(
-                f"canvas: line noise of {self.noise_size} px keeps 28 px from every edge and needs "
-                f"sides of at least {self.noise_size + 56} px, got {height} x {width}; "
-                "enlarge canvas or use noise bezier."
+                f"canvas: wanted sides of at least {least} px, since line noise keeps 28 px from "
+                f"every edge, got {height} x {width}; enlarge canvas or use noise bezier."
             )
         if self.start == "published":
             check_published_start(
@@ -83,17 +80,15 @@ class MegapixelMNISTConfig:
 
     @property
     def source(self) -> str:
-        return {
-            "mnist": "MNIST",
-            "embedded": "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)",
-        }[self.digits]
+        if self.digits == "mnist":
+            return "MNIST"
+        return "the embedded optical digits (no MNIST here: set IPSLIB_DATA to use it)"
 
     @property
     def short_name(self) -> str:
-        """In the published convention, see `ipslib.runs.naming`."""
-        height, width = self.canvas
-        objects = f"{self.digit_size}_{self.noise_size}_{height}_{width}"
-        return f"{objects}_{self.n_noise}n_{self.n_train}d"
+        """In the published convention, see `ipslib.runs.provenance`."""
+        sizes = "_".join(map(str, (self.digit_size, self.noise_size, *self.canvas)))
+        return f"{sizes}_{self.n_noise}n_{self.n_train}d"
 
     @property
     def o2i_ratio(self) -> float:
@@ -109,12 +104,10 @@ class MegapixelMNISTConfig:
 def chance_level(task: str, *, n_classes: int = N_CLASSES) -> float:
     """Accuracy of the best constant answer.
 
-    Of the five digits three are of a class t uniform over the n classes, and two are drawn
-    independently from the n - 1 others (taken as equally large). So every class is majority or
-    topmost with probability 1/n. The largest digit is at most m when t is one of the m + 1
-    classes up to m and both others are of the m remaining ones: (m + 1)/n (m/(n - 1))^2; it is
-    most often the largest class. A set of three classes comes about in 3 x 2 ways of t and the
-    others, each with probability 1/n 1/(n - 1)^2; a set of two in 2 ways.
+    Three digits are of a class t uniform over n, two are drawn independently from the n - 1 others
+    (taken as equally large). Every class is majority or topmost with probability 1/n. The largest
+    digit is at most m with probability (m + 1)/n (m/(n - 1))^2, and most often the largest class.
+    A set of three classes comes about in 3 x 2 ways, each of 1/n 1/(n - 1)^2, one of two in 2.
     """
     n = n_classes
     levels = {

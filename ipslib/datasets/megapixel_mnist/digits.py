@@ -13,21 +13,18 @@ import attrs
 import numpy as np
 from PIL import Image
 
+from ipslib.datasets.megapixel_mnist.config import N_CLASSES, SOURCES
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.patches import SPLITS
 from ipslib.paths import DATA_ROOT_VARIABLE, data_root, reachable
 
 BOX = 28  # px, the side of a digit as it is stored
-SOURCES = ("mnist", "embedded")
-EMBEDDED_TRAIN_SHARE = 0.75
 
 
 @attrs.frozen(eq=False)
 class DigitSet:
     """Images (n, 28, 28) uint8 and labels (n,) of one split of one source."""
 
-    source: str
-    split: str
     images: np.ndarray
     labels: np.ndarray
 
@@ -37,61 +34,49 @@ class DigitSet:
 
     @cached_property
     def _by_class(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        members = [self.labels == digit for digit in range(10)]
+        members = [self.labels == digit for digit in range(N_CLASSES)]
         return [(np.flatnonzero(member), np.flatnonzero(~member)) for member in members]
 
     @cached_property
     def sha256(self) -> str:
         """Of the images' and labels' bytes: what a result was computed on."""
-        digest = hashlib.sha256(self.images.tobytes())
-        digest.update(self.labels.astype(np.uint8).tobytes())
-        return digest.hexdigest()
+        content = self.images.tobytes() + self.labels.astype(np.uint8).tobytes()
+        return hashlib.sha256(content).hexdigest()
 
 
 def find_source() -> str:
-    """`mnist` when it is here or can be downloaded now, else `embedded`. Without a network the
-    answer comes within 10 seconds."""
+    """`mnist` when it is here or can be downloaded now, else `embedded`, within 10 seconds."""
     return "mnist" if _mnist_is_here() or _network_answers() else "embedded"
 
 
 @lru_cache
 def load_digits(source: str, split: str) -> DigitSet:
-    """Load the digits of a split, `train` or `test`.
-
-    Raises:
-        IpslibError: for an unknown source, missing or truncated MNIST files, or no network.
-    """
-    for name, value, known in (("digits", source, SOURCES), ("split", split, tuple(SPLITS))):
+    """The digits of a split; IpslibError for an unknown source or split, missing or truncated MNIST
+    files, or no network."""
+    for name, value, known in (("digits", source, SOURCES), ("split", split, SPLITS)):
         if value not in known:
-            raise IpslibError(
-                f"{name}: wanted one of {', '.join(known)}, got {value!r}"
-                f"{did_you_mean(value, known)}."
-            )
+            raise IpslibError(f"{name}: unknown {value!r}{did_you_mean(value, known)}.")
     images, labels = _mnist(split) if source == "mnist" else _embedded(split)
     for array in (images, labels):
         array.setflags(write=False)
-    return DigitSet(source, split, images, labels)
+    return DigitSet(images, labels)
 
 
 def _mnist(split: str) -> tuple[np.ndarray, np.ndarray]:
     from torchvision.datasets import MNIST
 
-    root = data_root()
-    missing = not _mnist_is_here()
+    raw, missing = data_root() / "MNIST" / "raw", not _mnist_is_here()
+    remedy = f"set {DATA_ROOT_VARIABLE} to a root that holds MNIST/raw, or use digits: embedded"
     if missing and not _network_answers():
-        raise IpslibError(
-            f"MNIST is not at {root / 'MNIST' / 'raw'} and no mirror answers; set "
-            f"{DATA_ROOT_VARIABLE} to a root that holds MNIST/raw, or use digits: embedded."
-        )
+        raise IpslibError(f"MNIST is not at {raw} and no mirror answers; {remedy}.")
     try:
-        dataset = MNIST(root, train=split == "train", download=missing)
+        dataset = MNIST(data_root(), train=split == "train", download=missing)
         return dataset.data.numpy().copy(), dataset.targets.numpy().copy()
     except Exception as error:  # torchvision asserts, raises ValueError, RuntimeError or OSError
-        reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise IpslibError(
-            f"MNIST could not be read from {root / 'MNIST' / 'raw'}: a file is missing, truncated "
-            f"or damaged ({reason}); delete that folder to download it again, set "
-            f"{DATA_ROOT_VARIABLE} to a root that holds MNIST/raw, or use digits: embedded."
+            f"MNIST could not be read from {raw}: a file is missing, truncated or damaged "
+            f"({reason}); delete that folder to download it again, {remedy}."
         ) from error
 
 
@@ -106,7 +91,7 @@ def _embedded(split: str) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import load_digits as optical_digits
 
     bundle = optical_digits()
-    n_train = round(EMBEDDED_TRAIN_SHARE * len(bundle.target))
+    n_train = round(0.75 * len(bundle.target))
     rows = slice(0, n_train) if split == "train" else slice(n_train, None)
     images = np.stack([_like_mnist(image) for image in bundle.images[rows]])
     return images, bundle.target[rows].astype(np.int64)
@@ -116,13 +101,10 @@ def _like_mnist(image: np.ndarray) -> np.ndarray:
     """An 8 x 8 image of 0..16 at 20 px in a 28 px box, its centre of mass in the middle."""
     small = Image.fromarray((image * 255 / 16).astype(np.uint8))
     large = np.asarray(small.resize((20, 20), Image.Resampling.BICUBIC)).astype(np.int64)
-    positions = np.arange(20)
-    ink = large.sum()
-    centre = [int((large.sum(axis=1 - axis) * positions).sum() / ink + 0.5) for axis in (0, 1)]
+    along = large.sum(axis=1), large.sum(axis=0)
+    centre = [int(ink @ np.arange(20) / ink.sum() + 0.5) for ink in along]
     top, left = (min(max(14 - c, 0), 8) for c in centre)
-    box = np.zeros((28, 28), np.uint8)
-    box[top : top + 20, left : left + 20] = large
-    return box
+    return np.pad(large, ((top, 8 - top), (left, 8 - left))).astype(np.uint8)
 
 
 def _network_answers() -> bool:
@@ -131,24 +113,11 @@ def _network_answers() -> bool:
     return reachable(*(mirror + MNIST.resources[0][0] for mirror in MNIST.mirrors))
 
 
-@lru_cache
-def _overlaps(size: int, new_size: int) -> np.ndarray:
-    """Overlap of each new pixel with each old one, in units of 1 / new_size: (new_size, size)."""
-    new, old = np.arange(new_size)[:, None], np.arange(size)
-    stop = np.minimum((new + 1) * size, (old + 1) * new_size)
-    start = np.maximum(new * size, old * new_size)
-    return np.maximum(stop - start, 0)
-
-
 def resize_area(images: np.ndarray, new_size: int) -> np.ndarray:
-    """Resize square uint8 images (..., S, S) so that each new pixel is the mean of its area, in
-    whole numbers: the same bytes on every machine; a whole factor replicates pixels."""
+    """Resize square uint8 images (..., S, S) so that each new pixel is the mean of its area. The
+    sums are of whole numbers, exact in any order: the same bytes on every machine."""
     size = images.shape[-1]
-    if new_size == size:
-        return images
-    if new_size % size == 0:
-        factor = new_size // size
-        return images.repeat(factor, axis=-2).repeat(factor, axis=-1)
-    weights = _overlaps(size, new_size)
-    total = weights @ images.astype(np.int64) @ weights.T
-    return ((total + size * size // 2) // (size * size)).astype(np.uint8)
+    cell = np.arange(size * new_size)  # along a side, fine enough for both grids
+    shared = np.zeros((new_size, size))
+    np.add.at(shared, (cell // size, cell // new_size), 1)
+    return (shared @ images @ shared.T / size**2 + 0.5).astype(np.uint8)

@@ -5,6 +5,7 @@ that texture does not tell noise from digits. Only additions, products, quotient
 roots are used, which every machine rounds alike: a key gives the same bytes everywhere.
 """
 
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import lru_cache
 from itertools import pairwise
@@ -15,30 +16,11 @@ import numpy as np
 from ipslib.datasets.megapixel_mnist.digits import BOX, resize_area
 from ipslib.datasets.synthetic import stream
 
-N_CURVE_POINTS = 100
 Point = tuple[int, int]  # x and y, in pixels or in units of 1 / _ONE of one
 
 _ONE = 1 << 16
 _CONTROL_POINTS, _CONTROL_SHARES = np.array([4, 6, 8]), np.array([3, 5, 1]) / 9
-
-
-def bezier_curve(control: np.ndarray, n_points: int = N_CURVE_POINTS) -> np.ndarray:
-    """Points (n_points, 2) of the Bezier curve of n control points (n, 2), by Bernstein's sum,
-    term by term, at parameter values evenly spaced over 0..1."""
-    weights = _bernstein_weights(len(control), n_points)
-    return sum(weight[:, None] * point for weight, point in zip(weights, control, strict=True))
-
-
-@lru_cache
-def _bernstein_weights(n: int, n_points: int) -> np.ndarray:
-    """Of n control points, (n, n_points). Whole-pixel strokes cut points that may be whole
-    already, so the last bit counts: powers are rounded once, as a good library's are."""
-    t = np.linspace(0, 1, n_points)
-    return np.stack([comb(n - 1, i) * _power(1 - t, n - 1 - i) * _power(t, i) for i in range(n)])
-
-
-def _power(values: np.ndarray, exponent: int) -> np.ndarray:
-    return np.array([float(Fraction(value) ** exponent) for value in values.tolist()])
+_CURVE_POINTS = 100
 
 
 def random_control(random: np.random.RandomState) -> np.ndarray:
@@ -47,20 +29,32 @@ def random_control(random: np.random.RandomState) -> np.ndarray:
     return random.random_sample((n_control, 2))
 
 
+def bezier_curve(control: np.ndarray) -> np.ndarray:
+    """Points (100, 2) of the Bezier curve of n control points (n, 2), by Bernstein's sum, term by
+    term, at parameter values evenly spaced over 0..1."""
+    weights = _bernstein_weights(len(control))
+    return sum(weight[:, None] * point for weight, point in zip(weights, control, strict=True))
+
+
+@lru_cache
+def _bernstein_weights(n: int) -> np.ndarray:
+    """Of n control points, (n, 100). Whole-pixel strokes cut points that may be whole already, so
+    the last bit counts: powers are rounded once, as a good library's are."""
+    t = np.linspace(0, 1, _CURVE_POINTS)
+    return np.stack([comb(n - 1, i) * _power(1 - t, n - 1 - i) * _power(t, i) for i in range(n)])
+
+
+def _power(values: np.ndarray, exponent: int) -> np.ndarray:
+    return np.array([float(Fraction(value) ** exponent) for value in values.tolist()])
+
+
 def draw_stroke(curve: np.ndarray, *, size: int, stroke_width: float) -> np.ndarray:
-    """Draw a polyline with a true, anti-aliased width of any size.
+    """Draw a polyline (n, 2) of rows and columns in units of the box, 0..1, with a true,
+    anti-aliased width in pixels: (size, size) uint8.
 
     A pixel at distance d from the line is covered by the overlap of the stroke
     [-w/2, w/2] with the pixel's own extent [d - 1/2, d + 1/2]; for every w, ink across a
     straight stroke adds up to w (along the axes; between them on average over positions).
-
-    Args:
-        curve: (n, 2) points (row, column) in units of the box, 0..1.
-        size: side of the box in pixels.
-        stroke_width: w in pixels of this box.
-
-    Returns:
-        (size, size) uint8.
     """
     points = curve * size
     step0, step1 = np.diff(points, axis=0).T  # (segments,)
@@ -82,7 +76,7 @@ def draw_pixel_stroke(control: np.ndarray, stroke_width: float) -> np.ndarray:
     points = bezier_curve((control * BOX).astype(np.int64)).astype(np.int64)
     canvas = np.zeros((BOX, BOX), np.uint8)
     for start, stop in pairwise(map(tuple, points.tolist())):
-        canvas[line_pixels(start, stop, max(1, int(stroke_width)), size=BOX)] = 255
+        canvas[line_pixels(start, stop, max(1, int(stroke_width)))] = 255
     return canvas
 
 
@@ -115,27 +109,21 @@ def _tangent(angle: float) -> float:
 def noise_pool(
     kind: str, n: int, *, size: int = BOX, stroke_width: float, key: tuple[int, ...]
 ) -> np.ndarray:
-    """A pool of noise patterns; pattern j is the same whatever the pool's size, but for lines.
-
-    Args:
-        kind: `bezier` (true width), `bezier_pixel` (published whole-pixel width) or `line`.
-        n: number of patterns.
-        size: side in pixels that the patterns are resized to.
-        stroke_width: in pixels at 28 px; lines are 1 px wide.
-        key: of the random stream.
-
-    Returns:
-        (n, size, size) uint8, read-only.
-    """
+    """n patterns (n, size, size) uint8, read-only, of a random stream's key: `bezier` strokes of
+    true width, `bezier_pixel` of whole-pixel width as published, both in pixels at 28 px, or `line`
+    strokes of 1 px. Pattern j is the same whatever the pool's size, but for lines."""
     if kind == "line":
-        pool = _line_pool(n, key)
-    else:
-        draw = {
-            "bezier": lambda c: draw_stroke(bezier_curve(c), size=BOX, stroke_width=stroke_width),
-            "bezier_pixel": lambda control: draw_pixel_stroke(control, stroke_width),
-        }[kind]
-        pool = [draw(random_control(stream(*key, j))) for j in range(n)]
-    patterns = resize_area(np.stack(pool), size) if n else np.zeros((0, size, size), np.uint8)
+        return as_pool(_line_pool(n, key), size)
+    controls = [random_control(stream(*key, j)) for j in range(n)]
+    if kind == "bezier_pixel":
+        return as_pool([draw_pixel_stroke(each, stroke_width) for each in controls], size)
+    width = {"size": BOX, "stroke_width": stroke_width}
+    return as_pool([draw_stroke(bezier_curve(each), **width) for each in controls], size)
+
+
+def as_pool(strokes: Sequence[np.ndarray], size: int) -> np.ndarray:
+    """Strokes in boxes of 28 px, enlarged as digits are: (n, size, size), read-only."""
+    patterns = resize_area(np.array(strokes, np.uint8).reshape(-1, BOX, BOX), size)
     patterns.setflags(write=False)
     return patterns
 
@@ -155,9 +143,9 @@ def _line_pool(n: int, key: tuple[int, ...]) -> list[np.ndarray]:
 
 
 @lru_cache(maxsize=20_000)  # strokes are made of few kinds of short lines
-def line_pixels(start: Point, stop: Point, width: int, *, size: int) -> tuple[np.ndarray, ...]:
-    """Rows and columns, (n,) each, of a line's pixels on a square canvas: those that OpenCV's
-    `line` takes (8-connected), since the published strokes are its lines.
+def line_pixels(start: Point, stop: Point, width: int) -> tuple[np.ndarray, ...]:
+    """Rows and columns, (n,) each, of a line's pixels in the box: those that OpenCV's `line` takes
+    (8-connected), since the published strokes are its lines.
 
     A wide line (OpenCV draws 3 px as 4, 5 as 6 and so on) is a disc at either end and a rectangle
     between them, whose sides are stepped along and whose rows are filled. OpenCV counts there in
@@ -165,13 +153,18 @@ def line_pixels(start: Point, stop: Point, width: int, *, size: int) -> tuple[np
     """
     if width == 1:
         return _thin(start, stop)
-    canvas = np.zeros((size, size), bool)
+    canvas = np.zeros((BOX, BOX), bool)
     radius = (width + 1) // 2
-    rows, cols = np.ogrid[:size, :size]
+    rows, cols = np.ogrid[:BOX, :BOX]
     for x, y in (start, stop):
         canvas |= (rows - y) ** 2 + (cols - x) ** 2 <= radius**2
     if start != stop:
-        _add_rectangle(canvas, start, stop, radius)
+        corners = _rectangle(start, stop, radius)
+        for side in zip(corners, corners[1:] + corners[:1], strict=True):
+            ends = _clipped(side)
+            if ends:
+                _mark_side(canvas, ends)
+        _fill_rows(canvas, corners)
     return canvas.nonzero()
 
 
@@ -185,65 +178,56 @@ def _thin(start: Point, stop: Point) -> tuple[np.ndarray, np.ndarray]:
     return y + down, x + across
 
 
-def _add_rectangle(canvas: np.ndarray, start: Point, stop: Point, radius: int) -> None:
+def _rectangle(start: Point, stop: Point, radius: int) -> list[Point]:
+    """Corners of what lies within the radius of a line, in units of 1 / _ONE pixel."""
     dx, dy = stop[0] - start[0], stop[1] - start[1]
     scale = radius * _ONE / sqrt(dx * dx + dy * dy)
     aside = round(dy * scale), round(-dx * scale)
-    corners = [
+    return [
         (x * _ONE + sign * aside[0], y * _ONE + sign * aside[1])
         for (x, y), sign in ((start, 1), (start, -1), (stop, -1), (stop, 1))
     ]
-    for corner, following in zip(corners, corners[1:] + corners[:1], strict=True):
-        _add_side(canvas, corner, following)
-    _fill_rows(canvas, corners)
 
 
-def _add_side(canvas: np.ndarray, start: Point, stop: Point) -> None:
-    size = len(canvas)
-    clipped = _clipped(start, stop, size * _ONE - 1)
-    if clipped is None:
-        return
-    start, stop = clipped
-    along = 0 if abs(stop[0] - start[0]) > abs(stop[1] - start[1]) else 1
-    start, stop = sorted((start, stop), key=lambda point: point[along])
-    length, rise = stop[along] - start[along], stop[1 - along] - start[1 - along]
-    slope = _quotient(rise * _ONE, length | 1)
-    points = [(_pixel(stop[0]), _pixel(stop[1]))]
-    for k in range((length >> 16) + 1):
-        point = _pixel(start[along]) + k, _pixel(start[1 - along] + k * slope)
-        points.append(point if along == 0 else point[::-1])
-    for x, y in points:
-        if x < size and y < size:
-            canvas[y, x] = True
-
-
-def _clipped(start: Point, stop: Point, far: int) -> tuple[Point, Point] | None:
-    """The part of a line in 0..far, cut in y first; None where there is none."""
-    ends = [list(start), list(stop)]
+def _clipped(side: tuple[Point, Point]) -> list[list[int]]:
+    """The part of a side inside the box, cut in y first; empty where there is none."""
+    ends, far = [list(point) for point in side], BOX * _ONE - 1
     for axis in (1, 0):
         if all(end[axis] < 0 for end in ends) or all(end[axis] > far for end in ends):
-            return None
+            return []
         for end in ends:
             excess = min(max(end[axis], 0), far) - end[axis]
             if excess:
                 rise, length = (ends[1][i] - ends[0][i] for i in (1 - axis, axis))
-                end[1 - axis] += _quotient(excess * rise, length)
+                end[1 - axis] += int(excess * rise / length)  # towards zero, here and below
                 end[axis] += excess
-    return tuple(ends[0]), tuple(ends[1])
+    return ends
+
+
+def _mark_side(canvas: np.ndarray, ends: list[list[int]]) -> None:
+    """Mark what is stepped on along the longer axis from the lower end, and the upper end."""
+    along = int(abs(ends[1][0] - ends[0][0]) <= abs(ends[1][1] - ends[0][1]))
+    start, stop = sorted(ends, key=lambda end: end[along])
+    length, rise = stop[along] - start[along], stop[1 - along] - start[1 - along]
+    step = np.arange((length >> 16) + 1)
+    points = np.empty((len(step) + 1, 2), int)
+    points[:-1, along] = _pixel(start[along]) + step
+    points[:-1, 1 - along] = _pixel(start[1 - along] + step * int(rise * _ONE / (length | 1)))
+    points[-1] = [_pixel(value) for value in stop]
+    x, y = points[(points < BOX).all(axis=1)].T
+    canvas[y, x] = True
 
 
 def _fill_rows(canvas: np.ndarray, corners: list[Point]) -> None:
     """Fill each row between the two chains of sides that lead down from the topmost corner."""
     top = min(range(4), key=lambda i: corners[i][1])
-    chains = []
-    for turn in (1, -1):
-        chain = [corners[(top + turn * i) % 4] for i in range(5)]
-        chains.append(_crossings(chain, max(_pixel(y) for _, y in corners)))
-    row = _pixel(corners[top][1])
-    for y, ends in enumerate(zip(*chains, strict=True), row):
-        if 0 <= y < len(canvas):
-            left, right = _pixel(min(ends)), _pixel(max(ends))
-            canvas[y, max(left, 0) : max(right + 1, 0)] = True
+    last_row = max(_pixel(y) for _, y in corners)
+    chains = [[corners[(top + turn * i) % 4] for i in range(5)] for turn in (1, -1)]
+    ends = zip(*(_crossings(chain, last_row) for chain in chains), strict=True)
+    for row, (x, other) in enumerate(ends, _pixel(corners[top][1])):
+        if 0 <= row < BOX:
+            left, right = sorted((_pixel(x), _pixel(other)))
+            canvas[row, max(left, 0) : max(right + 1, 0)] = True
 
 
 def _crossings(chain: list[Point], last_row: int) -> list[int]:
@@ -253,7 +237,7 @@ def _crossings(chain: list[Point], last_row: int) -> list[int]:
     for (x, _), (x_next, y_next) in pairwise(chain):
         n_rows = _pixel(y_next) - row
         if n_rows > 0 and row < last_row:
-            slope = _quotient(2 * (x_next - x) + n_rows, 2 * n_rows)
+            slope = int((2 * (x_next - x) + n_rows) / (2 * n_rows))
             del crossings[-1:]
             crossings += [x + slope * k for k in range(n_rows + 1)]
             row += n_rows
@@ -262,9 +246,3 @@ def _crossings(chain: list[Point], last_row: int) -> list[int]:
 
 def _pixel(position: int) -> int:
     return (position + _ONE // 2) >> 16
-
-
-def _quotient(number: int, by: int) -> int:
-    """Rounded towards zero."""
-    quotient = abs(number) // abs(by)
-    return quotient if (number < 0) == (by < 0) else -quotient

@@ -1,23 +1,19 @@
 """What lies where on the canvas: in layouts of our own, and in those of the published runs."""
 
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from numpy.random import RandomState
 
-from ipslib.datasets.megapixel_mnist.config import (
-    N_CLASSES,
-    N_DIGITS,
-    MegapixelMNISTConfig,
-)
-from ipslib.datasets.megapixel_mnist.digits import DigitSet, resize_area
-from ipslib.datasets.megapixel_mnist.noise import draw_pixel_stroke, random_control
+from ipslib.datasets.megapixel_mnist.config import N_CLASSES, N_DIGITS, MegapixelMNISTConfig
+from ipslib.datasets.megapixel_mnist.digits import DigitSet
+from ipslib.datasets.megapixel_mnist.noise import as_pool, draw_pixel_stroke, random_control
 from ipslib.errors import IpslibError
 
-_ROUNDS, _RESTARTS = 20, 100
+Canvas = Corner = tuple[int, int]  # height and width, row and column in pixels
+
+_ROUNDS, _RESTARTS, _MOST_TRIES = 20, 100, 100_000
 _PUBLISHED_SEEDS = {"train": 1, "test": 0}
-_N_SAME = 3  # digits of the target class
-_MOST_TRIES = 100_000
 
 
 class Placement(NamedTuple):
@@ -29,9 +25,7 @@ class Placement(NamedTuple):
     noise_corners: np.ndarray  # (n_noise, 2), in drawing order
 
 
-def place_apart(
-    random: np.random.RandomState, n: int, size: int, canvas: tuple[int, int]
-) -> np.ndarray:
+def place_apart(random: RandomState, n: int, size: int, canvas: Canvas) -> np.ndarray:
     """Place n square boxes of a size in pixels uniformly, one by one, so that no two overlap:
     corners (n, 2) int64. `MegapixelMNISTConfig` sees that there is room for them.
 
@@ -49,11 +43,9 @@ def place_apart(
     return cells * size + offset
 
 
-def _one_by_one(
-    random: np.random.RandomState, n: int, size: int, canvas: tuple[int, int]
-) -> list[tuple[int, int]]:
+def _one_by_one(random: RandomState, n: int, size: int, canvas: Canvas) -> list[Corner]:
     """Up to n corners: fewer where the boxes placed leave no room for another."""
-    corners: list[tuple[int, int]] = []
+    corners: list[Corner] = []
     for _ in range(_ROUNDS):
         for row, col in place_freely(random, n - len(corners), size, canvas).tolist():
             if all(abs(row - r) >= size or abs(col - c) >= size for r, c in corners):
@@ -61,28 +53,19 @@ def _one_by_one(
         if len(corners) == n:
             return corners
     # Refused again and again: draw from the corners that are still free, which is the same law.
-    free = np.ones((canvas[0] - size + 1, canvas[1] - size + 1), bool)
-    for row, col in corners:
-        _cross_out(free, row, col, size)
-    while len(corners) < n and free.any():
+    while len(corners) < n:
+        free = np.ones((canvas[0] - size + 1, canvas[1] - size + 1), bool)
+        for row, col in corners:
+            free[max(row - size + 1, 0) : row + size, max(col - size + 1, 0) : col + size] = False
         choices = np.flatnonzero(free)
-        row, col = divmod(int(choices[random.randint(len(choices))]), free.shape[1])
-        corners.append((row, col))
-        _cross_out(free, row, col, size)
+        if not len(choices):
+            break
+        corners.append(divmod(int(choices[random.randint(len(choices))]), free.shape[1]))
     return corners
 
 
-def _cross_out(free: np.ndarray, row: int, col: int, size: int) -> None:
-    free[max(row - size + 1, 0) : row + size, max(col - size + 1, 0) : col + size] = False
-
-
 def place_freely(
-    random: np.random.RandomState,
-    n: int,
-    size: int | np.ndarray,
-    canvas: tuple[int, int],
-    *,
-    margin: int = 0,
+    random: RandomState, n: int, size: int | np.ndarray, canvas: Canvas, *, margin: int = 0
 ) -> np.ndarray:
     """Corners (n, 2) of boxes uniform over the canvas less a margin in pixels; overlaps allowed."""
     room = np.array(canvas) - size - 2 * margin + 1
@@ -91,52 +74,35 @@ def place_freely(
     return margin + random.randint(0, stop, size=(n, 2), dtype=np.int64)
 
 
-class PublishedStart:
-    """What lies where on the published images of one split, and their noise pool: every draw of
-    theirs in its order.
+def published_start(
+    config: MegapixelMNISTConfig, split: str, digits: DigitSet, *, n_images: int
+) -> tuple[list[Placement], np.ndarray]:
+    """The placements of a published split and its noise pool: every draw of theirs in its order.
 
     numpy's legacy generator draws a whole split at once: all digits, then all their corners, the
-    noise pool, all noise corners, all patterns. Unlike on images of our own, what lies on image i
-    therefore depends on how many images there are. IpslibError where digits drawn one by one leave
-    no room for the rest.
+    noise pool, all noise corners, all patterns. So what lies on image i depends on how many images
+    there are. IpslibError where digits drawn one by one leave no room for the rest.
     """
-
-    def __init__(
-        self, config: MegapixelMNISTConfig, split: str, digits: DigitSet, *, n_images: int
-    ):
-        random = np.random.RandomState(_PUBLISHED_SEEDS[split])
-        size, n_noise = config.digit_size, config.n_noise
-        room = np.array(config.canvas) - size
-        self._digits = [_draw_digits(random, digits) for _ in range(n_images)]
-        self._digit_corners = [_draw_apart(random, size, room) for _ in range(n_images)]
-        controls = [random_control(random) for _ in range(n_noise)]
-        self._strokes = [draw_pixel_stroke(each, config.stroke_width) for each in controls]
-        self._noise_corners = (random.rand(n_images, n_noise, 2) * room).astype(np.int64)
-        self._patterns = (random.rand(n_images, n_noise) * n_noise).astype(np.int64)
-        self._size = size
-
-    def placement(self, index: int) -> Placement:
-        return Placement(
-            self._digits[index],
-            self._digit_corners[index],
-            self._patterns[index],
-            self._noise_corners[index],
-        )
-
-    @cached_property
-    def noise_pool(self) -> np.ndarray:
-        empty = np.zeros((0, self._size, self._size), np.uint8)
-        return resize_area(np.stack(self._strokes), self._size) if self._strokes else empty
+    random = RandomState(_PUBLISHED_SEEDS[split])
+    size, n_noise = config.digit_size, config.n_noise
+    room = np.array(config.canvas) - size
+    drawn = [_draw_digits(random, digits) for _ in range(n_images)]
+    corners = [_draw_apart(random, size, room) for _ in range(n_images)]
+    controls = [random_control(random) for _ in range(n_noise)]
+    noise_corners = (random.rand(n_images, n_noise, 2) * room).astype(np.int64)
+    patterns = (random.rand(n_images, n_noise) * n_noise).astype(np.int64)
+    placements = map(Placement, drawn, corners, patterns, noise_corners)
+    strokes = [draw_pixel_stroke(control, config.stroke_width) for control in controls]
+    return list(placements), as_pool(strokes, size)
 
 
-def _draw_digits(random: np.random.RandomState, digits: DigitSet) -> np.ndarray:
+def _draw_digits(random: RandomState, digits: DigitSet) -> np.ndarray:
     """Indices (5,) into the digit set: three of one class, then two of others."""
     same, other = digits.of_class(int(random.rand() * N_CLASSES))
-    n_other = N_DIGITS - _N_SAME
-    return np.concatenate([random.choice(same, _N_SAME), random.choice(other, n_other)])
+    return np.concatenate([random.choice(same, 3), random.choice(other, N_DIGITS - 3)])
 
 
-def _draw_apart(random: np.random.RandomState, size: int, room: np.ndarray) -> np.ndarray:
+def _draw_apart(random: RandomState, size: int, room: np.ndarray) -> np.ndarray:
     """Corners (5, 2): each drawn again while it overlaps an earlier one."""
     corners: list[np.ndarray] = []
     for _ in range(_MOST_TRIES):
@@ -147,6 +113,6 @@ def _draw_apart(random: np.random.RandomState, size: int, room: np.ndarray) -> n
             return np.stack(corners)
     height, width = room + size
     raise IpslibError(
-        f"canvas: digits of {size} px drawn one by one found no room for {N_DIGITS} on "
-        f"{height} x {width} px; start published wants a larger canvas (or use start own)."
+        f"canvas: wanted room for {N_DIGITS} digits of {size} px, drawn one by one, found none on "
+        f"{height} x {width} px; enlarge canvas or use start own."
     )

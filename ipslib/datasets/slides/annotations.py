@@ -15,7 +15,7 @@ from scipy.ndimage import map_coordinates
 from skimage.draw import polygon
 from skimage.measure import points_in_poly
 
-from ipslib.datasets.images.files import file_id, unreadable
+from ipslib.datasets.images.image import file_id, unreadable
 from ipslib.errors import IpslibError, did_you_mean
 
 # Spellings found in CAMELYON16 and 17: what is tumour (True), and what is cut out of it. Of those

@@ -20,8 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipslib.datasets.images.files import FileId, file_id, unreadable
-from ipslib.datasets.images.image import checked_indices
+from ipslib.datasets.images.image import FileId, checked_indices, file_id, unreadable
 from ipslib.datasets.images.sources import FeatureBag, SourceBatch
 from ipslib.datasets.slides.camelyon16 import (
     TASK,

@@ -135,7 +135,7 @@ def read_labels(path: str | Path) -> dict[str, int]:
     Raises:
         IpslibError: when it is missing, a row says no class, or two rows contradict each other.
     """
-    rows, labels = read_rows(path), []
+    (rows, _), labels = read_rows(path), []
     heading = [cell.lower() for cell in rows[0][1]]
     names, classes = (
         [heading.index(name) for name in known if name in heading]

@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from ipslib.datasets.images.decoded import tiff_source
-from ipslib.datasets.images.files import FileId, file_id, is_tiff, opened, unreadable
+from ipslib.datasets.images.image import FileId, file_id, is_tiff, opened, unreadable
 from ipslib.errors import IpslibError, did_you_mean
 
 if TYPE_CHECKING:

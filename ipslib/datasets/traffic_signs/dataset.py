@@ -4,52 +4,162 @@
     batch = signs.augmented(seed=0, epoch=1).batch([0, 1, 2])
 
 Katharopoulos and Fleuret, arXiv 1905.03711, made it of Larsson and Felsberg's data (SCIA 2011).
-Set1 trains and Set2 tests, always (as published, the parity of a seed decided).
+Set1 trains and Set2 tests, always (as published, the parity of a seed decided). Photographs are
+read as by Bergner et al., arXiv 2210.13007: resized to the canvas, whatever their proportions;
+colour jitter and a translation; normalised for ImageNet.
 """
 
-import hashlib
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 import attrs
 import numpy as np
 import torch
+from numpy.random import RandomState
+from PIL import Image
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from ipslib.datasets.images.image import ArraySource
+from ipslib.datasets.images.sources import SourceBatch
 from ipslib.datasets.synthetic import is_synthetic, stream, synthetic_folder
 from ipslib.datasets.traffic_signs.annotations import (
     ANNOTATIONS,
     CLASSES,
+    PUBLISHED_COUNTS,
+    REPAIRED,
+    SET_OF,
     SKIPPED,
-    Problem,
-    ReadReport,
-    judge,
-    read_annotations,
-)
-from ipslib.datasets.traffic_signs.config import SET_OF, TrafficSignsConfig
-from ipslib.datasets.traffic_signs.photographs import (
-    Augmentation,
     Example,
-    SignBatch,
-    boxes_on_canvas,
-    draw_augmentation,
-    image_size,
-    read_photograph,
+    SignSet,
+    class_counts,
+    opened,
+    read_set,
+    thinned,
 )
 from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError, did_you_mean
+from ipslib.fields import check_fits, choice, flag, integer, number, side_lengths
 from ipslib.patches import SPLITS, PatchGrid
-from ipslib.paths import DATA_ROOT_VARIABLE, data_root
+from ipslib.paths import DATA_ROOT_VARIABLE, data_root, stamp
 
+_N_TRAIN, _N_TEST = (sum(counts) for counts in PUBLISHED_COUNTS.values())
 _AUGMENT_KEY = 2
+_UNCHANGED = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
 
 
-class SignSet(NamedTuple):
-    examples: tuple[Example, ...]  # in the order of the annotations
-    report: ReadReport
+@attrs.frozen(kw_only=True)
+class TrafficSignsConfig:
+    """What a run on them is made of: sizes in pixels, counts in images; the defaults are the
+    published sizes. The largest shift follows the canvas's width. Synthetic photographs have 4/5
+    of the canvas's sides, as the real ones (960 x 1280) of theirs.
+    """
+
+    signs: str = choice("real", ("real", "standin"))
+    canvas: tuple[int, int] = side_lengths((1200, 1600))  # what the photographs are brought to
+    patch_size: int = integer(100, at_least=4)
+    patch_stride: int = integer(lambda self: self.patch_size)
+    fraction: float = number(1.0, at_least=0.001, at_most=1.0)  # of each training class
+    thin_test: bool = flag(False)  # true, as published: the test set too
+    jitter: float = number(0.1, at_most=0.5)
+    translate: int = integer(lambda self: round(self.canvas[1] * 100 / 1600), at_least=0)
+    standin_train: int = integer(_N_TRAIN, at_least=len(CLASSES))  # as the real sets have
+    standin_test: int = integer(_N_TEST, at_least=len(CLASSES))
+    standin_shares: str = choice("published", ("published", "equal"))  # of the classes
+
+    kind = "traffic_signs"
+    in_channels = 3
+
+    def __attrs_post_init__(self) -> None:
+        check_fits(self.canvas, patch_size=self.patch_size)
+        _ = self.grid  # which checks itself
+
+    @property
+    def grid(self) -> PatchGrid:
+        return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
+
+    @property
+    def n_classes(self) -> dict[str, int]:
+        return {"sign": len(CLASSES)}
+
+    @property
+    def is_synthetic(self) -> bool:
+        return self.signs == "standin"
+
+    @property
+    def source(self) -> str:
+        if self.is_synthetic:
+            return "SYNTHETIC road scenes, drawn by this project, not the Swedish traffic signs"
+        return "the Swedish traffic signs"
+
+    @property
+    def short_name(self) -> str:
+        """In the published convention; what was drawn is called so."""
+        parts = ["traffic_standin" if self.is_synthetic else "traffic_sign"]
+        parts.append(f"{100 * self.fraction:03.4g}")
+        parts += ["thinned"] if self.thin_test else []
+        parts += [f"PS_{self.patch_size}"] if self.patch_size != 100 else []
+        return "_".join(parts)
+
+    @property
+    def n_train(self) -> int:
+        """Images that train, as far as can be told before they are read."""
+        return int(self.fraction * (self.standin_train if self.is_synthetic else _N_TRAIN))
+
+    @property
+    def standin_size(self) -> tuple[int, int]:
+        """Height and width of a drawn photograph."""
+        height, width = (round(side * 4 / 5) for side in self.canvas)
+        return height, width
+
+    @property
+    def folder(self) -> Path:
+        """Where the photographs lie: the real ones in $IPSLIB_DATA or the project's data, drawn
+        ones in the project's alone."""
+        if not self.is_synthetic:
+            return data_root() / "traffic_signs"
+        drawn = self.standin_train, self.standin_test, *self.standin_size, self.standin_shares
+        return synthetic_folder("_".join(map(str, ("traffic_signs", *drawn))))
+
+    def open_split(self, split: str) -> "TrafficSigns":
+        return load_traffic_signs(self, split)
+
+
+def load_traffic_signs(
+    config: TrafficSignsConfig, split: str, *, folder: str | Path | None = None
+) -> "TrafficSigns":
+    """Open a split: `Set1` of a folder trains and `Set2` tests. Without a folder it is that of the
+    configuration, where synthetic sets are drawn once.
+
+    Raises:
+        IpslibError: when the photographs are not there or none is sound, or when the folder holds
+            the real ones where drawn ones were asked for, or the other way round.
+    """
+    if split not in SET_OF:
+        raise IpslibError(f"split: unknown {split!r}{did_you_mean(split, SET_OF)}.")
+    if folder is None and config.is_synthetic:
+        n_images = {"train": config.standin_train, "test": config.standin_test}
+        equal = config.standin_shares == "equal"
+        write_synthetic(config.folder, n_images, size=config.standin_size, equal=equal)
+    folder = Path(folder or config.folder)
+    if not all((folder / name).is_dir() for name in SET_OF.values()):
+        raise IpslibError(
+            f"{folder}: wanted Set1 and Set2 of the Swedish traffic signs, found none; fetch them "
+            f"(python -m ipslib.datasets.traffic_signs.download), put them there, set "
+            f"{DATA_ROOT_VARIABLE} to a root that holds {folder.name}, or use signs: standin."
+        )
+    drawn, kinds = is_synthetic(folder), ("the real photographs", "drawn ones")
+    if drawn != config.is_synthetic:
+        raise IpslibError(
+            f"{folder}: wanted {kinds[not drawn]}, got {kinds[drawn]}; name the other folder, or "
+            f"use signs: {'standin' if drawn else 'real'}."
+        )
+    whole = read_set(folder / SET_OF[split])
+    is_thinned = split == "train" or config.thin_test
+    examples = thinned(whole.examples, config.fraction) if is_thinned else whole.examples
+    return TrafficSigns(config, split, examples, whole, folder)
 
 
 @attrs.frozen
@@ -66,7 +176,7 @@ class TrafficSigns:
     config: TrafficSignsConfig
     split: str
     examples: tuple[Example, ...] = attrs.field(repr=False)
-    report: ReadReport = attrs.field(repr=False)
+    report: SignSet = attrs.field(repr=False)
     folder: Path = attrs.field(repr=False)
     _moment: tuple[int, int] | None = attrs.field(default=None, kw_only=True)  # seed and epoch
 
@@ -90,28 +200,24 @@ class TrafficSigns:
     @property
     def provenance(self) -> dict[str, object]:
         """Where the photographs are from, and what was read of this split's set."""
-        files = {name: self.folder / name / ANNOTATIONS for name in SET_OF.values()}
+        names = SET_OF.values()
         return {
             "sign_source": self.config.signs,
-            "annotations_sha256": {
-                name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()
-            },
-            "n_repaired": len(self.report.repaired),
-            "n_skipped": len(self.report.skipped),
+            "annotations_sha256": {n: stamp(self.folder / n / ANNOTATIONS).sha256 for n in names},
+            "n_repaired": self.report.n_of(REPAIRED),
+            "n_skipped": self.report.n_of(SKIPPED),
         }
 
     def augmented(self, *, seed: int, epoch: int) -> "TrafficSigns":
         """The training set as it looks in an epoch; IpslibError for a test set, never augmented."""
         if self.split != "train":
-            raise IpslibError(
-                f"split: wanted train, since no other is augmented, got {self.split}."
-            )
+            raise IpslibError(f"split: wanted train, which alone is augmented, got {self.split}.")
         return attrs.evolve(self, moment=(seed, epoch))
 
-    def augmentation(self, index: int) -> Augmentation | None:
+    def augmentation(self, index: int) -> "Augmentation":
         """Of image `index`: by seed, epoch and its line, so the same in every smaller set."""
         if self._moment is None:
-            return None
+            return Augmentation()
         seed, epoch = self._moment
         random = stream(seed, SPLITS[self.split], _AUGMENT_KEY, epoch, self.examples[index].line)
         config = self.config
@@ -124,17 +230,12 @@ class TrafficSigns:
 
     def boxes(self, index: int) -> np.ndarray:
         """Signs of image `index` on the canvas, (n, 4) of top, left, height, width in pixels."""
-        augmentation = self.augmentation(index)
-        shift = (0, 0) if augmentation is None else augmentation.shift
+        shift = self.augmentation(index).shift
         return boxes_on_canvas(self.examples[index], self.config.canvas, shift)
 
-    def batch(self, indices: Sequence[int]) -> SignBatch:
+    def batch(self, indices: Sequence[int]) -> "SignBatch":
         """Several images as one PatchBatch with `labels` and `boxes`, decoded here, so that a
-        batch can be made ahead.
-
-        Raises:
-            IpslibError: when an image is damaged.
-        """
+        batch can be made ahead. IpslibError when an image is damaged."""
         indices = [int(index) for index in indices]
         with ThreadPoolExecutor(torch.get_num_threads()) as pool:
             images = list(pool.map(self.canvas, indices))
@@ -142,138 +243,79 @@ class TrafficSigns:
         return SignBatch(images, [self.boxes(index) for index in indices], labels, grid=self.grid)
 
 
-def load_traffic_signs(
-    config: TrafficSignsConfig, split: str, *, folder: str | Path | None = None
-) -> TrafficSigns:
-    """Open a split; Set1 trains and Set2 tests. Synthetic sets are drawn where there are none yet.
+class SignBatch(SourceBatch):
+    """B photographs (H, W, 3) uint8 as a PatchBatch of normalised patches, with labels (B,) and the
+    boxes (n, 4) of each, together (B, R, 4) int64; where an image has fewer than R, the rest are
+    zero."""
 
-    Args:
-        config: sizes and variants.
-        split: `train` or `test`.
-        folder: that holds `Set1` and `Set2`; `signs_folder` if None.
+    normalised = True
 
-    Raises:
-        IpslibError: when the photographs are not there or none is sound, or when the folder holds
-            the real ones where drawn ones were asked for, or the other way round.
+    def __init__(self, images: Sequence, boxes: Sequence, labels: Tensor, *, grid: PatchGrid):
+        size = {"patch_size": grid.patch_size, "patch_stride": grid.patch_stride}
+        super().__init__([ArraySource(image, **size) for image in images], labels={"sign": labels})
+        self.boxes = pad_sequence([torch.from_numpy(each) for each in boxes], batch_first=True)
+
+    def read(self, image: Tensor, patch: Tensor) -> Tensor:
+        """Patches at pairs of indices (n,), (n,): (n, 3, P, P) float32, normalised."""
+        from ipslib.model.encoder import normalised  # loads torchvision
+
+        return normalised(super().read(image, patch))
+
+
+class Augmentation(NamedTuple):
+    """What is done to one image; adjustments in the order in which they are made."""
+
+    adjustments: tuple[tuple[str, float], ...] = ()  # factor, or turn of the hue
+    shift: tuple[int, int] = (0, 0)  # pixels down and to the right; what it uncovers is black
+
+
+def draw_augmentation(random: RandomState, *, jitter: float, translate: int) -> Augmentation:
+    """Draw colour jitter, from 0 to 0.5, and a translation of at most so many pixels along either
+    axis; a given stream gives the same whatever its strength.
+
+    Brightness, contrast and saturation change by a factor in 1 - jitter .. 1 + jitter, the hue by
+    -jitter .. jitter of the colour circle, in random order; the shift is uniform.
     """
-    if split not in SET_OF:
-        raise IpslibError(f"split: unknown {split!r}{did_you_mean(split, SET_OF)}.")
-    if folder is None:
-        folder = signs_folder(config)
-        if config.is_synthetic:
-            shares = (1, 1, 1, 1) if config.standin_shares == "equal" else None
-            n_train, n_test = config.standin_train, config.standin_test
-            write_synthetic(folder, n_train, n_test, size=config.standin_size, shares=shares)
-    folder = Path(folder)
-    _check_folder(folder, config)
-    whole = _read_set_once(folder / SET_OF[split], _stamp(folder / SET_OF[split]))
-    is_thinned = split == "train" or config.thin_test
-    examples = thinned(whole.examples, config.fraction) if is_thinned else whole.examples
-    return TrafficSigns(config, split, examples, whole.report, folder)
+    names = [list(_UNCHANGED)[i] for i in random.permutation(len(_UNCHANGED))]
+    changes = random.uniform(-1, 1, size=len(names)).tolist()
+    down, right = random.uniform(-1, 1, size=2)
+    return Augmentation(
+        tuple((n, _UNCHANGED[n] + jitter * c) for n, c in zip(names, changes, strict=True)),
+        (round(translate * down), round(translate * right)),
+    )
 
 
-def signs_folder(config: TrafficSignsConfig) -> Path:
-    """Where the photographs lie: the real ones in $IPSLIB_DATA or the project's
-    data, drawn ones in the project's alone."""
-    if not config.is_synthetic:
-        return data_root() / "traffic_signs"
-    height, width = config.standin_size
-    name = f"{config.standin_train}_{config.standin_test}_{height}_{width}_{config.standin_shares}"
-    return synthetic_folder(f"traffic_signs_{name}")
+def read_photograph(path: Path, canvas: tuple[int, int], augmentation: Augmentation) -> np.ndarray:
+    """A photograph at the canvas's height and width, whatever its proportions (bilinear with
+    antialiasing), and augmented: (H, W, 3) uint8. IpslibError when the file is damaged."""
+    with opened(path) as stored:
+        image = stored if stored.mode == "RGB" else stored.convert("RGB")
+        image = image.resize(canvas[::-1], Image.Resampling.BILINEAR)
+    return np.asarray(augmented(image, augmentation))
 
 
-def _check_folder(folder: Path, config: TrafficSignsConfig) -> None:
-    if not all((folder / name).is_dir() for name in SET_OF.values()):
-        raise IpslibError(
-            f"{folder}: wanted Set1 and Set2 of the Swedish traffic signs, found none; fetch them "
-            f"(python -m ipslib.datasets.traffic_signs.download), put them there, set "
-            f"{DATA_ROOT_VARIABLE} to a root that holds {folder.name}, or use signs: standin."
-        )
-    drawn, kinds = is_synthetic(folder), ("the real photographs", "drawn ones")
-    if drawn != config.is_synthetic:
-        raise IpslibError(
-            f"{folder}: wanted {kinds[not drawn]}, got {kinds[drawn]}; name the other folder, or "
-            f"use signs: {'standin' if drawn else 'real'}."
-        )
+def augmented(image: Image.Image, augmentation: Augmentation) -> Image.Image:
+    """An RGB image with its adjustments and its shift."""
+    from torchvision.transforms import functional  # takes a second
+
+    for name, value in augmentation.adjustments:
+        if value != _UNCHANGED[name]:
+            image = getattr(functional, f"adjust_{name}")(image, value)
+    down, right = augmentation.shift
+    moved = Image.new("RGB", image.size)
+    moved.paste(image, (right, down))
+    return moved
 
 
-def read_set(folder: str | Path) -> SignSet:
-    """Read a set's annotations, filter them, and see that its images are sound.
-
-    An image that is missing or damaged, or whose line is broken, is skipped and listed.
-
-    Args:
-        folder: `Set1` or `Set2`, with `annotations.txt` beside the JPEGs.
-
-    Raises:
-        IpslibError: when the annotations cannot be read, or no image of the task is there.
-    """
-    folder = Path(folder)
-    annotations = read_annotations(folder / ANNOTATIONS)
-    file = f"{folder.name}/{ANNOTATIONS}"
-    examples, problems, left_out = [], list(annotations.problems), Counter()
-    for name, line, signs in annotations.images:
-        verdict, path = judge(signs), folder / name
-        if verdict.left_out:
-            left_out[verdict.left_out] += 1
-            continue
-        try:
-            examples.append(Example(path, line, verdict.label, verdict.boxes, image_size(path)))
-        except IpslibError as error:
-            kind = "damaged image" if path.is_file() else "missing image"
-            sentence = f"{file} line {line}: {error}"
-            problems.append(Problem(SKIPPED, kind, file, line, name, sentence))
-    if not examples:
-        raise IpslibError(
-            f"{folder}: wanted the JPEGs that {ANNOTATIONS} names beside it, found no sound one of "
-            f"{annotations.n_lines}; unpack {folder.name}Part0.zip into that folder."
-        )
-    problems.sort(key=lambda problem: (problem.line is None, problem.line or 0))
-    known = {problem.image for problem in problems} | {each.image for each in annotations.images}
-    extra = sorted(path.name for path in folder.glob("*.jpg") if path.name not in known)
-    if extra:  # one entry for all of them: the full drives hold thousands
-        none = f"none for {len(extra)} ({extra[0]} is the first)"
-        sentence = f"{file}: wanted a line for every image, got {none}; add lines, or leave it."
-        problems.append(Problem(SKIPPED, "no annotation", folder.name, None, None, sentence))
-    counts = annotations.n_lines, annotations.n_misc, class_counts(examples), dict(left_out)
-    return SignSet(tuple(examples), ReadReport(folder.name, *counts, tuple(problems)))
-
-
-@lru_cache(maxsize=4)
-def _read_set_once(folder: Path, _stamp: tuple) -> SignSet:
-    return read_set(folder)
-
-
-def _stamp(folder: Path) -> tuple:
-    """Changes when the annotations or the files of a folder do."""
-    paths = [path for path in (folder, folder / ANNOTATIONS) if path.exists()]
-    return tuple(path.stat().st_mtime_ns for path in paths)
-
-
-def class_counts(examples: Sequence[Example]) -> dict[str, int]:
-    """Images of each class, by name."""
-    counts = Counter(example.label for example in examples)
-    return {name: counts[label] for label, name in enumerate(CLASSES)}
-
-
-def thinned(examples: Sequence[Example], fraction: float) -> tuple[Example, ...]:
-    """The first images of each class, rounded down as published, in their order: a smaller
-    fraction is part of a larger one.
-
-    Raises:
-        IpslibError: where a class would be left without an image that it had.
-    """
-    had = class_counts(examples)
-    room = {label: int(fraction * had[name] + 1e-9) for label, name in enumerate(CLASSES)}
-    emptied = [name for label, name in enumerate(CLASSES) if had[name] and not room[label]]
-    if emptied:
-        raise IpslibError(
-            f"fraction: wanted at least one image of each class, got none of {emptied[0]}, which "
-            f"has {had[emptied[0]]}, at {fraction:g}; use a larger fraction."
-        )
-    kept = []
-    for example in examples:
-        if room[example.label]:
-            room[example.label] -= 1
-            kept.append(example)
-    return tuple(kept)
+def boxes_on_canvas(
+    example: Example, canvas: tuple[int, int], shift: tuple[int, int] = (0, 0)
+) -> np.ndarray:
+    """An image's boxes on the canvas that it is brought to and shifted on: (n, 4) int64 of top,
+    left, height, width in whole pixels, outward; what lies outside the canvas is cut off, and a
+    box that lies outside whole becomes zero."""
+    boxes = np.array(example.boxes).reshape(-1, 4)  # x_min, y_min, x_max, y_max
+    scale = np.array(canvas) / np.array(example.size)
+    start = np.clip(np.floor(boxes[:, [1, 0]] * scale) + shift, 0, canvas)
+    stop = np.clip(np.ceil(boxes[:, [3, 2]] * scale) + shift, 0, canvas)
+    inside = (stop > start).all(axis=1, keepdims=True)
+    return np.where(inside, np.concatenate([start, stop - start], axis=1), 0).astype(np.int64)

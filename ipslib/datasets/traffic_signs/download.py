@@ -7,16 +7,16 @@ the archives of photographs was ever published, but each entry has a checksum of
 """
 
 import shutil
+from functools import partial
 from http.client import HTTPException
 from pathlib import Path
 from zipfile import BadZipFile
 
-from torchvision.datasets.utils import check_md5, download_and_extract_archive, download_url
+from torchvision.datasets.utils import check_integrity, download_and_extract_archive, download_url
 
 from ipslib.datasets.synthetic import is_synthetic, make_once
 from ipslib.datasets.traffic_signs.annotations import ANNOTATIONS
-from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
-from ipslib.datasets.traffic_signs.dataset import signs_folder
+from ipslib.datasets.traffic_signs.dataset import TrafficSignsConfig
 from ipslib.errors import IpslibError
 
 BASE_URL = "http://www.isy.liu.se/cvl/research/trafficSigns/swedishSignsSummer"
@@ -27,40 +27,29 @@ MD5 = {
 
 
 def download_traffic_signs(folder: str | Path | None = None, *, base_url: str = BASE_URL) -> Path:
-    """Fetch Set1 and Set2, each where it is not there yet.
-
-    Args:
-        folder: for the two sets; that of the data root if None.
-        base_url: that holds `Set1/annotations.txt` and `Set1/Set1Part0.zip`, and so on.
-
-    Returns:
-        The folder.
+    """Fetch Set1 and Set2 into a folder, that of the data root if None, each where it is not there
+    yet; the folder is returned.
 
     Raises:
         IpslibError: without a network, when a file is not what it should be, also one that is
             there already, and for a folder of drawn photographs.
     """
-    folder = signs_folder(TrafficSignsConfig()) if folder is None else Path(folder)
+    folder = Path(folder or TrafficSignsConfig().folder)
     if is_synthetic(folder):
         raise IpslibError(
-            f"{folder}: wanted a folder for the real photographs, got one of drawn ones; name "
-            "another."
+            f"{folder}: wanted a place for real photographs, got drawn ones; move it."
         )
     for name, md5 in MD5.items():
-
-        def fetch(part: Path, url: str = f"{base_url}/{name}", md5: str = md5) -> None:
-            _fetch(url, part, md5)
-
-        annotations = make_once(folder / name, fetch) / ANNOTATIONS
-        if not annotations.is_file() or not check_md5(annotations, md5):
+        part = make_once(folder / name, partial(_fetch, f"{base_url}/{name}", md5))
+        if not check_integrity(part / ANNOTATIONS, md5):
             raise IpslibError(
-                f"{annotations}: wanted the published file of MD5 {md5}, got another or none; move "
-                f"{annotations.parent} away to have the set fetched."
+                f"{part / ANNOTATIONS}: wanted the published file of MD5 {md5}, got another or "
+                f"none; move {part} away to have the set fetched."
             )
     return folder
 
 
-def _fetch(url: str, folder: Path, md5: str) -> None:
+def _fetch(url: str, md5: str, folder: Path) -> None:
     """The annotations and the JPEGs of a set, whatever folder they lie in within the archive."""
     archive = folder / "archive"
     try:

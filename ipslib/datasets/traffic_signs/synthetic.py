@@ -5,7 +5,7 @@ do not: a small network then learns from few images what the numerals alone woul
 Results on them say nothing about the real task.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,8 +15,14 @@ from PIL import Image, ImageDraw, ImageFilter
 from tqdm import tqdm
 
 from ipslib.datasets.synthetic import make_synthetic, stream
-from ipslib.datasets.traffic_signs.annotations import ANNOTATIONS, CLASSES, LIMITS
-from ipslib.datasets.traffic_signs.config import PUBLISHED_COUNTS, SET_OF
+from ipslib.datasets.traffic_signs.annotations import (
+    ANNOTATIONS,
+    CLASSES,
+    LIMITS,
+    PUBLISHED_COUNTS,
+    SET_OF,
+    Box,
+)
 from ipslib.errors import IpslibError
 from ipslib.patches import SPLITS
 
@@ -25,7 +31,6 @@ _SMALLEST_SIDE = 64
 _JPEG_QUALITY = 92  # with colours at full size: signs are small
 _STAMPS = {"train": 1000000000, "test": 1100000000}  # camera times, which begin the file names
 _KINDS = {"PRIORITY_ROAD": "INFORMATION", "PASS_RIGHT_SIDE": "MANDATORY"}
-_OTHERS = tuple(_KINDS)
 _SCALE = 2  # scenes are drawn larger and reduced, so that edges are smooth
 _TILE = 128  # px: a sign is drawn at this size
 _RED, _BLACK, _POST = (190, 25, 30), (15, 15, 15), (120, 120, 125)
@@ -34,6 +39,7 @@ _SIGN_HEIGHTS = (0.08, 0.11)  # of the image's height
 _NOISE = 7  # of the sensor, in grey values
 
 Pen = ImageDraw.ImageDraw
+DrawnSign = tuple[str, Box]
 
 
 class _Shot(NamedTuple):
@@ -45,60 +51,37 @@ class _Shot(NamedTuple):
 
 
 # What the filter leaves out, and what cannot be used: as many of them in every set.
-_LEFT_OUT = (
+_UNUSED = (
     _Shot(("PRIORITY_ROAD",)),
     _Shot(("PASS_RIGHT_SIDE", "PRIORITY_ROAD"), awkward="misc"),
     _Shot(("70_SIGN",), visibility="BLURRED"),
+    _Shot(("50_SIGN",), awkward="inverted"),
+    _Shot(("50_SIGN",), awkward="missing image"),
+    _Shot(("50_SIGN",), awkward="torn image"),
+    _Shot(("50_SIGN",), awkward="no colon"),
+    _Shot(("50_SIGN",), awkward="no line"),
 )
-_BROKEN = tuple(
-    _Shot(("50_SIGN",), awkward=awkward)
-    for awkward in ("inverted", "missing image", "torn image", "no colon", "no line")
-)
-
-
-class DrawnSign(NamedTuple):
-    name: str
-    box: tuple[float, float, float, float]  # x_min, y_min, x_max, y_max in pixels
-
-
-class DrawnScene(NamedTuple):
-    image: Image.Image
-    signs: tuple[DrawnSign, ...]
 
 
 def write_synthetic(
-    folder: str | Path,
-    n_train: int,
-    n_test: int,
-    *,
-    size: tuple[int, int] = (240, 320),
-    shares: Sequence[float] | None = None,
+    folder: str | Path, n_images: Mapping[str, int], *, size: tuple[int, int], equal: bool = False
 ) -> Path:
-    """Draw the two sets, or find the very same ones drawn before; images that the filter leaves
-    out or that are broken, and lines to be repaired, are added to both.
+    """Draw `Set1` and `Set2` into a folder, or find the very same ones there, and return it.
 
-    Args:
-        folder: for `Set1` and `Set2`.
-        n_train: images of `Set1` that the filter keeps; each class has at least one.
-        n_test: likewise of `Set2`.
-        size: height and width in pixels; the published photographs are (960, 1280).
-        shares: of the four classes, in their order; those of the published sets if None.
+    Of each split so many images are kept by the filter, all classes equally frequent or as
+    published, and each there; images that it leaves out or that are broken, and lines to be
+    repaired, are added. The size is height and width in pixels.
 
-    Returns:
-        The folder.
-
-    Raises:
-        IpslibError: for too few or too small images, when the folder holds something else, and
-            when it cannot be written.
+    IpslibError for too small images, or a folder that holds something else or cannot be written.
     """
-    if min(n_train, n_test) < len(CLASSES) or min(size) < _SMALLEST_SIDE:
+    if min(size) < _SMALLEST_SIDE:
         raise IpslibError(
-            f"synthetic signs: wanted at least {len(CLASSES)} images a set, of sides of at least "
-            f"{_SMALLEST_SIDE} px, got {n_train} and {n_test} of {size[0]} x {size[1]} px."
+            f"canvas: wanted drawn photographs, of 4/5 of its sides, of at least {_SMALLEST_SIDE} "
+            f"px, got {size[0]} x {size[1]} px; enlarge canvas."
         )
     classes = {
-        split: _class_counts(n, PUBLISHED_COUNTS[split] if shares is None else shares)
-        for split, n in {"train": n_train, "test": n_test}.items()
+        split: _class_counts(n, (1,) * len(CLASSES) if equal else PUBLISHED_COUNTS[split])
+        for split, n in n_images.items()
     }
     made_by = {"format": _FORMAT, "classes": classes, "size": size, "seed": _SEED, "awkward": True}
 
@@ -109,12 +92,8 @@ def write_synthetic(
     return make_synthetic(folder, made_by, draw)
 
 
-def _class_counts(n: int, shares: Sequence[float]) -> list[int]:
+def _class_counts(n: int, shares: Sequence[int]) -> list[int]:
     """Whole numbers that add up to n, at least one each, by largest remainder."""
-    if len(shares) != len(CLASSES) or min(shares) < 0 or not sum(shares):
-        raise IpslibError(
-            f"shares: wanted {len(CLASSES)} shares, of {', '.join(CLASSES)}, got {shares!r}."
-        )
     exact = (n - len(CLASSES)) * np.array(shares) / sum(shares)
     counts = exact.astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: n - len(CLASSES) - counts.sum()]] += 1
@@ -123,21 +102,20 @@ def _class_counts(n: int, shares: Sequence[float]) -> list[int]:
 
 def _write_set(folder: Path, split: str, counts: list[int], size: tuple[int, int]) -> None:
     folder.mkdir()
-    shots = [_shot(name, i) for name, n in zip(CLASSES, counts, strict=True) for i in range(n)]
-    shots += _LEFT_OUT + _BROKEN
-    lines = []
+    kept = [_shot(name, i) for name, n in zip(CLASSES, counts, strict=True) for i in range(n)]
+    shots, lines = [*kept, *_UNUSED], []
     order = stream(_SEED, SPLITS[split], 0).permutation(len(shots)).tolist()
     for position, which in enumerate(tqdm(order, f"draw {folder.name}", leave=False, disable=None)):
         shot = shots[which]
         path = folder / f"{_STAMPS[split] + position}Image{position % 60:06d}.jpg"
         random = stream(_SEED, SPLITS[split], 1 + which)
-        scene = draw_scene(random, size, shot.signs, blurred=shot.visibility == "BLURRED")
+        image, signs = draw_scene(random, size, shot.signs, blurred=shot.visibility == "BLURRED")
         if shot.awkward != "missing image":
-            scene.image.save(path, quality=_JPEG_QUALITY, subsampling=0)
+            image.save(path, quality=_JPEG_QUALITY, subsampling=0)
         if shot.awkward == "torn image":
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         if shot.awkward != "no line":
-            lines.append(_line(path.name, scene.signs, shot) + "\r\n")
+            lines.append(_line(path.name, signs, shot) + "\r\n")
     (folder / ANNOTATIONS).write_bytes("".join(lines).encode())
 
 
@@ -145,35 +123,29 @@ def _shot(name: str, i: int) -> _Shot:
     """Image i of a class: some limit signs have a companion, some lines an awkward turn."""
     if name == "EMPTY":
         return _Shot((), awkward="misc" if i % 3 == 1 else "")
-    signs = (name, _OTHERS[i % 2]) if i % 4 == 2 else (name,)
+    signs = (name, list(_KINDS)[i % 2]) if i % 4 == 2 else (name,)
     return _Shot(signs, awkward=("letter", "misc", "")[i % 3])
 
 
 def _line(name: str, signs: Sequence[DrawnSign], shot: _Shot) -> str:
     """As published: each sign ends in a semicolon, its lower right corner comes first."""
     entries = ["MISC_SIGNS"] if shot.awkward == "misc" else []
-    for sign in signs:
-        corners = sign.box if shot.awkward == "inverted" else sign.box[2:] + sign.box[:2]
+    for sign, box in signs:
+        corners = box if shot.awkward == "inverted" else box[2:] + box[:2]
         numbers = [f"{value:.6f}" for value in corners]
         if shot.awkward == "letter":
             numbers[1] += "l"
-        kind = "PROHIBITORY" if sign.name in LIMITS else _KINDS[sign.name]
-        entries.append(", ".join([shot.visibility, *numbers, kind, sign.name]))
+        kind = "PROHIBITORY" if sign in LIMITS else _KINDS[sign]
+        entries.append(", ".join([shot.visibility, *numbers, kind, sign]))
     colon = "" if shot.awkward == "no colon" else ":"
     return name + colon + "".join(f"{entry};" for entry in entries)
 
 
 def draw_scene(
     random: RandomState, size: tuple[int, int], signs: tuple[str, ...], *, blurred: bool = False
-) -> DrawnScene:
-    """Draw sky, verge, road and clutter, and signs on posts beside the road.
-
-    Args:
-        random: its stream.
-        size: height and width in pixels.
-        signs: names of at most two signs, on either side of the road.
-        blurred: smear the signs.
-    """
+) -> tuple[Image.Image, list[DrawnSign]]:
+    """Draw sky, verge, road and clutter, and at most two signs, smeared if blurred, on posts on
+    either side of the road; size is height and width in pixels."""
     height, width = (_SCALE * side for side in size)
     image = Image.new("RGB", (width, height))
     pen = ImageDraw.Draw(image)
@@ -188,7 +160,7 @@ def draw_scene(
     ]
     noise = random.randint(-_NOISE, _NOISE + 1, size=(*size, 1))
     pixels = np.asarray(image.reduce(_SCALE)).astype(np.int16) + noise
-    return DrawnScene(Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), tuple(drawn))
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), drawn
 
 
 def _draw_sky(pen: Pen, random: RandomState, width: int, horizon: int) -> None:
@@ -260,7 +232,7 @@ def _draw_sign(
     left, top = x - diameter // 2, y - diameter // 2
     image.paste(tile.convert("RGB"), (left, top), tile.getchannel("A"))
     box = (left, top, left + diameter, top + diameter)
-    return DrawnSign(name, tuple(value / _SCALE for value in box))
+    return name, tuple(value / _SCALE for value in box)
 
 
 def sign_tile(name: str) -> Image.Image:

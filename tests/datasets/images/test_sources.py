@@ -11,22 +11,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ipslib.config import ModelConfig, TrainingConfig
 from ipslib.datasets.images import decoded
-from ipslib.datasets.images.files import PieceCache
+from ipslib.datasets.images.image import PieceCache
 from ipslib.datasets.images.sources import (
     FeatureBag,
     SourceBatch,
-    checked,
     open_source,
     with_channels,
 )
 from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet
 from ipslib.patches import MixedBatch, PatchGrid, TensorBatch, cut_image
 from ipslib.selection import select_patches
-from ipslib.training import forward_step
-from tests.reference import random_network
 
 CANVAS, P = (90, 70), 20
 GRID = PatchGrid(CANVAS, P, P)
@@ -79,7 +74,7 @@ def test_every_image_of_a_batch_is_read_for_itself():
     images = [drawn(seed) for seed in range(3)]
     batch = SourceBatch([open_source(image, patch_size=P) for image in images])
     pairs = every_pair(batch)
-    assert (batch.batch_size, batch.n_patches, batch.blank) == (3, 20, None)
+    assert (batch.batch_size, batch.n_patches) == (3, 20)
     assert torch.equal(batch.read(*pairs), in_memory(*images).read(*pairs))
 
 
@@ -87,35 +82,6 @@ def test_options_reach_the_file_that_takes_them(folder):
     source = open_source(str(folder / "a.tif"), patch_size=20, patch_stride=10, level=0)
     assert source.grid == PatchGrid(CANVAS, 20, 10)
     assert open_source(folder / "bag.h5").n_patches == len(FEATURES)
-
-
-def test_a_network_sees_no_difference_to_images_in_memory(folder):
-    images = [drawn(seed) for seed in range(3)]
-    batch = SourceBatch([open_source(image, patch_size=P) for image in images])
-    network = random_network(1)
-    outputs = [
-        network(each, generator=torch.Generator().manual_seed(0))
-        for each in (batch, in_memory(*images))
-    ]
-    assert torch.equal(outputs[0].selection.indices, outputs[1].selection.indices)
-    for task, logits in outputs[0].logits.items():
-        assert torch.equal(logits, outputs[1].logits[task])
-
-
-def test_a_training_step_reads_its_labels_from_the_batch():
-    torch.manual_seed(0)
-    network = IPSNet(ModelConfig(width=0.125, n_heads=4, memory_size=6, iter_size=4), {"sign": 3})
-    labels = {"sign": torch.tensor([2, 0])}
-    batch = SourceBatch([open_source(drawn(s), patch_size=P) for s in range(2)], labels=labels)
-    optimiser = torch.optim.SGD(network.parameters(), lr=0.05)
-    totals = []
-    for _ in range(8):
-        _, losses, _ = forward_step(network, batch, TrainingConfig(), torch.Generator())
-        optimiser.zero_grad()
-        losses.total.backward()
-        optimiser.step()
-        totals.append(losses.total.item())
-    assert totals[-1] < totals[0]
 
 
 def test_selection_from_a_bag_keeps_its_best_rows(folder):
@@ -128,30 +94,17 @@ def test_selection_from_a_bag_keeps_its_best_rows(folder):
     assert selection.indices[0].tolist() == best.tolist()
 
 
-def test_patches_known_to_be_blank_are_never_read(tmp_path):
-    tiles = np.full((2, 16, 16), 9, np.uint8)
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(
-        path, iter([*tiles, None, None]), shape=(32, 32), dtype=np.uint8, tile=(16, 16)
-    )
-    image = np.zeros((32, 32), np.uint8)
-    batch = SourceBatch([open_source(image, patch_size=8), open_source(path, patch_size=8)])
-    assert batch.blank.tolist() == [[False] * 16, [False] * 8 + [True] * 8]
-    assert batch.read(*every_pair(batch)).sum() == 2 * 16 * 16 * 9
-
-
 @pytest.mark.parametrize("start", ["spawn", "fork"])
 def test_sources_go_to_other_processes_open_or_not(folder, start, monkeypatch):
     if start not in multiprocessing.get_all_start_methods():
         pytest.skip(f"this system does not {start}")
     monkeypatch.setattr(decoded, "PIECES", PieceCache(1))  # a forked process reads the file too
     sources = [open_source(folder / name, patch_size=P) for name in IMAGE_FILES]
-    sources += [open_source(np.load(folder / "a.npy", mmap_mode="r"), patch_size=P)]
     sources += [open_source(folder / "bag.h5")]
     everything = [source.read(torch.arange(source.n_patches)).numpy() for source in sources]
     with multiprocessing.get_context(start).Pool(2) as pool:
-        read = pool.map_async(read_often, sources * 20, chunksize=1).get(timeout=60)
-    for there, here in zip(read, everything * 20, strict=True):
+        read = pool.map_async(read_often, sources * 8, chunksize=1).get(timeout=60)
+    for there, here in zip(read, everything * 8, strict=True):
         assert np.array_equal(there, here)
 
 
@@ -201,14 +154,6 @@ def test_grey_is_a_colour_and_no_other_channels_are_made_up(folder):
             with_channels(source, n_channels)
 
 
-def test_an_image_is_checked_from_end_to_end(folder):
-    image = np.zeros(CANVAS)
-    assert checked(open_source(image, patch_size=P)).n_patches == 20
-    image[-1, -1] = np.nan
-    with pytest.raises(IpslibError, match="row 89, column 69"):
-        checked(open_source(image, patch_size=P))
-
-
 def test_a_batch_needs_an_image_and_a_label_for_each():
     with pytest.raises(IpslibError, match="at least one image, got none"):
         SourceBatch([])
@@ -239,7 +184,6 @@ def test_what_cannot_be_opened_is_told_by_name(folder, image, options, said):
 
 N, D = 300, 7
 ROWS = np.random.RandomState(0).standard_normal((N, D)).astype(np.float32)
-COORDS = np.arange(2 * N).reshape(N, 2)
 LAYOUTS = {
     "contiguous": {},
     "chunks": {"chunks": (16, D)},
@@ -252,7 +196,6 @@ LAYOUTS = {
 def write(path, *, features: np.ndarray = ROWS, name: str = "features", **layout) -> Path:
     with h5py.File(path, "w") as file:
         file.create_dataset(name, data=features, **layout)
-        file["coords"] = COORDS
     return path
 
 
@@ -273,8 +216,10 @@ def test_rows_come_in_the_order_asked_for(bags, layout, rows):
     assert torch.equal(read, torch.from_numpy(ROWS[rows]))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("kind", ["f4", "f2", "f8", ">f4"])
+@pytest.mark.parametrize(
+    ("layout", "kind"),
+    [*((layout, "f4") for layout in LAYOUTS), *(("chunks", k) for k in ("f2", "f8", ">f4"))],
+)
 def test_a_bag_of_any_floats_survives_a_pickle(tmp_path, layout, kind):
     """With an axis too many, as some tools write it."""
     options = dict(LAYOUTS[layout])
@@ -285,16 +230,19 @@ def test_a_bag_of_any_floats_survives_a_pickle(tmp_path, layout, kind):
     bag = pickle.loads(pickle.dumps(FeatureBag(path, features="slide/feat")))
     assert (bag.n_patches, bag.patch_shape, bag.dtype) == (N, (D,), torch.float32)
     assert torch.equal(bag.read(torch.arange(N)), torch.from_numpy(stored.astype(np.float32)))
-    assert np.array_equal(bag.coords, COORDS)
 
 
-def test_neighbours_and_the_rows_of_a_chunk_are_read_together(bags):
-    rows = np.array([2, 3, 4, 9, 15, 16, 40])
-    runs = {name: [rows[run].tolist() for run in bag._runs(rows)] for name, bag in bags.items()}
-    assert runs["contiguous"] == [[2, 3, 4], [9], [15, 16], [40]]
-    assert runs["a row a chunk"] == runs["contiguous"]
-    assert runs["compressed"] == [[2, 3, 4, 9, 15], [16], [40]]
-    assert runs["one chunk"] == [rows.tolist()]
+def test_neighbours_and_the_rows_of_a_chunk_are_read_together(bags, monkeypatch):
+    read, get = [], h5py.Dataset.__getitem__
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", lambda s, at: read.append(at[0]) or get(s, at))
+    spans = {}
+    for layout in ("contiguous", "compressed", "one chunk"):
+        bags[layout].read(torch.tensor([2, 3, 4, 9, 15, 16, 40]))
+        spans[layout] = [(each.start, each.stop) for each in read]
+        read.clear()
+    assert spans["contiguous"] == [(2, 5), (9, 10), (15, 17), (40, 41)]
+    assert spans["compressed"] == [(2, 16), (16, 17), (40, 41)]
+    assert spans["one chunk"] == [(2, 41)]
 
 
 def test_a_row_outside_the_bag_is_a_mistake(bags):
@@ -312,22 +260,21 @@ def test_a_row_outside_the_bag_is_a_mistake(bags):
         ("features", np.zeros((0, D), np.float32), r"features.* \(0, 7\)"),
         ("feats", ROWS, "features.* 'feats'"),
         ("features/of", ROWS, "features.* none"),
-        ("features", ROWS[:9], r"coords.* \(9, 2\), got \(300, 2\)"),
     ],
 )
 def test_what_is_no_bag_of_features_is_refused(tmp_path, name, features, said):
     write(tmp_path / "a.h5", features=features, name=name)
     with pytest.raises(IpslibError, match=rf"a\.h5: wanted .*{said}"):
-        _ = FeatureBag(tmp_path / "a.h5").coords
+        FeatureBag(tmp_path / "a.h5")
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "compressed"])
 def test_a_torn_bag_is_refused_by_name(tmp_path, layout):
     stored = write(tmp_path / "a.h5", **LAYOUTS[layout]).read_bytes()
-    for length in [*range(0, len(stored), 499), len(stored) - 1]:
+    for length in [*range(0, len(stored), 1999), len(stored) - 1]:
         path = tmp_path / f"torn_{length}.h5"
         path.write_bytes(stored[:length])
-        with pytest.raises(IpslibError, match=rf"torn_{length}\.h5: wanted a readable .* anew"):
+        with pytest.raises(IpslibError, match=rf"torn_{length}\.h5: wanted a readable"):
             FeatureBag(path)
 
 
@@ -347,14 +294,14 @@ def test_a_spoilt_chunk_is_found_when_it_is_read(tmp_path):
 def test_chunks_too_large_to_read_are_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("features", (600_000, 512), np.float32, chunks=(600_000, 512))
-    with pytest.raises(IpslibError, match=r"a\.h5: .* 1171 MB; .*chunks of fewer"):
+    with pytest.raises(IpslibError, match=r"a\.h5: .* 1171 MB"):
         FeatureBag(tmp_path / "a.h5")
 
 
 def test_a_bag_can_be_written_anew_while_it_is_known(tmp_path):
     """As when the cell that extracts features is run again in a notebook that read them."""
     bag = FeatureBag(write(tmp_path / "a.h5"))
-    bag.read(torch.arange(3)), bag.coords
+    bag.read(torch.arange(3))
     write(tmp_path / "a.h5", features=ROWS[:200])
     with pytest.raises(IpslibError, match=r"a\.h5"):  # not rows of the one and of the other
         bag.read(torch.arange(3))

@@ -2,6 +2,7 @@ import struct
 from http.client import BadStatusLine
 from pathlib import Path
 from threading import Event
+from unittest.mock import MagicMock, Mock
 from urllib.error import URLError
 
 import numpy as np
@@ -43,27 +44,18 @@ def test_the_embedded_splits_share_no_image_and_cut_the_writers_in_order():
     assert np.array_equal(joined, optical_digits().target)
     images = {image.tobytes() for image in train.images}
     assert not images & {image.tobytes() for image in test.images}
+    # Every machine enlarges to these bytes.
+    assert [each.sha256[:16] for each in (train, test)] == ["48d22b5f65e017ac", "03b01dc96438911b"]
 
 
-def test_embedded_digits_lie_as_mnists_do():
-    images = load_digits("embedded", "test").images
-    assert images.shape[1:] == (28, 28) and images.dtype == np.uint8
-    rows, cols = np.nonzero(images.any(axis=0))
-    assert np.ptp(rows) < 28 and np.ptp(cols) < 28
-    for image in images[:50]:
+def test_embedded_digits_lie_as_mnists_do_and_cannot_be_changed():
+    digit_set = load_digits("embedded", "test")
+    assert digit_set.images.shape[1:] == (28, 28) and digit_set.images.dtype == np.uint8
+    for image in digit_set.images[:50]:
         inked = np.nonzero(image)
         assert all(np.ptp(axis) < 20 for axis in inked)  # within a 20 px box
         centre = [np.average(axis, weights=image[inked]) for axis in inked]
         assert np.allclose(centre, 14, atol=1.5)
-
-
-def test_every_machine_enlarges_to_these_bytes():
-    hashes = [load_digits("embedded", split).sha256[:16] for split in ("train", "test")]
-    assert hashes == ["48d22b5f65e017ac", "03b01dc96438911b"]
-
-
-def test_classes_are_indexed_and_images_cannot_be_changed():
-    digit_set = load_digits("embedded", "test")
     for digit in range(10):
         same, other = digit_set.of_class(digit)
         assert (digit_set.labels[same] == digit).all()
@@ -78,10 +70,6 @@ def test_real_mnist(mnist_root):
     assert (train.images.shape, test.images.shape) == ((60000, 28, 28), (10000, 28, 28))
     assert train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert test.labels[:5].tolist() == [7, 2, 1, 0, 4]
-    assert np.bincount(test.labels).tolist() == [
-        980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009,
-    ]  # fmt: skip
-    assert train.source == "mnist"
 
 
 def test_mnist_at_the_default_root(no_mnist):
@@ -109,10 +97,7 @@ def test_a_named_root_that_does_not_exist_is_refused(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("error", [URLError("no route"), TimeoutError(), BadStatusLine("<html>")])
 def test_without_network_the_embedded_digits_are_taken(no_mnist, monkeypatch, error):
-    def refuse(*args, **kwargs):
-        raise error
-
-    monkeypatch.setattr(paths, "urlopen", refuse)
+    monkeypatch.setattr(paths, "urlopen", Mock(side_effect=error))
     assert find_source() == "embedded"
     with pytest.raises(IpslibError, match=DATA_ROOT_VARIABLE):
         load_digits("mnist", "train")
@@ -136,10 +121,7 @@ def test_a_network_that_never_answers_is_not_waited_for(no_mnist, monkeypatch):
 
 
 def test_a_mirror_that_answers_means_mnist(no_mnist, monkeypatch):
-    class Answer:
-        __enter__ = __exit__ = lambda self, *args: None
-
-    monkeypatch.setattr(paths, "urlopen", lambda *args, **kwargs: Answer())
+    monkeypatch.setattr(paths, "urlopen", MagicMock())
     assert find_source() == "mnist"
 
 
@@ -151,16 +133,17 @@ def test_unknown_names_are_refused(source, split, hint):
         load_digits(source, split)
 
 
-NOISE = np.random.RandomState(0).randint(0, 256, (3, 28, 28)).astype(np.uint8)
-
-
-@pytest.mark.parametrize("new_size", [5, 7, 14, 21, 27, 28, 42, 50, 56, 84])
+@pytest.mark.parametrize("new_size", [5, 7, 14, 27, 28, 42, 56])
 def test_a_resized_pixel_is_the_mean_of_its_area(new_size):
-    # Cut every pixel finely enough that both grids fit, then average blocks.
-    fine = np.kron(NOISE.astype(np.int64), np.ones((1, new_size, new_size), np.int64))
+    """Cut every pixel finely enough that both grids fit, then average blocks."""
+    images = np.random.RandomState(0).randint(0, 256, (3, 28, 28)).astype(np.uint8)
+    fine = np.kron(images.astype(np.int64), np.ones((1, new_size, new_size), np.int64))
     blocks = fine.reshape(3, new_size, 28, new_size, 28).sum(axis=(2, 4))
     expected = (2 * blocks + 28 * 28) // (2 * 28 * 28)  # halves round up
-    assert np.array_equal(resize_area(NOISE, new_size), expected)
-    if new_size % 28 == 0:  # pixels are replicated
-        block = np.ones((1, new_size // 28, new_size // 28), np.uint8)
-        assert np.array_equal(expected, np.kron(NOISE, block))
+    assert np.array_equal(resize_area(images, new_size), expected)
+
+
+def test_halves_round_up_and_a_whole_factor_replicates_pixels():
+    images = np.array([[[0, 1], [1, 0]], [[254, 255], [255, 254]]], np.uint8)
+    assert resize_area(images, 1).ravel().tolist() == [1, 255]
+    assert np.array_equal(resize_area(images, 6), np.kron(images, np.ones((1, 3, 3), np.uint8)))

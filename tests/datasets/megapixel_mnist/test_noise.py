@@ -117,11 +117,10 @@ def test_every_machine_draws_these_bytes(kind, size, sha256):
 class TestOpenCVTakesTheSamePixels:
     def test_for_any_line(self, width):
         random = np.random.RandomState(width)
-        for size in (28, 28, 41):
-            for start, stop in random.randint(0, size, (100, 2, 2)).tolist():
-                drawn, judge = np.zeros((2, size, size), np.uint8)
-                drawn[line_pixels(tuple(start), tuple(stop), width, size=size)] = 255
-                assert np.array_equal(drawn, cv2.line(judge, start, stop, 255, width))
+        for start, stop in random.randint(0, 28, (300, 2, 2)).tolist():
+            drawn, judge = np.zeros((2, 28, 28), np.uint8)
+            drawn[line_pixels(tuple(start), tuple(stop), width)] = 255
+            assert np.array_equal(drawn, cv2.line(judge, start, stop, 255, width))
 
     def test_for_a_stroke(self, width):
         random = np.random.RandomState(width)

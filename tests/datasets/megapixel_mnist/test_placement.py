@@ -62,19 +62,9 @@ def test_free_corners_are_uniform_up_to_the_margin():
 REFERENCE = MegapixelMNISTConfig(start="published", canvas=1500, n_noise=50)
 
 
-@pytest.fixture(scope="module")
-def opened():
-    return {}
-
-
-@pytest.fixture
-def split(opened):
-    """A split of the published reference by name, drawn once."""
-
-    def get(name: str) -> MegapixelMNIST:
-        return opened.setdefault(name, MegapixelMNIST(REFERENCE, name))
-
-    return get
+@pytest.fixture(scope="class")
+def splits() -> dict[str, MegapixelMNIST]:
+    return {name: MegapixelMNIST(REFERENCE, name) for name in ("train", "test")}
 
 
 @pytest.mark.usefixtures("mnist_root")
@@ -83,23 +73,21 @@ class TestPublishedStart:
     lines)."""
 
     @pytest.mark.parametrize(
-        ("name", "index", "digits", "labels"),
+        ("split", "index", "digits", "labels"),
         [
             ("train", 0, [40721, 53519, 9071, 48424, 8674], [4, 9, 4]),
             ("train", 999, [43996, 5162, 43842, 50040, 55672], [2, 8, 2]),
             ("test", 0, [6965, 2103, 9338, 5342, 8669], [5, 8, 0]),
         ],
     )
-    def test_digits_and_labels(self, split, name, index, digits, labels):
-        placed = split(name).placement(index)
+    def test_digits_and_labels(self, splits, split, index, digits, labels):
+        placed = splits[split].placement(index)
         assert placed.digits.tolist() == digits
-        found = split(name).labels(placed)
+        found = splits[split].labels(placed)
         assert [found[task].item() for task in ("majority", "max", "top")] == labels
 
-    def test_places_and_patterns(self, split):
-        first, last, test = (
-            split(name).placement(i) for name, i in (("train", 0), ("train", 999), ("test", 0))
-        )
+    def test_places_and_patterns(self, splits):
+        first, last = (splits["train"].placement(i) for i in (0, 999))
         assert first.digit_corners.tolist() == [
             [881, 1134], [1071, 383], [420, 377], [1136, 734], [730, 120]
         ]  # fmt: skip
@@ -107,12 +95,12 @@ class TestPublishedStart:
         assert first.patterns[:5].tolist() == [9, 16, 40, 16, 15]
         assert last.noise_corners[0].tolist() == [843, 353]
         assert last.patterns[:5].tolist() == [22, 44, 35, 33, 41]
-        assert test.digit_corners.tolist() == [
+        assert splits["test"].placement(0).digit_corners.tolist() == [
             [1240, 884], [940, 406], [1457, 433], [526, 568], [1398, 899]
         ]  # fmt: skip
 
-    def test_labels_of_the_whole_test_set(self, split):
-        labels = split("test").batch(range(1000)).labels
+    def test_labels_of_the_whole_test_set(self, splits):
+        labels = splits["test"].batch(range(1000)).labels
         counts = {
             "majority": [94, 106, 90, 106, 109, 111, 89, 94, 100, 101],
             "max": [0, 4, 14, 37, 68, 84, 141, 165, 213, 274],
@@ -124,20 +112,15 @@ class TestPublishedStart:
     def test_other_sizes_than_the_published_ones(self):
         config = MegapixelMNISTConfig(
             start="published", canvas=(300, 200), digit_size=35, n_noise=7, stroke_width=2.5,
-            n_train=9, n_test=4,
+            n_train=9,
         )  # fmt: skip
-        for name in ("train", "test"):
-            dataset = MegapixelMNIST(config, name)
-            placements = [dataset.placement(i) for i in range(len(dataset))]
-            corners = np.stack([placed.digit_corners for placed in placements])
-            assert (corners <= [300 - 35, 200 - 35]).all() and (corners >= 0).all()
-            apart = np.abs(corners[:, :, None] - corners[:, None]).max(axis=-1) >= 35
-            assert (apart | np.eye(5, dtype=bool)).all()
-            for placed in placements:
-                labels = dataset.digits.labels[placed.digits]
-                assert (labels[:3] == labels[0]).all() and (labels[3:] != labels[0]).all()
-                assert placed.patterns.max() < 7
-            assert dataset.batch([0, 3]).n_patches == config.grid.n_patches
+        dataset = MegapixelMNIST(config, "train")
+        for placed in map(dataset.placement, range(9)):
+            check_layout(placed.digit_corners, 35, config.canvas)
+            labels = dataset.digits.labels[placed.digits]
+            assert (labels[:3] == labels[0]).all() and (labels[3:] != labels[0]).all()
+            assert placed.patterns.max() < 7
+        assert dataset.batch([0, 3]).n_patches == config.grid.n_patches
 
     def test_a_canvas_on_which_digits_find_no_room_is_refused(self):
         config = MegapixelMNISTConfig(

@@ -1,19 +1,26 @@
 from itertools import permutations
 
 import pytest
+from PIL import Image
 
+from ipslib.datasets.traffic_signs import annotations
 from ipslib.datasets.traffic_signs.annotations import (
     CLASSES,
     NOT_VISIBLE,
     OTHER_SIGNS,
+    PUBLISHED_COUNTS,
     REPAIRED,
     SKIPPED,
     VISIBILITIES,
-    Annotations,
     Box,
+    Example,
     Sign,
+    SignSet,
+    class_counts,
+    image_size,
     judge,
-    read_annotations,
+    read_set,
+    thinned,
 )
 from ipslib.errors import IpslibError
 
@@ -24,83 +31,118 @@ PUBLISHED = (
     "OTHER;"
 )
 GOOD = "VISIBLE, 30, 20, 10, 5, PROHIBITORY, 70_SIGN;"
+BOX, OTHER = (10, 5, 30, 20), GOOD.replace("70_SIGN", "PRIORITY_ROAD")
 
 
-def read(tmp_path, *lines: str, end: str = "\n") -> Annotations:
-    path = tmp_path / "Set1" / "annotations.txt"
-    path.parent.mkdir(exist_ok=True)
-    path.write_bytes("".join(line + end for line in lines).encode())
-    return read_annotations(path)
+@pytest.fixture
+def read(tmp_path, monkeypatch):
+    """Reads lines; every image that they name is taken to be there."""
+    monkeypatch.setattr(annotations, "image_size", lambda path: (960, 1280))
+
+    def read(*lines: str, end: str = "\n") -> SignSet:
+        folder = tmp_path / "Set1"
+        folder.mkdir(exist_ok=True)
+        (folder / "annotations.txt").write_bytes("".join(line + end for line in lines).encode())
+        return read_set(folder)
+
+    return read
 
 
-def test_a_published_line(tmp_path):
-    annotations = read(tmp_path, PUBLISHED, "1277381680Image000005.jpg:", "b.jpg:MISC_SIGNS;")
-    road, empty, misc = annotations.images
-    assert road.image == "Image000004.jpg" and road.line == 1
-    box = Box(x_min=580.957210, y_min=679.303048, x_max=616.957210, y_max=718.303048)
-    assert road.signs[0] == Sign("VISIBLE", box, "INFORMATION", "PRIORITY_ROAD")
-    assert road.signs[1].name == "OTHER" and len(road.signs) == 2
-    assert empty.signs == misc.signs == ()
-    assert annotations.n_misc == 2 and annotations.n_lines == 3 and not annotations.problems
+def test_published_lines_are_read_and_filtered_in_their_order(read, tmp_path):
+    found = read(PUBLISHED, f"b.jpg:{OTHER}{GOOD}", "a.jpg:", "c.jpg:MISC_SIGNS;")
+    assert found.examples[0] == (tmp_path / "Set1" / "b.jpg", 2, 2, (BOX,), (960, 1280))
+    assert [(e.path.name, CLASSES[e.label]) for e in found.examples[1:]] == [
+        ("a.jpg", "EMPTY"),
+        ("c.jpg", "EMPTY"),
+    ]
+    assert (found.name, found.n_lines, found.n_misc) == ("Set1", 4, 2)
+    assert found.left_out == {OTHER_SIGNS: 1} and not found.problems
 
 
 @pytest.mark.parametrize(("text", "value"), [("30l", 30), ("30.5l", 30.5), ("30. l", 30)])
-def test_trailing_letters_are_cut_and_counted(tmp_path, text, value):
-    annotations = read(tmp_path, "e.jpg:", "a.jpg:" + GOOD.replace("30", text))
-    assert annotations.images[1].signs[0].box.x_max == value
-    (repair,) = annotations.problems
+def test_trailing_letters_are_cut_and_counted(read, text, value):
+    found = read("e.jpg:", "a.jpg:" + GOOD.replace("30", text))
+    assert found.examples[1].boxes[0][2] == value
+    (repair,) = found.problems
     assert (repair.action, repair.kind, repair.line) == (REPAIRED, "trailing letters", 2)
     assert "Set1/annotations.txt line 2 (a.jpg)" in repair.message and text in repair.message
 
 
-def test_line_ends_of_windows_are_read_alike_and_counted(tmp_path):
-    plain, windows = read(tmp_path, PUBLISHED, ""), read(tmp_path, PUBLISHED, "", end="\r\n")
-    assert windows.images == plain.images
+def test_line_ends_of_windows_are_read_alike_and_counted(read):
+    plain, windows = (read("a.jpg:" + GOOD, "", end=end) for end in ("\n", "\r\n"))
+    assert windows.examples == plain.examples
     (repair,) = windows.problems
     assert repair.kind == "CRLF" and " 1 " in repair.message
 
 
-def test_a_byte_order_mark_and_the_missing_last_semicolon_are_no_matter(tmp_path):
-    annotations = read(tmp_path, "\ufeffa.jpg: " + GOOD.removesuffix(";"))
-    assert annotations.images[0].image == "a.jpg" and len(annotations.images[0].signs) == 1
+def test_a_byte_order_mark_and_the_missing_last_semicolon_are_no_matter(read):
+    (example,) = read("\ufeffa.jpg: " + GOOD.removesuffix(";")).examples
+    assert example.path.name == "a.jpg" and example.boxes == (BOX,)
 
 
-BROKEN = [
-    ("inverted box", "a.jpg:VISIBLE, 10, 20, 30, 5, PROHIBITORY, 70_SIGN;", "exchange"),
-    ("inverted box", "a.jpg:VISIBLE, 30, 5, 10, 5, PROHIBITORY, 70_SIGN;", "exchange"),  # flat
-    ("no number", "a.jpg:VISIBLE, x, 20, 30, 5, PROHIBITORY, 70_SIGN;", "got 'x'"),
-    ("no number", "a.jpg:VISIBLE, 1.2.3, 20, 1, 5, PROHIBITORY, 70_SIGN;", "got '1.2.3'"),
-    ("no number", "a.jpg:VISIBLE, nan, 20, 30, 5, PROHIBITORY, 70_SIGN;", "got 'nan'"),
-    ("unknown visibility", "a.jpg:VISIBEL, 30, 20, 10, 5, PROHIBITORY, 70_SIGN;", "'VISIBLE'?"),
-    ("wrong number of fields", "a.jpg:VISIBLE, 30, 20, 10, 5, 70_SIGN;", "got 6"),
-    ("no image name", "a.jpg" + GOOD, "colon"),
-    ("no image name", ":" + GOOD, "NAME.jpg"),
-    ("no image name", "../a.jpg:" + GOOD, "NAME.jpg"),
-    ("second line", "good.jpg:", "took line 1"),
-]
-
-
-@pytest.mark.parametrize(("kind", "line", "says"), BROKEN)
-def test_a_broken_line_is_skipped_by_name_and_the_rest_is_read(tmp_path, kind, line, says):
-    annotations = read(tmp_path, "good.jpg:" + GOOD, line, "other.jpg:")
-    assert [image.image for image in annotations.images] == ["good.jpg", "other.jpg"]
-    assert len(annotations.images[0].signs) == 1
-    (problem,) = annotations.problems
+@pytest.mark.parametrize(
+    ("kind", "line", "says"),
+    [
+        ("inverted box", "a.jpg:VISIBLE, 10, 20, 30, 5, PROHIBITORY, 70_SIGN;", "exchange"),
+        ("inverted box", "a.jpg:VISIBLE, 30, 5, 10, 5, PROHIBITORY, 70_SIGN;", "exchange"),  # flat
+        ("no number", "a.jpg:VISIBLE, 1.2.3, 20, 1, 5, PROHIBITORY, 70_SIGN;", "got '1.2.3'"),
+        ("no number", "a.jpg:VISIBLE, nan, 20, 30, 5, PROHIBITORY, 70_SIGN;", "got 'nan'"),
+        ("unknown visibility", "a.jpg:VISIBEL, 30, 20, 10, 5, PROHIBITORY, 70_SIGN;", "'VISIBLE'?"),
+        ("wrong number of fields", "a.jpg:VISIBLE, 30, 20, 10, 5, 70_SIGN;", "got 6"),
+        ("no image name", "a.jpg" + GOOD, "(a.jpg)"),
+        ("no image name", ":" + GOOD, "NAME.jpg"),
+        ("no image name", "../a.jpg:" + GOOD, "NAME.jpg"),
+        ("second line", "good.jpg:", "took line 1"),
+    ],
+)
+def test_a_broken_line_is_skipped_by_name_and_the_rest_is_read(read, kind, line, says):
+    found = read("good.jpg:" + GOOD, line, "other.jpg:")
+    assert [example.path.name for example in found.examples] == ["good.jpg", "other.jpg"]
+    (problem,) = found.problems
     assert (problem.action, problem.kind, problem.line) == (SKIPPED, kind, 2)
-    assert problem.message.startswith("Set1/annotations.txt line 2 (")
-    assert says in problem.message and problem.message.endswith(".")
-    if kind == "no image name" and line.startswith("a.jpg"):
-        assert problem.image == "a.jpg"
+    assert problem.message.startswith("Set1/annotations.txt line 2 (") and says in problem.message
 
 
-def test_a_sign_that_decides_nothing_may_have_a_bad_box(tmp_path):
+def test_a_sign_that_decides_nothing_may_have_a_bad_box(read):
     """The image is not EMPTY, whatever the box."""
-    line = "a.jpg:VISIBLE, 10, 20, 30, 5, INFORMATION, PRIORITY_ROAD;" + GOOD
-    annotations = read(tmp_path, line)
-    road, limit = annotations.images[0].signs
-    assert road.box is None and limit.box is not None
-    (problem,) = annotations.problems
-    assert (problem.action, problem.kind) == (REPAIRED, "inverted box")
+    bad = OTHER.replace("30, 20, 10", "10, 20, 30")
+    found = read("a.jpg:" + bad + GOOD, "b.jpg:" + bad)
+    assert found.examples[0].boxes == (BOX,) and found.left_out == {OTHER_SIGNS: 1}
+    assert {(p.action, p.kind) for p in found.problems} == {(REPAIRED, "inverted box")}
+
+
+def test_what_is_missing_or_torn_is_listed_and_the_rest_works(tmp_path):
+    names = ["a", "gone", "torn", "padded", "blurred"]
+    signs = dict.fromkeys(names, GOOD) | {"blurred": GOOD.replace("VISIBLE", "BLURRED")}
+    lines = "".join(f"{name}.jpg:{signs[name]}\n" for name in names)
+    (tmp_path / "annotations.txt").write_text(lines)
+    for name in ("a", "torn", "padded", "extra"):
+        Image.new("RGB", (80, 60)).save(tmp_path / f"{name}.jpg")
+    for name, damage in (("torn", lambda b: b[:-40]), ("padded", lambda b: b + bytes(500))):
+        path = tmp_path / f"{name}.jpg"
+        path.write_bytes(damage(path.read_bytes()))
+    found = read_set(tmp_path)
+    assert [(e.path.stem, e.size) for e in found.examples] == [
+        ("a", (60, 80)),
+        ("padded", (60, 80)),
+    ]
+    assert [(p.action, p.kind, p.image, p.line) for p in found.problems] == [
+        (SKIPPED, "missing image", "gone.jpg", 2),
+        (SKIPPED, "damaged image", "torn.jpg", 3),
+        (SKIPPED, "no annotation", None, None),
+    ]
+    for problem, name in zip(found.problems, ("gone", "torn", "extra"), strict=True):
+        assert f"{name}.jpg" in problem.message and "\n" not in problem.message
+    for path in tmp_path.glob("*.jpg"):
+        path.unlink()
+    with pytest.raises(IpslibError, match=str(tmp_path)):
+        read_set(tmp_path)
+
+
+def test_a_sound_image_is_inspected_without_decoding_it(tmp_path, monkeypatch):
+    Image.new("RGB", (80, 60)).save(tmp_path / "a.jpg")
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    assert image_size(tmp_path / "a.jpg") == (60, 80)
 
 
 @pytest.mark.parametrize(
@@ -109,48 +151,63 @@ def test_a_sign_that_decides_nothing_may_have_a_bad_box(tmp_path):
 def test_a_file_that_holds_no_annotations_is_refused(tmp_path, content):
     if content is not None:
         (tmp_path / "annotations.txt").write_bytes(content)
-    with pytest.raises(IpslibError, match=r"annotations\.txt: "):
-        read_annotations(tmp_path / "annotations.txt")
+    with pytest.raises(IpslibError, match=r"annotations\.txt"):
+        read_set(tmp_path)
 
 
-SMALL, LARGE = Box(0, 0, 10, 10), Box(20, 20, 40, 40)
+SMALL, LARGE = (0, 0, 10, 10), (20, 20, 40, 40)
 
 
 def sign(name: str, box: Box | None = SMALL, visibility: str = "VISIBLE") -> Sign:
-    return Sign(visibility, box, "PROHIBITORY", name)
+    return Sign(visibility, box, name)
 
 
-@pytest.mark.parametrize("name", ["50_SIGN", "70_SIGN", "80_SIGN"])
-def test_a_visible_limit_is_its_class_whatever_else_there_is(name):
-    others = [sign("PRIORITY_ROAD", None), sign("30_SIGN", LARGE)]
-    for signs in permutations([sign(name), *others]):
-        assert judge(signs) == (CLASSES.index(name), (SMALL,), None)
-
-
-def test_no_sign_is_empty_and_other_signs_alone_leave_an_image_out():
-    assert judge([]).label == CLASSES.index("EMPTY")
-    for name in ("PRIORITY_ROAD", "30_SIGN", "100_SIGN"):
-        assert judge([sign(name)]) == (None, (), OTHER_SIGNS)
-
-
-def test_the_largest_of_the_most_visible_decides():
-    signs = [sign("50_SIGN"), sign("70_SIGN", LARGE), sign("80_SIGN", LARGE, "BLURRED")]
+@pytest.mark.parametrize(
+    ("signs", "verdict"),
+    [
+        ([], ("EMPTY", ())),
+        ([sign("PRIORITY_ROAD", None)], (OTHER_SIGNS, ())),
+        ([sign("30_SIGN"), sign("100_SIGN")], (OTHER_SIGNS, ())),
+        ([sign("80_SIGN"), sign("PRIORITY_ROAD", None), sign("30_SIGN", LARGE)],
+         ("80_SIGN", (SMALL,))),
+        ([sign("50_SIGN"), sign("70_SIGN", LARGE), sign("80_SIGN", LARGE, "BLURRED")],
+         ("70_SIGN", (LARGE,))),
+        ([sign("70_SIGN"), sign("70_SIGN", LARGE), sign("70_SIGN", (0, 0, 90, 90), "OCCLUDED")],
+         ("70_SIGN", (LARGE, SMALL))),
+        *(([sign("70_SIGN", LARGE, each)], (NOT_VISIBLE, ())) for each in VISIBILITIES[1:]),
+        *(([sign("70_SIGN", LARGE, each), sign("50_SIGN")], ("50_SIGN", (SMALL,)))
+          for each in VISIBILITIES[1:]),
+    ],
+)  # fmt: skip
+def test_the_largest_of_the_most_visible_limits_decides_in_any_order(signs, verdict):
     for order in permutations(signs):
-        assert judge(order).label == CLASSES.index("70_SIGN")
+        assert judge(order) == verdict
 
 
-@pytest.mark.parametrize("visibility", VISIBILITIES[1:])
-def test_an_image_whose_limits_are_not_visible_is_left_out(visibility):
-    unseen = sign("70_SIGN", LARGE, visibility)
-    assert judge([unseen]).left_out == NOT_VISIBLE
-    assert judge([unseen, sign("50_SIGN")]).label == CLASSES.index("50_SIGN")
+def examples_of(counts) -> tuple[Example, ...]:
+    """Classes take turns, so that no class lies in one piece."""
+    turns = sorted((turn, label) for label, n in enumerate(counts) for turn in range(n))
+    return tuple(Example(f"{i}", i, label, (), (9, 9)) for i, (_, label) in enumerate(turns))
 
 
-def test_the_boxes_are_those_of_the_visible_signs_of_the_class_the_deciding_one_first():
-    signs = [
-        sign("70_SIGN", SMALL),
-        sign("70_SIGN", LARGE),
-        sign("70_SIGN", Box(0, 0, 90, 90), "OCCLUDED"),
-        sign("50_SIGN", Box(0, 0, 5, 5)),
-    ]
-    assert judge(signs).boxes == (LARGE, SMALL)
+@pytest.mark.parametrize(
+    ("split", "sizes"), [("train", (747, 372, 184)), ("test", (684, 341, 169))]
+)
+def test_fractions_have_the_published_sizes_and_a_smaller_one_is_part_of_a_larger(split, sizes):
+    whole = examples_of(PUBLISHED_COUNTS[split])
+    parts = [thinned(whole, fraction) for fraction in (1.0, 0.5, 0.25)]
+    assert tuple(map(len, parts)) == sizes
+    assert set(parts[2]) < set(parts[1]) < set(parts[0]) == set(whole)
+    for part, fraction in zip(parts, (1.0, 0.5, 0.25), strict=True):
+        expected = [int(n * fraction) for n in PUBLISHED_COUNTS[split]]
+        assert list(class_counts(part).values()) == expected
+        assert list(part) == sorted(part, key=lambda example: example.line)
+        for label in range(len(CLASSES)):
+            mine = [example for example in whole if example.label == label]
+            assert [e for e in part if e.label == label] == mine[: expected[label]]
+
+
+def test_a_fraction_that_empties_a_class_is_refused():
+    with pytest.raises(IpslibError, match="fraction"):
+        thinned(examples_of((20, 8, 8, 3)), 0.25)
+    assert len(thinned(examples_of((20, 8, 8, 0)), 0.25)) == 5 + 2 + 2

@@ -1,72 +1,116 @@
 import shutil
-from pathlib import Path
 
 import attrs
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.stats import kstest
+from torchvision.transforms import functional
 
 from ipslib.datasets import synthetic
-from ipslib.datasets.synthetic import MARKER
-from ipslib.datasets.traffic_signs.annotations import CLASSES, OTHER_SIGNS, Box
-from ipslib.datasets.traffic_signs.config import PUBLISHED_COUNTS, TrafficSignsConfig
-from ipslib.datasets.traffic_signs.dataset import (
-    class_counts,
-    load_traffic_signs,
-    read_set,
-    signs_folder,
-    thinned,
+from ipslib.datasets.synthetic import MARKER, stream
+from ipslib.datasets.traffic_signs.annotations import (
+    CLASSES,
+    PUBLISHED_COUNTS,
+    Box,
+    Example,
+    image_size,
 )
-from ipslib.datasets.traffic_signs.photographs import Example
+from ipslib.datasets.traffic_signs.dataset import (
+    Augmentation,
+    SignBatch,
+    TrafficSigns,
+    TrafficSignsConfig,
+    augmented,
+    boxes_on_canvas,
+    draw_augmentation,
+    load_traffic_signs,
+    read_photograph,
+)
 from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError
-from ipslib.metrics import touches
-from ipslib.model.encoder import IMAGENET_DEVIATION, IMAGENET_MEAN
+from ipslib.metrics import has_object, touches
+from ipslib.model.encoder import IMAGENET_DEVIATION, IMAGENET_MEAN, normalised
+from ipslib.patches import PatchGrid, cut_image
 from ipslib.paths import DATA_ROOT_VARIABLE
 
 CONFIG = TrafficSignsConfig(signs="standin", canvas=(90, 120), patch_size=15)
 
 
+class TestConfig:
+    def test_the_published_defaults(self):
+        config = TrafficSignsConfig()
+        assert config.grid.n_patches == 192 and config.grid.shape == (12, 16)
+        assert (config.translate, config.jitter, config.patch_stride) == (100, 0.1, 100)
+        assert config.n_classes == {"sign": 4} and config.in_channels == 3
+        assert config.standin_size == (960, 1280)
+        drawn = config.standin_train, config.standin_test
+        assert drawn == (sum(PUBLISHED_COUNTS["train"]), sum(PUBLISHED_COUNTS["test"]))
+        assert config.n_train == drawn[0]
+        assert attrs.evolve(CONFIG, standin_train=60, fraction=0.5).n_train == 30
+        assert CONFIG.translate == 8  # 100 px of 1600, on a canvas 120 px wide
+
+    @pytest.mark.parametrize(
+        ("changes", "name"),
+        [
+            ({}, "traffic_sign_100"),
+            ({"fraction": 0.25, "thin_test": True}, "traffic_sign_025_thinned"),
+            ({"fraction": 0.5, "patch_size": 25}, "traffic_sign_050_PS_25"),
+            ({"signs": "standin"}, "traffic_standin_100"),
+        ],
+    )
+    def test_the_name_tells_what_differs_and_what_was_drawn(self, changes, name):
+        assert TrafficSignsConfig(**changes).short_name == name
+
+    @pytest.mark.parametrize(
+        ("field", "value"),
+        [("patch_size", 91), ("patch_stride", 16), ("fraction", 1.5), ("signs", "standing"),
+         ("standin_train", 3)],
+    )  # fmt: skip
+    def test_what_cannot_be_is_refused(self, field, value):
+        with pytest.raises(IpslibError, match=field):
+            attrs.evolve(CONFIG, **{field: value})
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     path = tmp_path_factory.mktemp("signs") / "standin"
-    return write_synthetic(path, 24, 12, size=(120, 160), shares=(3, 1, 1, 1))
+    return write_synthetic(path, {"train": 24, "test": 12}, size=(120, 160), equal=True)
 
 
 @pytest.fixture
-def train(folder):
-    return load_traffic_signs(CONFIG, "train", folder=folder)
+def load(folder):
+    def load(split: str = "train", **changes) -> TrafficSigns:
+        return load_traffic_signs(attrs.evolve(CONFIG, **changes), split, folder=folder)
+
+    return load
 
 
-def with_changes(**changes) -> TrafficSignsConfig:
-    return attrs.evolve(CONFIG, **changes)
+@pytest.fixture
+def train(load) -> TrafficSigns:
+    return load()
 
 
-def test_set1_trains_and_set2_tests(folder, train):
-    test = load_traffic_signs(CONFIG, "test", folder=folder)
-    assert (len(train), len(test)) == (24, 12)
-    assert {e.path.parent.name for e in train.examples} == {"Set1"}
-    assert {e.path.parent.name for e in test.examples} == {"Set2"}
-    assert train.report.name == "Set1"
+@pytest.fixture
+def unmarked(folder, tmp_path):
+    """Drawn photographs that pass for real ones."""
+    shutil.copytree(folder, tmp_path / "unmarked")
+    (tmp_path / "unmarked" / MARKER).unlink()
+    return tmp_path / "unmarked"
 
 
-def test_chance_is_the_share_of_the_most_frequent_class_in_use(folder):
-    train = load_traffic_signs(with_changes(fraction=0.5), "train", folder=folder)
-    labels = [example.label for example in train.examples]
-    assert list(train.class_counts.values()) == np.bincount(labels, minlength=4).tolist()
-    assert train.chance == {"sign": np.bincount(labels).max() / len(labels)}
+def test_set1_trains_and_set2_tests(load, train):
+    for split, n, name in ((train, 24, "Set1"), (load("test"), 12, "Set2")):
+        assert len(split) == n and split.report.name == name
+        assert {example.path.parent.name for example in split.examples} == {name}
 
 
-def test_a_fraction_leaves_the_test_set_whole_unless_thinned_as_published(folder, train):
-    halves = [load_traffic_signs(with_changes(fraction=0.5), s, folder=folder)
-              for s in ("train", "test")]  # fmt: skip
-    assert list(halves[0].class_counts.values()) == [
-        n // 2 for n in class_counts(train.examples).values()
-    ]
-    assert len(halves[1]) == 12
-    thin = load_traffic_signs(with_changes(fraction=0.5, thin_test=True), "test", folder=folder)
-    assert list(thin.class_counts.values()) == [n // 2 for n in halves[1].class_counts.values()]
+def test_a_fraction_leaves_the_test_set_whole_unless_thinned_as_published(load):
+    assert load(fraction=0.5).class_counts == dict.fromkeys(CLASSES, 3)
+    assert load("test", fraction=0.5).class_counts == dict.fromkeys(CLASSES, 3)
+    thin = load("test", fraction=0.5, thin_test=True)
+    assert thin.class_counts == dict.fromkeys(CLASSES, 1) and thin.chance == {"sign": 1 / 4}
 
 
 def test_the_boxes_lie_on_the_signs(train):
@@ -88,60 +132,47 @@ def test_the_boxes_lie_on_the_signs(train):
     assert batch.labels["sign"].tolist() == [example.label for example in train.examples]
 
 
-def test_augmentation_is_fixed_by_seed_epoch_and_image(folder, train):
-    again = train.augmented(seed=1, epoch=3)
-    assert np.array_equal(train.augmented(seed=1, epoch=3).canvas(4), again.canvas(4))
+def test_augmentation_is_fixed_by_seed_epoch_and_image_also_in_a_smaller_set(load, train):
+    view, half = (each.augmented(seed=1, epoch=3) for each in (train, load(fraction=0.5)))
+    assert np.array_equal(train.augmented(seed=1, epoch=3).canvas(4), view.canvas(4))
     drawn = {
-        view.augmentation(i)
-        for view in (train.augmented(seed=s, epoch=e) for s, e in [(1, 3), (1, 4), (2, 3), (3, 1)])
+        train.augmented(seed=s, epoch=e).augmentation(i)
+        for s, e in [(1, 3), (1, 4), (2, 3), (3, 1)]
         for i in range(len(train))
     }
     assert len(drawn) == 4 * len(train)
-    assert train.augmentation(4) is None  # the set itself stays as it is
-
-
-def test_an_image_is_augmented_alike_in_a_smaller_set(folder, train):
-    half = load_traffic_signs(with_changes(fraction=0.5), "train", folder=folder)
-    half, whole = (each.augmented(seed=0, epoch=2) for each in (half, train))
+    assert train.augmentation(4) == Augmentation()  # the set itself stays as it is
     for i, example in enumerate(half.examples):
-        assert half.augmentation(i) == whole.augmentation(train.examples.index(example))
+        assert half.augmentation(i) == view.augmentation(train.examples.index(example))
+    with pytest.raises(IpslibError, match="split"):
+        load("test").augmented(seed=0, epoch=1)
 
 
 def test_boxes_move_with_the_image(train):
     moved = train.augmented(seed=0, epoch=1)
     for i, example in enumerate(train.examples):
-        if not example.boxes:
-            continue
-        (top, left, height, width), *_ = train.boxes(i)
-        down, right = moved.augmentation(i).shift
-        if 8 <= top <= 70 and 8 <= left <= 100:  # stays inside
-            assert moved.boxes(i)[0].tolist() == [top + down, left + right, height, width]
+        for before, after in zip(train.boxes(i), moved.boxes(i), strict=True):
+            top, left, height, width = before
+            down, right = moved.augmentation(i).shift
+            if 8 <= top <= 70 and 8 <= left <= 100:  # stays inside
+                assert after.tolist() == [top + down, left + right, height, width]
+        assert len(train.boxes(i)) == len(example.boxes)
 
 
-def test_the_test_set_is_never_augmented(folder):
-    with pytest.raises(IpslibError, match="split"):
-        load_traffic_signs(CONFIG, "test", folder=folder).augmented(seed=0, epoch=1)
-
-
-def test_real_and_drawn_never_pass_for_each_other(folder, tmp_path):
+def test_real_and_drawn_never_pass_for_each_other(load, unmarked):
     with pytest.raises(IpslibError, match="signs: standin"):
-        load_traffic_signs(with_changes(signs="real"), "train", folder=folder)
-    unmarked = tmp_path / "unmarked"
-    shutil.copytree(folder, unmarked)
-    (unmarked / MARKER).unlink()
+        load(signs="real")
     with pytest.raises(IpslibError, match="signs: real"):
         load_traffic_signs(CONFIG, "train", folder=unmarked)
-    assert len(load_traffic_signs(with_changes(signs="real"), "train", folder=unmarked)) == 24
 
 
-def test_what_changed_on_disk_is_read_again(folder, tmp_path):
-    copy = tmp_path / "copy"
-    shutil.copytree(folder, copy)
-    before = load_traffic_signs(CONFIG, "train", folder=copy)
+def test_what_changed_on_disk_is_read_again(unmarked):
+    config = attrs.evolve(CONFIG, signs="real")
+    before = load_traffic_signs(config, "train", folder=unmarked)
     before.examples[0].path.unlink()
-    after = load_traffic_signs(CONFIG, "train", folder=copy)
+    after = load_traffic_signs(config, "train", folder=unmarked)
     assert len(after) == len(before) - 1
-    assert len(after.report.skipped) == len(before.report.skipped) + 1
+    assert after.provenance["n_skipped"] == before.provenance["n_skipped"] + 1
 
 
 def test_a_standin_is_drawn_where_it_is_not_there_and_lies_apart(monkeypatch, tmp_path):
@@ -154,121 +185,166 @@ def test_a_standin_is_drawn_where_it_is_not_there_and_lies_apart(monkeypatch, tm
     train, test = (load_traffic_signs(config, split) for split in ("train", "test"))
     assert (len(train), len(test)) == (9, 6)
     assert train.examples[0].size == config.standin_size == (80, 96)
-    assert train.class_counts["EMPTY"] > 9 / 3
     equal = attrs.evolve(config, standin_shares="equal")
-    assert signs_folder(equal) != signs_folder(config) != signs_folder(TrafficSignsConfig())
-    assert max(load_traffic_signs(equal, "train").class_counts.values()) == 3
+    assert equal.folder != config.folder
+    assert max(equal.open_split("train").class_counts.values()) == 3
+    assert train.chance["sign"] == train.class_counts["EMPTY"] / 9 > 3 / 9
     with pytest.raises(IpslibError, match="traffic_signs"):
         load_traffic_signs(TrafficSignsConfig(**small), "train")
     assert not any(root.iterdir())  # the user's own data root is never drawn in
 
 
-def test_the_provenance_tells_drawn_from_real_and_one_set_from_another(folder, train, tmp_path):
-    said = train.provenance
-    assert said["sign_source"] == "standin"
-    assert said["n_skipped"] == len(train.report.skipped) == 5
-    unmarked = tmp_path / "unmarked"
-    shutil.copytree(folder, unmarked)
-    (unmarked / MARKER).unlink()
+def test_the_provenance_tells_drawn_from_real_and_one_set_from_another(train, unmarked):
+    ours = train.provenance
     with (unmarked / "Set2" / "annotations.txt").open("a") as file:
         file.write("\n")
-    real = load_traffic_signs(with_changes(signs="real"), "train", folder=unmarked).provenance
-    assert real["sign_source"] == "real"
-    ours, theirs = said["annotations_sha256"], real["annotations_sha256"]
+    config = attrs.evolve(CONFIG, signs="real")
+    real = load_traffic_signs(config, "train", folder=unmarked).provenance
+    assert (ours["sign_source"], real["sign_source"]) == ("standin", "real")
+    assert ours["n_skipped"] == 5 and ours["n_repaired"] > 1
+    ours, theirs = ours["annotations_sha256"], real["annotations_sha256"]
     assert ours["Set1"] == theirs["Set1"] and ours["Set2"] != theirs["Set2"]
 
 
-def examples_of(counts) -> tuple[Example, ...]:
-    """Classes take turns, so that no class lies in one piece."""
-    rest, labels = list(counts), []
-    while any(rest):
-        for label in range(len(rest)):
-            if rest[label]:
-                labels.append(label)
-                rest[label] -= 1
-    return tuple(Example(Path(f"{i}"), i, label, (), (9, 9)) for i, label in enumerate(labels))
+# --- photographs ------------------------------------------------------------------------------
+
+CANVAS = (65, 85)
+GRID = PatchGrid(CANVAS, 20, 15)
+STORED = np.random.RandomState(0).randint(0, 256, (48, 64, 3)).astype(np.uint8)
+COLOURS = np.random.RandomState(0).randint(1, 256, (30, 40, 3)).astype(np.uint8)
+IMAGE = Image.fromarray(COLOURS)
 
 
-@pytest.mark.parametrize(
-    ("split", "sizes"), [("train", (747, 372, 184)), ("test", (684, 341, 169))]
-)
-def test_fractions_have_the_published_sizes(split, sizes):
-    whole = examples_of(PUBLISHED_COUNTS[split])
-    parts = [thinned(whole, fraction) for fraction in (1.0, 0.5, 0.25)]
-    assert tuple(map(len, parts)) == sizes
-    for part, fraction in zip(parts, (1.0, 0.5, 0.25), strict=True):
-        expected = [int(n * fraction) for n in PUBLISHED_COUNTS[split]]
-        assert list(class_counts(part).values()) == expected
-        assert list(part) == sorted(part, key=lambda example: example.line)
+@pytest.fixture
+def path(tmp_path):
+    Image.fromarray(STORED).save(tmp_path / "a.jpg")
+    return tmp_path / "a.jpg"
 
 
-def test_a_smaller_fraction_is_the_first_of_each_class_and_part_of_a_larger_one():
-    whole = examples_of(PUBLISHED_COUNTS["train"])
-    half, quarter = thinned(whole, 0.5), thinned(whole, 0.25)
-    assert set(quarter) < set(half) < set(whole) == set(thinned(whole, 1.0))
-    for label in range(len(CLASSES)):
-        mine = [example for example in whole if example.label == label]
-        kept = [example for example in quarter if example.label == label]
-        assert kept == mine[: len(kept)]
+def resized(path, canvas=CANVAS) -> torch.Tensor:
+    """By torchvision, as published: (3, H, W) uint8."""
+    return functional.pil_to_tensor(functional.resize(Image.open(path), list(canvas)))
 
 
-def test_a_fraction_that_empties_a_class_is_refused():
-    with pytest.raises(IpslibError, match="fraction"):
-        thinned(examples_of((20, 8, 8, 3)), 0.25)
-    assert len(thinned(examples_of((20, 8, 8, 0)), 0.25)) == 5 + 2 + 2
+def every_patch(batch, i: int = 0) -> torch.Tensor:
+    return batch.read(torch.full((batch.n_patches,), i), torch.arange(batch.n_patches))
 
 
-def write_set(folder: Path, **lines: str) -> Path:
-    """A line an image; an image for every line."""
-    folder.mkdir()
-    for name in lines:
-        Image.new("RGB", (80, 60)).save(folder / f"{name}.jpg")
-    text = "".join(f"{name}.jpg:{signs}\n" for name, signs in lines.items())
-    (folder / "annotations.txt").write_text(text)
-    return folder
+class TestReading:
+    def test_it_is_resized_as_published_and_then_augmented(self, path):
+        expected = resized(path).permute(1, 2, 0).numpy()
+        assert np.array_equal(read_photograph(path, CANVAS, Augmentation()), expected)
+        augmentation = Augmentation((("brightness", 0.9), ("hue", 0.04)), (3, -5))
+        expected = np.asarray(augmented(Image.fromarray(expected), augmentation))
+        assert np.array_equal(read_photograph(path, CANVAS, augmentation), expected)
+
+    def test_a_grey_image_is_read_as_colour(self, tmp_path):
+        Image.fromarray(STORED[:, :, 0]).save(tmp_path / "grey.jpg")
+        pixels = read_photograph(tmp_path / "grey.jpg", CANVAS, Augmentation())
+        assert pixels.shape == (*CANVAS, 3)
+        assert np.array_equal(pixels[..., 0], pixels[..., 2]) and np.ptp(pixels) > 0
+
+    @pytest.mark.parametrize("share", [None, 0.0, 0.05, 0.5, 0.9])
+    def test_what_is_missing_or_torn_is_one_sentence(self, path, share):
+        if share is None:
+            path.unlink()
+        else:
+            path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+        for read in (image_size, lambda path: read_photograph(path, CANVAS, Augmentation())):
+            with pytest.raises(IpslibError, match=r"a\.jpg: [^\n]*\.$"):
+                read(path)
 
 
-LIMIT = "VISIBLE, 30, 20, 10, 5, PROHIBITORY, 70_SIGN;"
+def draw(key: int = 0, *, jitter: float = 0.1, translate: int = 10) -> Augmentation:
+    return draw_augmentation(stream(key, 1), jitter=jitter, translate=translate)
 
 
-def test_a_set_is_read_in_the_order_of_its_annotations(tmp_path):
-    other = "VISIBLE, 30, 20, 10, 5, INFORMATION, PRIORITY_ROAD;"
-    folder = write_set(tmp_path / "Set1", b=LIMIT, c=other, a="", d="MISC_SIGNS;")
-    examples, report = read_set(folder)
-    assert [example.path.stem for example in examples] == ["b", "a", "d"]
-    assert examples[0] == (folder / "b.jpg", 1, 2, (Box(10, 5, 30, 20),), (60, 80))
-    assert report.kept == {"EMPTY": 2, "50_SIGN": 0, "70_SIGN": 1, "80_SIGN": 0}
-    assert report.left_out == {OTHER_SIGNS: 1} and not report.problems
+class TestAugmentation:
+    def test_no_strength_changes_nothing(self):
+        unchanged = draw(jitter=0, translate=0)
+        assert unchanged.shift == (0, 0)
+        assert np.array_equal(np.asarray(augmented(IMAGE, unchanged)), COLOURS)
+
+    def test_changes_are_uniform_within_their_bounds_and_in_any_order(self):
+        drawn = [draw(key, jitter=0.1, translate=100) for key in range(400)]
+        for name, middle in [("brightness", 1), ("contrast", 1), ("saturation", 1), ("hue", 0)]:
+            values = [dict(each.adjustments)[name] for each in drawn]
+            assert kstest(values, "uniform", args=(middle - 0.1, 0.2)).pvalue > 1e-3
+        for axis in (0, 1):
+            shifts = [each.shift[axis] for each in drawn]
+            assert max(map(abs, shifts)) <= 100 and np.ptp(shifts) > 180
+        orders = {tuple(name for name, _ in each.adjustments) for each in drawn}
+        assert len(orders) == 24
+
+    @pytest.mark.parametrize(("down", "right"), [(0, 7), (5, 0), (-4, 9), (6, -8)])
+    def test_a_shift_is_the_translation_of_torchvision_which_uncovers_black(self, down, right):
+        moved = functional.affine(IMAGE, 0, [right, down], 1.0, [0.0, 0.0])
+        ours = augmented(IMAGE, Augmentation((), (down, right)))
+        assert np.array_equal(np.asarray(ours), np.asarray(moved))
+
+    def test_adjustments_are_made_in_their_order_before_the_shift(self):
+        steps = (("contrast", 1.1), ("brightness", 0.9), ("hue", 0.05), ("saturation", 1.08))
+        expected = functional.adjust_contrast(IMAGE, 1.1)
+        expected = functional.adjust_brightness(expected, 0.9)
+        expected = functional.adjust_saturation(functional.adjust_hue(expected, 0.05), 1.08)
+        result = np.asarray(augmented(IMAGE, Augmentation(steps, (0, 3))))
+        assert np.array_equal(result[:, 3:], np.asarray(expected)[:, :-3])
+        assert not result[:, :3].any()
+        swapped = Augmentation((steps[1], steps[0], *steps[2:]), (0, 3))
+        assert not np.array_equal(np.asarray(augmented(IMAGE, swapped)), result)
 
 
-def test_what_is_missing_or_torn_is_listed_and_the_rest_works(tmp_path):
-    folder = write_set(tmp_path / "Set1", a=LIMIT, gone=LIMIT, torn="", b="")
-    (folder / "gone.jpg").unlink()
-    torn = folder / "torn.jpg"
-    torn.write_bytes(torn.read_bytes()[:-40])
-    (folder / "extra.jpg").write_bytes((folder / "a.jpg").read_bytes())
-    examples, report = read_set(folder)
-    assert [example.path.stem for example in examples] == ["a", "b"]
-    assert [(p.kind, p.image, p.line) for p in report.skipped] == [
-        ("missing image", "gone.jpg", 2),
-        ("damaged image", "torn.jpg", 3),
-        ("no annotation", None, None),
-    ]
-    for problem, name in zip(report.skipped, ("gone", "torn", "extra"), strict=True):
-        assert f"{name}.jpg" in problem.message and problem.message.count("\n") == 0
-    assert not report.repaired
+def on_canvas(box: Box, *, stored=(48, 64), canvas=(60, 80), shift=(0, 0)) -> list[int]:
+    return boxes_on_canvas(Example("a", 1, 1, (box,), stored), canvas, shift)[0].tolist()
 
 
-def test_an_image_that_the_filter_leaves_out_need_not_be_there(tmp_path):
-    blurred = LIMIT.replace("VISIBLE", "BLURRED")
-    folder = write_set(tmp_path / "Set1", a="", b=blurred)
-    (folder / "b.jpg").unlink()
-    assert not read_set(folder).report.skipped
+class TestBoxes:
+    def test_they_follow_the_resizing_and_the_shift(self):
+        """The published scale of 1.25, from 960 x 1280 to 1200 x 1600."""
+        assert on_canvas((8, 16, 24, 40)) == [20, 10, 30, 20]
+        assert on_canvas((8, 16, 24, 40), shift=(-3, 7)) == [17, 17, 30, 20]
+        assert on_canvas((8, 16, 24, 40), canvas=(48, 128)) == [16, 16, 24, 32]
+
+    def test_they_are_rounded_outward_and_cut_off_at_the_canvas(self):
+        assert on_canvas((1.2, 2.7, 3.1, 4.2), canvas=(48, 64)) == [2, 1, 3, 3]
+        assert on_canvas((56, 40, 64, 48), shift=(5, 4)) == [55, 74, 5, 6]
+        assert on_canvas((0, 0, 8, 8), shift=(-4, -2)) == [0, 0, 6, 8]
+
+    def test_a_box_outside_and_what_fills_a_batch_up_are_no_objects(self):
+        outside = on_canvas((0, 0, 8, 8), shift=(-20, 0))
+        none = boxes_on_canvas(Example("a", 1, 0, (), (48, 64)), (60, 80))
+        assert none.shape == (0, 4)
+        images = [np.zeros((*CANVAS, 3), np.uint8)] * 3
+        boxes = [np.array([[5, 5, 10, 10], [41, 61, 9, 9]]), none, np.array([outside])]
+        batch = SignBatch(images, boxes, torch.zeros(3, dtype=torch.long), grid=GRID)
+        assert batch.boxes.dtype == torch.int64
+        assert has_object(batch.boxes).tolist() == [[True, True], [False] * 2, [False] * 2]
+        hit = touches(GRID, torch.arange(GRID.n_patches).expand(3, -1), batch.boxes)
+        assert hit[0].any() and not hit[1:].any()
 
 
-def test_a_set_without_photographs_is_refused(tmp_path):
-    folder = write_set(tmp_path / "Set1", a="", b=LIMIT)
-    for path in folder.glob("*.jpg"):
-        path.unlink()
-    with pytest.raises(IpslibError, match="Set1"):
-        read_set(folder)
+def test_a_batch_is_its_images_cut_normalised_and_labelled():
+    images = [np.random.RandomState(i).randint(0, 256, (*CANVAS, 3)).astype(np.uint8)
+              for i in range(3)]  # fmt: skip
+    boxes = [np.array([[0, 0, 5, 5]])] * 3
+    batch = SignBatch(images, boxes, torch.tensor([2, 0, 3]), grid=GRID)
+    assert (batch.batch_size, batch.n_patches) == (3, GRID.n_patches)
+    assert batch.labels["sign"].tolist() == [2, 0, 3] and batch.normalised
+    for i, image in enumerate(images):
+        patches = cut_image(image.transpose(2, 0, 1), GRID)
+        assert torch.equal(every_patch(batch, i), normalised(patches))
+
+
+def test_the_real_photographs(shared):
+    """Two are at hand: as published they become 192 patches of 100 px."""
+    paths = sorted((shared / "traffic_signs").glob("*.jpg"))
+    if not paths:
+        pytest.skip("../shared holds no photographs of traffic signs")
+    grid = PatchGrid((1200, 1600), 100, 100)
+    for path in paths:
+        assert image_size(path) == (960, 1280)
+        image = read_photograph(path, grid.canvas, Augmentation())
+        batch = SignBatch([image], [np.zeros((0, 4), int)], torch.tensor([0]), grid=grid)
+        patches = every_patch(batch)
+        assert torch.equal(patches, normalised(cut_image(resized(path, grid.canvas), grid)))
+        assert 0.5 < float(patches.std()) < 2.5  # of one order with ImageNet

@@ -9,8 +9,7 @@ import pytest
 
 from ipslib.datasets.synthetic import MARKER
 from ipslib.datasets.traffic_signs import download
-from ipslib.datasets.traffic_signs.config import TrafficSignsConfig
-from ipslib.datasets.traffic_signs.dataset import load_traffic_signs
+from ipslib.datasets.traffic_signs.dataset import TrafficSignsConfig, load_traffic_signs
 from ipslib.datasets.traffic_signs.download import MD5, download_traffic_signs
 from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError
@@ -28,7 +27,7 @@ class _Handler(SimpleHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     path = tmp_path_factory.mktemp("signs") / "standin"
-    return write_synthetic(path, 8, 4, size=(64, 80))
+    return write_synthetic(path, {"train": 8, "test": 4}, size=(64, 80))
 
 
 @pytest.fixture

@@ -9,10 +9,7 @@ import torch
 
 from ipslib.config import ModelConfig
 from ipslib.datasets.images.attention import Attention, attention_of
-from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet
-from ipslib.study.maps import (
+from ipslib.datasets.maps import (
     SCALES,
     AttentionMap,
     attention_figure,
@@ -22,6 +19,9 @@ from ipslib.study.maps import (
     map_of,
     map_of_image,
 )
+from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
+from ipslib.errors import IpslibError
+from ipslib.model.ips import IPSNet
 
 WEIGHTS = np.array([0.1, 0.6, 0.3])
 CORNERS = np.array([[0, 0], [10, 30], [20, 20]])

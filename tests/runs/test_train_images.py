@@ -1,14 +1,14 @@
 import os
-from collections import Counter
 
 import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
 
-from ipslib.datasets.images import own_files, own_images
+from ipslib.datasets.images import own_images
+from ipslib.datasets.images.image import ImageSource
 from ipslib.errors import IpslibError
-from ipslib.study.own_images import train_images
+from ipslib.runs.train_images import train_images
 from tests.datasets.images.test_own_images import write_images
 
 SMALL = {
@@ -60,17 +60,10 @@ def test_what_is_known_of_files_may_be_torn(tmp_path):
     assert train_images(labels, **settings).record["id"] == first.record["id"]
 
 
-def test_the_map_of_a_large_image_is_drawn_small_and_in_place(trained, monkeypatch):
-    from ipslib.study import own_images
-
-    monkeypatch.setattr(own_images, "_SHOWN_SIDE", 40)
-    image = np.zeros((83, 120), np.uint8)
-    image[30:60, 60:90] = 200
-    shown, step = own_images._overview(trained._batch(image))
-    assert step == 3
-    assert np.array_equal(shown, image[::3, ::3])
-    axes = trained.attention_map(image, scale="linear").axes[0]
-    assert axes.get_xlim() == (0, 40)
+def test_the_map_is_as_large_as_the_image(trained):
+    image = np.zeros((83, 120), np.float32)
+    image[30:60, 60:90] = 0.8
+    assert trained.attention_map(image, scale="linear").axes[0].get_xlim() == (0, 120)
 
 
 def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
@@ -80,21 +73,6 @@ def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr("ipslib.runs.one_run.train", None)
     second = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
     assert second.record == first.record
-
-
-def test_every_image_is_opened_once_in_a_run(tmp_path, monkeypatch):
-    write_images(tmp_path, n=12)
-    (tmp_path / "3.png").write_bytes(b"no image")
-    opened, open_source = Counter(), own_images.open_source
-    monkeypatch.setattr(
-        own_images,
-        "open_source",
-        lambda image, **cut: opened.update([image.name]) or open_source(image, **cut),
-    )
-    few = SMALL | {"epochs": 2}
-    trained = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
-    assert len(trained.skipped) == 1
-    assert opened == {f"{i}.png": 1 for i in range(12)}
 
 
 class TestReuse:
@@ -137,8 +115,8 @@ class TestReuse:
         first, said = train()
         assert "3.png" in said
         with monkeypatch.context() as patch:
-            own_files._results.cache_clear()  # as in another process
-            patch.setattr(own_files, "checked", None)
+            own_images._opened.cache_clear()  # as in another process
+            patch.setattr(ImageSource, "read", None)
             again = train()
         assert again[0] == first and "3.png" in again[1]
 

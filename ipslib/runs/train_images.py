@@ -15,27 +15,25 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 import pandas as pd
-import torch
 
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
+from ipslib.datasets.images.attention import attention_of
 from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, image_stamps
 from ipslib.datasets.images.sources import SourceBatch, with_channels
 from ipslib.datasets.registry import run_config
 from ipslib.model.ips import IPSNet
-from ipslib.patches import PatchBatch
 from ipslib.paths import changed_files, found, from_here, from_project, stamp, write_atomically
+from ipslib.runs import reporting
 from ipslib.runs.one_run import train_and_record
-from ipslib.runs.progress import reporter
 from ipslib.runs.records import RecordStore
 from ipslib.runtime import chosen_device
-from ipslib.training import answer, attend
+from ipslib.training import answer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Image = str | Path | np.ndarray
 
-_SHOWN_SIDE = 1500  # px: larger images are drawn from every second pixel, every third, ...
 _DEFAULTS = {"position_encoding": False, "memory_size": 50, "iter_size": 50}
 
 
@@ -91,23 +89,16 @@ class TrainedImages:
 
         Args:
             image: a file or an array, as for training.
-            scale: `rank`, `linear` or `log`, see `ipslib.study.maps`.
+            scale: `rank`, `linear` or `log`, see `ipslib.datasets.maps`.
         """
         from matplotlib import pyplot as plt
 
-        from ipslib.study.maps import AttentionMap, attention_figure
+        from ipslib.datasets.maps import attention_figure, map_of
 
         batch = self._batch(image)
         source = batch.sources[0]
-        kept, weights = attend(self.network, batch)
-        shown, step = _overview(batch)
-        kept_patches = AttentionMap(
-            image=shown,
-            corners=source.grid.corners(kept[0].numpy()) // step,
-            patch_size=max(1, source.grid.patch_size // step),
-            weights=weights[0].mean(dim=(0, 1)).numpy(),
-            title=Path(source.name).name,
-        )
+        attention = attention_of(self.network, batch, classes=self.config.data.classes)
+        kept_patches = map_of(source, attention, title=Path(source.name).name)
         figure = attention_figure([kept_patches], scale=scale)
         plt.close(figure)  # returned, not left to be shown a second time
         return figure
@@ -166,11 +157,8 @@ def train_images(
         _say(data, images.skipped, images.notes, changed)
         with suppress(OSError):  # a folder that cannot be written is told with the run
             write_atomically(memory, json.dumps(after))
-        report = reporter([], [config])
-        try:
+        with reporting([], [config]) as report:
             record = train_and_record(config, store, device=device, report=report)
-        finally:
-            report({"event": "end"})
     else:
         of_images = record["provenance"]
         _say(data, of_images["skipped"], of_images["notes"])
@@ -182,32 +170,12 @@ def _say(
     data: OwnImagesConfig, skipped: Sequence[str], notes: Sequence[str], changed: Sequence[str] = ()
 ) -> None:
     """What a person is to know of the images, before they are trained on."""
+    told = [f"{Path(data.labels).name}: {note}" for note in notes]
     if changed:
-        shown = ", ".join(changed[:5]) + f" and {len(changed) - 5} more" * (len(changed) > 5)
-        print(f"trained anew, since these are others than before: {shown}", file=sys.stderr)
-    for note in notes:
-        print(f"{Path(data.labels).name}: {note}", file=sys.stderr)
+        others = f" and {len(changed) - 5} more" * (len(changed) > 5)
+        anew = f"trained anew, since these are others than before: {', '.join(changed[:5])}"
+        told.insert(0, anew + others)
     if skipped:
-        print(f"left out, {len(skipped)} in all:", *skipped, sep="\n", file=sys.stderr)
-
-
-def _overview(batch: PatchBatch) -> tuple[np.ndarray, int]:
-    """An image (H, W) or (H, W, 3) uint8 as it is drawn, and of how many pixels one is shown;
-    put together row of patches by row, so that it is never held whole at full size."""
-    source = batch.sources[0]
-    grid, channels = source.grid, source.patch_shape[0]
-    height, width = grid.canvas
-    step = -(-max(height, width) // _SHOWN_SIDE)
-    shown = np.zeros((-(-height // step), -(-width // step), channels), np.uint8)
-    for row in range(grid.shape[0]):
-        patches = torch.arange(row * grid.shape[1], (row + 1) * grid.shape[1])
-        pixels = source.read(patches)
-        if pixels.is_floating_point():
-            pixels = (255 * pixels).clamp(0, 255).to(torch.uint8)
-        for (top, left), patch in zip(grid.corners(patches.numpy()), pixels.numpy(), strict=True):
-            first_row, first_col = -top % step, -left % step
-            thinned = patch[:, first_row::step, first_col::step].transpose(1, 2, 0)
-            top, left = -(-top // step), -(-left // step)
-            into = shown[top : top + thinned.shape[0], left : left + thinned.shape[1]]
-            into[...] = thinned[: into.shape[0], : into.shape[1]]
-    return (shown[..., :3] if channels >= 3 else shown[..., 0]), step
+        told += [f"left out, {len(skipped)} in all:", *skipped]
+    for sentence in told:
+        print(sentence, file=sys.stderr)
