@@ -25,7 +25,8 @@
 # (paired t; from six seeds on flipped signs), on the claim's side or the other. *Equivalent to
 # none*: it lies within 5 points (two one-sided t tests, of seeds whose runs all took off). Over all
 # claims p values are by Holm's method, at 5 %. *Open*: neither; then the table says how many seeds
-# it would take, at the spread that was seen, to decide it in four studies of five.
+# it would take, at the spread that was seen, to decide it in four studies of five. One seed tells
+# no spread, and fewer than three decide nothing.
 
 # %% tags=["parameters"]
 profile = "quick"  # whose tables and figures are read

@@ -189,23 +189,20 @@ def compare_arm(
     """
     reference = frame["arm"].iloc[0] if reference is None else reference
     runs = frame[frame["task"] == task].drop_duplicates(["arm", "id"]).set_index("seed")
-    names, looks = (reference, arm), []
-    theirs, own = (runs[runs["arm"] == name] for name in names)
+    sides, looks = [runs[runs["arm"] == name] for name in (reference, arm)], []
     if "took_off" in runs and runs["took_off"].notna().all():
-        shares = [side["took_off"] for side in (theirs, own)]
-        looks.append(
-            ("share that takes off", shares, share_interval, compare_shares(*shares[::-1]))
-        )
-        left = [side.loc[side["took_off"] == 1, "accuracy"] for side in (theirs, own)]
-        looks.append(("accuracy of those that did", left, t_interval, compare_means(*left[::-1])))
+        shares = [side["took_off"] for side in sides]
+        looks.append(("share that takes off", shares, share_interval, compare_shares(*shares)))
+        left = [side.loc[side["took_off"] == 1, "accuracy"] for side in sides]
+        looks.append(("accuracy of those that did", left, t_interval, compare_means(*left)))
     differences = paired_differences(runs.reset_index(), reference).query("arm == @arm")
-    means = [side["accuracy"] for side in (theirs, own)]
+    means = [side["accuracy"] for side in sides]
     looks.append(("accuracy of all runs", means, t_interval, over_seeds(differences["accuracy"])))
     rows = []
-    for look, sides, interval, effect in looks:
-        for name, values, found in zip(names, sides, ({}, effect), strict=True):
-            low, high = interval(values)
-            row = {"look": look, "arm": name, "n": len(values), "mean": values.mean()}
+    for look, values, interval, effect in looks:
+        for name, each, found in zip((reference, arm), values, ({}, effect), strict=True):
+            low, high = interval(each)
+            row = {"look": look, "arm": name, "n": len(each), "mean": each.mean()}
             rows.append(found | row | {"low": low, "high": high})
     columns = ["look", "arm", "n", "mean", "low", "high", *_EFFECT, "test"]
     return pd.DataFrame(rows)[columns]

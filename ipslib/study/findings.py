@@ -85,8 +85,9 @@ class Finding(NamedTuple):
     def seeds(self, *, level: float = LEVEL) -> float:
         """How many seeds an arm would decide an open finding; blank if decided, or if there were
         too few to tell a spread."""
-        needed = seeds_needed(self.effect, self.sd, level=level)
-        return np.maximum(needed, self.n + 1) if self.verdict == OPEN else np.nan
+        if self.verdict != OPEN:
+            return np.nan
+        return seeds_needed(self.effect, self.sd, level=level, more_than=self.n)
 
     def in_unit(self, *values: float) -> str:
         """Values as the effect's unit is written; a dash for what is blank."""

@@ -176,8 +176,9 @@ def arm_dots(
         ax.set(xlim=(0, 102), xticks=range(0, 101, 20), ylim=(len(arms) - 0.4, -0.6))
         ax.set(yticks=range(len(arms)), yticklabels=arms)
         ax.grid(axis="x")
+    mean = "mean with 95 % interval" if table["low"].notna().any() else "mean"
     keys = [
-        Line2D([], [], marker="o", ms=6, color=OURS, label="mean with 95 % interval"),
+        Line2D([], [], marker="o", ms=6, color=OURS, label=mean),
         Line2D([], [], marker="o", ms=3.5, ls="", color=INK, label="one run"),
         Line2D([], [], label=f"mean of {arms[0]}", **_REFERENCE_LINE),
     ]

@@ -130,11 +130,11 @@ def share_interval(yes: Sequence[float]) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def compare_shares(arm: pd.Series, reference: pd.Series) -> dict[str, object]:
+def compare_shares(reference: pd.Series, arm: pd.Series) -> dict[str, object]:
     """What share of runs does something, such as take off, in one arm and not in another.
 
     Args:
-        arm, reference: 1 or 0 for every run, indexed by seed.
+        reference, arm: 1 or 0 for every run, indexed by seed.
 
     Returns:
         `effect`, the difference of the shares; Newcombe's interval of it; `p`, and of which `test`
@@ -155,7 +155,7 @@ def compare_shares(arm: pd.Series, reference: pd.Series) -> dict[str, object]:
     return _comparison(arm.mean() - reference.mean(), bounds, p, test)
 
 
-def compare_means(arm: Sequence[float], reference: Sequence[float]) -> dict[str, object]:
+def compare_means(reference: Sequence[float], arm: Sequence[float]) -> dict[str, object]:
     """The same of two means by Welch's test, blank where either has fewer than three values."""
     arm, reference = _finite(arm), _finite(reference)
     if min(len(arm), len(reference)) < FEWEST:
@@ -171,17 +171,19 @@ def _comparison(effect: float, bounds: Sequence[float], p: float, test: str) -> 
     return found | {"p": float(p), "test": test}
 
 
-def seeds_needed(effect: float, sd: float, *, level: float = LEVEL) -> float:
+def seeds_needed(
+    effect: float, sd: float, *, level: float = LEVEL, more_than: int = FEWEST - 1
+) -> float:
     """How many seeds an arm it takes to tell an effect of that size from none, or to show that it
     is none, whichever are fewer, in four studies of five; blank beyond 2000.
 
     Args:
         effect: mean of the paired differences, or slopes; sd: theirs.
-        level: at which it is tested.
+        level: at which it is tested; more_than: so many seeds, which did not do.
     """
     if not sd > 0:
         return np.nan
-    n = np.arange(FEWEST, _MOST_SEEDS + 1)
+    n = np.arange(max(more_than + 1, FEWEST), _MOST_SEEDS + 1)
     error, freedom = sd / np.sqrt(n), n - 1
     bound = stats.t.ppf(1 - level / 2, freedom)
     tells = stats.nct.sf(bound, freedom, abs(effect) / error)

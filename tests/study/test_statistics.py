@@ -53,20 +53,20 @@ def test_no_effect_is_shown_where_the_90_percent_interval_lies_within_five_point
 
 def test_shares_of_paired_seeds_are_mcnemars_and_of_others_boschloos():
     half, all_of_them = pd.Series([1, 0, 1, 0, 0, 1, 0, 1, 0, 1]), pd.Series([1] * 10)
-    paired = compare_shares(half, all_of_them)
+    paired = compare_shares(all_of_them, half)
     assert paired["effect"] == -0.5 and paired["p"] == 2 / 2**5
     assert -1 < paired["effect_low"] < -0.5 < paired["effect_high"] < 0
-    others = compare_shares(half, all_of_them.set_axis(range(5, 15)))
+    others = compare_shares(all_of_them.set_axis(range(5, 15)), half)
     assert others["p"] == pytest.approx(stats.boschloo_exact([[5, 10], [5, 0]]).pvalue)
     assert compare_shares(half, half)["p"] == 1
 
 
 def test_means_are_compared_from_three_runs_an_arm_on():
     arm, reference = [0.8, 0.82, 0.85], [0.7, 0.6, 0.75, 0.72]
-    found = compare_means(arm, reference)
+    found = compare_means(reference, arm)
     assert found["p"] == stats.ttest_ind(arm, reference, equal_var=False).pvalue
     assert found["effect_low"] < found["effect"] < found["effect_high"]
-    assert np.isnan(compare_means(arm[:2], reference)["p"])
+    assert np.isnan(compare_means(reference, arm[:2])["p"])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +79,11 @@ def test_seeds_needed_are_those_of_known_power(effect, sd, n):
         power = TTestPower().power(abs(effect) / sd, n, 0.05)
         assert power >= 0.8 or abs(effect) < 0.05
     assert not seeds_needed(effect, sd, level=0.005) < n
+
+
+def test_where_six_seeds_did_not_do_more_are_asked_than_no_flip_of_signs_could_tell():
+    assert seeds_needed(0.3, 0.01, level=0.005) == 3
+    assert seeds_needed(0.3, 0.01, level=0.005, more_than=6) == 9  # 2 / 2^9 is below the level
 
 
 def taking_off(random: np.random.Generator, share: float, shape: tuple) -> np.ndarray:
@@ -112,7 +117,7 @@ def test_intervals_of_shares_cover_them(n, share):
     assert chance[(low <= share) & (share <= high)].sum() >= 0.95
     for other in (1.0, 0.5):  # Newcombe's is a little below nominal where a share is extreme
         weight = np.outer(chance, stats.binom.pmf(k, n, other))
-        found = [[compare_shares(a, b) for b in ones] for a in ones]
+        found = [[compare_shares(b, a) for b in ones] for a in ones]
         low, high = (np.array([[f[end] for f in row] for row in found]) for end in ENDS)
         assert weight[(low <= share - other) & (share - other <= high)].sum() >= 0.91
 
@@ -120,7 +125,7 @@ def test_intervals_of_shares_cover_them(n, share):
 def test_survivors_means_are_covered():
     random, held = np.random.default_rng(0), []
     for arm, reference in taking_off(random, 0.7, (500, 2, 10)):
-        found = compare_means(arm[arm > 0.4], reference[reference > 0.4])
+        found = compare_means(reference[reference > 0.4], arm[arm > 0.4])
         held.append(found["effect_low"] <= 0 <= found["effect_high"] or np.isnan(found["p"]))
     assert 0.92 <= np.mean(held) <= 0.98
 
