@@ -21,8 +21,8 @@
 # 5 px. Accuracy falls to chance between 1.8 and 2.0 px. But widths were cut to whole pixels before
 # drawing: 1.4 to 1.8 all drew 1 px and 2.0 to 2.6 all drew 2 px, so these are two settings.
 #
-# **Contrast, written before any run**: accuracy on majority among noise of 2 whole pixels, which is
-# nearest to the digits' strokes, less that among noise of 1, on the same seeds. *Supports*: below
+# **Contrast, written before any run**: accuracy on majority among noise of 2 whole pixels, which are
+# nearer to the digits' strokes, less that among noise of 1, on the same seeds. *Supports*: below
 # zero. *Contradicts*: above zero. *Equivalent to none*: within 5 points. Else *open*. A fall that
 # goes on where noise is thicker than digits would speak for thickness itself and not for likeness.
 
@@ -38,6 +38,7 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 
 # %%
 import matplotlib.pyplot as plt
+import numpy as np
 from IPython.display import Markdown, display
 
 from ipslib.datasets.megapixel_mnist.digits import load_digits
@@ -60,7 +61,6 @@ from ipslib.study import (
     noise_patterns,
     published_accuracy,
     published_beside,
-    published_row,
     row_legend,
     run_arms,
     show,
@@ -222,9 +222,9 @@ study.save_figure("attention", attention_against_accuracy(frame))
 # What the summary (notebook 99) says of this question.
 
 # %%
-row, finding = published_row(steps), None
-if row is not None:
-    more = {"direction": -1, "published": row["published_effect"]}
+majority, finding = steps[steps["task"] == "majority"], None
+for _, row in majority[majority["arm"].str.startswith("whole 2 px")].head(1).iterrows():
+    more = {"direction": -1, "published": row.get("published_effect", np.nan)}
     of_row = {"arm": row["arm"], "reference": next(iter(whole))}
     finding = arm_finding("likeness in thickness hides the digits", frame, **of_row, **more)
     display(show(compare_arm(frame, **of_row)))

@@ -108,12 +108,14 @@ def load_findings(folder: Path) -> list[Finding]:
 
 
 def read_together(findings: Sequence[Finding]) -> list[Finding]:
-    """The findings with p values by Holm's method, so that with a probability of 95 % none of them
-    all is wrong. It holds though they share runs."""
-    judged = [each for each in findings if not each.measured]
-    p = np.nan_to_num([each.p for each in judged], nan=1.0)
-    adjusted = iter(multipletests(p, method="holm")[1] if judged else ())
-    return [each if each.measured else each._replace(p=float(next(adjusted))) for each in findings]
+    """The findings with p values by Holm's method: if no claim had an effect, one study in twenty
+    at most would tell any, though findings share runs. One that could not be judged counts too."""
+    p = pd.Series([each.p for each in findings], dtype=float).fillna(1)
+    judged = [not each.measured for each in findings]
+    if any(judged):
+        p[judged] = multipletests(p[judged], method="holm")[1]
+    together = zip(findings, p, strict=True)
+    return [each if pd.isna(each.p) else each._replace(p=float(holms)) for each, holms in together]
 
 
 def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
