@@ -18,7 +18,7 @@ _HOMES = {
     "config": ("ModelConfig", "RunConfig", "TrainingConfig"),
     "datasets.images.attention": ("Attention", "attention_of", "to_geojson"),
     "datasets.images.attention_page": ("attention_page",),
-    "datasets.images.own_images": ("OwnImagesConfig",),
+    "datasets.images.config": ("OwnImagesConfig",),
     "datasets.images.sources": ("SourceBatch", "open_source"),
     "datasets.megapixel_mnist.config": ("MegapixelMNISTConfig",),
     "datasets.megapixel_mnist.dataset": ("MegapixelMNIST",),

@@ -17,9 +17,11 @@ import numpy as np
 import pandas as pd
 
 from ipslib.config import ModelConfig, RunConfig, TrainingConfig
-from ipslib.datasets.images.attention import attention_of
-from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, image_stamps
-from ipslib.datasets.images.sources import SourceBatch, with_channels
+from ipslib.datasets.images.attention import Attention, attention_of, class_named, number_of
+from ipslib.datasets.images.attention_page import attention_page
+from ipslib.datasets.images.config import OwnImagesConfig
+from ipslib.datasets.images.own_images import describe_images, image_stamps
+from ipslib.datasets.images.sources import PatchSource, SourceBatch, with_channels
 from ipslib.datasets.registry import run_config
 from ipslib.model.ips import IPSNet
 from ipslib.paths import changed_files, found, from_here, from_project, stamp, write_atomically
@@ -49,8 +51,15 @@ class TrainedImages:
 
     @property
     def accuracy(self) -> dict[str, float]:
-        """Of the last epoch on the test images, by task."""
+        """Of the last epoch on the test images, or with validation images of the epoch that did
+        best on them, by task of classes; of several labels, that all of them are right."""
         return self.record["result"]["accuracy"]
+
+    @property
+    def measures(self) -> dict[str, dict[str, float]]:
+        """As `accuracy`, by name and task: balanced accuracy and AUC; of numbers R2 and the mean
+        absolute error, in the units of the table."""
+        return self.record["result"].get("measures", {})
 
     @property
     def chance(self) -> dict[str, float]:
@@ -58,34 +67,40 @@ class TrainedImages:
         return self.record["result"]["chance"]
 
     def predict(self, images: Image | Iterable[Image]) -> pd.DataFrame:
-        """Classify images, one at a time.
+        """Classify images, one at a time, or tell their number.
 
         Args:
             images: files or arrays, or a single one.
 
         Returns:
-            A row an image and task: `image`, `task`, `predicted` and a column of probability for
-            each class of the task; that of a class called like one of these three is followed by
-            ` (class)`.
+            A row an image and task: `image`, `task`, `predicted` (a class, `a|b` of several, or a
+            number in the units of the table) and a column of probability for each class of the
+            task; that of a class called like one of these three is followed by ` (class)`.
         """
         several = isinstance(images, Iterable) and not isinstance(images, str | bytes)
         if isinstance(images, np.ndarray) and images.dtype.kind not in "OU":  # no paths
             several = images.ndim > 3
         images = images if several else [images]
-        rows = []
+        rows, data = [], self.config.data
         for image in images:
             batch = self._batch(image)
-            output = answer(self.network, batch)
-            for task, names in self.config.data.classes.items():
-                shares = output.logits[task][0].softmax(dim=0).tolist()
-                best = names[int(np.argmax(shares))]
-                row = {"image": batch.sources[0].name, "task": task, "predicted": best}
+            name = batch.sources[0].name
+            for task, (logits,) in answer(self.network, batch).logits.items():
+                if task in data.numbers:
+                    predicted = number_of(logits, data.numbers[task])
+                    rows.append({"image": name, "task": task, "predicted": predicted})
+                    continue
+                names, is_set = data.classes[task], task in data.several
+                shares = (logits.sigmoid() if is_set else logits.softmax(dim=0)).tolist()
+                best = class_named(np.array(shares), names, is_set)
+                row = {"image": name, "task": task, "predicted": best}
                 columns = [f"{name} (class)" if name in row else name for name in names]
                 rows.append(row | dict(zip(columns, shares, strict=True)))
         return pd.DataFrame(rows)
 
     def attention_map(self, image: Image, *, scale: str = "rank") -> "Figure":
-        """Draw what the network kept of an image, coloured by attention.
+        """Draw what the network kept of an image, coloured by attention, and its boxes, where
+        they are known.
 
         Args:
             image: a file or an array, as for training.
@@ -95,13 +110,27 @@ class TrainedImages:
 
         from ipslib.datasets.maps import attention_figure, map_of
 
-        batch = self._batch(image)
-        source = batch.sources[0]
-        attention = attention_of(self.network, batch, classes=self.config.data.classes)
-        kept_patches = map_of(source, attention, title=Path(source.name).name)
-        figure = attention_figure([kept_patches], scale=scale)
+        source, attention = self._attention(image)
+        boxes, title = self._boxes(image), Path(source.name).name
+        kept_patches = map_of(source, attention, title=title, boxes=boxes)
+        figure = attention_figure([kept_patches], scale=scale, box_name="object")
         plt.close(figure)  # returned, not left to be shown a second time
         return figure
+
+    def attention_page(self, image: Image, path: str | Path, **options: object) -> Path:
+        """Write a page of an image, of what the network kept of it and of its boxes, where they
+        are known; `options` as of `ipslib.attention_page`."""
+        source, attention = self._attention(image)
+        options = {"boxes": self._boxes(image)} | options
+        return attention_page(source, attention, from_here(path), **options)
+
+    def _attention(self, image: Image) -> tuple[PatchSource, Attention]:
+        batch, data = self._batch(image), self.config.data
+        names = {"classes": data.classes, "several": data.several, "numbers": data.numbers}
+        return batch.sources[0], attention_of(self.network, batch, **names)
+
+    def _boxes(self, image: Image) -> np.ndarray | None:
+        return None if isinstance(image, np.ndarray) else self.config.data.boxes_of(image)
 
     def _batch(self, image: Image) -> SourceBatch:
         image = found(image) if isinstance(image, str | Path) else image
@@ -116,6 +145,9 @@ def train_images(
     device: str | None = None,
     group: str | None = None,
     tasks: str | Sequence[str] | None = None,
+    several: str | Sequence[str] = (),
+    numbers: str | Sequence[str] = (),
+    boxes: str | Path = "",
     **fields: object,
 ) -> TrainedImages:
     """Train on images of one's own; called again, it goes on from where it was, or is done.
@@ -128,10 +160,14 @@ def train_images(
         device: `cpu` or `cuda`; a GPU where there is one if None.
         group: the column of what images belong to, such as `patient`: they are not split. The one
             that is called so if None, none if empty.
-        tasks: the columns of labels; all others if None.
+        tasks: the columns of labels; all others if None. Their values are classes, but for:
+        several: columns of sets of labels, `a|b`.
+        numbers: columns of numbers.
+        boxes: a CSV of what is to be found, see `ipslib.datasets.images.boxes`.
         fields: of `OwnImagesConfig`, `ModelConfig` and `TrainingConfig`: `patch_size`, `epochs`,
-            `weights="imagenet_v1"`, ... Images have no published defaults: M = I = 50 and no
-            position encoding unless said otherwise.
+            `weights="imagenet_v1"`, `validation=0.15`, `flips="both"`, `class_weights="balanced"`,
+            ... Images have no published defaults: M = I = 50 and no position encoding unless said
+            otherwise, and nothing is augmented.
 
     Raises:
         IpslibError: for labels, images, settings or a device that cannot be used, before anything
@@ -146,11 +182,13 @@ def train_images(
         before = json.loads(memory.read_text())
     except (FileNotFoundError, ValueError):  # none, or torn: all is read anew
         before = {}
+    described |= {"several": several, "numbers": numbers, "boxes": boxes}
     data = describe_images(labels, group=group, tasks=tasks, known=before, **described)
     config = run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
     record = store.find(config)
     if record is None:
-        after = image_stamps(data, before) | {data.labels: stamp(from_project(data.labels))}
+        after = image_stamps(data, before)
+        after |= {table: stamp(from_project(table)) for table in (data.labels, data.boxes) if table}
         changed = changed_files(before, after) if data.labels in before else []
         images = data.open_split("train")
         data.open_split("test").batch([0])
