@@ -21,10 +21,10 @@
 # 5 px. Accuracy falls to chance between 1.8 and 2.0 px. But widths were cut to whole pixels before
 # drawing: 1.4 to 1.8 all drew 1 px and 2.0 to 2.6 all drew 2 px, so these are two settings.
 #
-# **Contrast, written before any run**: accuracy on majority among noise of 2 whole pixels, which are
-# nearer to the digits' strokes, less that among noise of 1, on the same seeds. *Supports*: below
-# zero. *Contradicts*: above zero. *Equivalent to none*: within 5 points. Else *open*. A fall that
-# goes on where noise is thicker than digits would speak for thickness itself and not for likeness.
+# **Contrast, written before any run**: accuracy on majority among noise of 2 whole pixels, which
+# are nearer to the digits' strokes, less that among noise of 1, on the same seeds. *Supports*:
+# below zero. *Contradicts*: above zero. *Equivalent to none*: within 5 points. Else *open*. A fall
+# that goes on where noise is thicker than digits would speak for thickness and not for likeness.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below

@@ -116,8 +116,8 @@ def arm_table(
     Returns:
         The columns of `summarise`, then
 
-        - `effect`: the mean of `paired_differences`, with the interval and the
-          p value of `over_seeds`: each arm's own, corrected for no other arm;
+        - `effect`: the mean of `paired_differences`, with the interval and the p value of
+          `over_seeds`: each arm's own, corrected for no other arm;
         - `roi_recall`, `times_random` (that over its value at random), `entropy`, and
           `balanced_accuracy` where the runs have it;
         - the columns of `beside_published`, and `published_effect`.
