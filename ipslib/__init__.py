@@ -28,7 +28,7 @@ _HOMES = {
     "model.ips": ("IPSNet", "IPSOutput"),
     "model.original": ("load_original",),
     "patches": ("MixedBatch", "PatchBatch", "PatchGrid", "TensorBatch", "cut_image"),
-    "runs.train_images": ("TrainedImages", "train_images"),
+    "runs.train_images": ("TrainedImages", "load", "train_images"),
     "selection": ("Selection", "attention_scores", "mask_logits", "mask_scores", "select_patches"),
     "training": ("attend", "evaluate", "train"),
 }

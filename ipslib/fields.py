@@ -26,7 +26,9 @@ def _field(
 
     if callable(default):
         default = attrs.Factory(default, takes_self=True)
-    return attrs.field(default=default, converter=converter, validator=check)
+    return attrs.field(
+        default=default, converter=converter, validator=check, metadata={"wanted": wanted}
+    )
 
 
 def integer(default: int | Callable, *, at_least: int = 1, at_most: int = _LARGEST) -> int:

@@ -59,7 +59,7 @@ class IPSNet(nn.Module):
 
     def __init__(self, config: ModelConfig, n_classes: Mapping[str, int], *, in_channels: int = 1):
         super().__init__()
-        self.config = config
+        self.config, self.in_channels = config, in_channels
         dim = config.embedding_dim
         self.encoder = build_encoder(config, in_channels).to(memory_format=torch.channels_last)
         self.pool = CrossAttentionPool(
