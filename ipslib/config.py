@@ -3,7 +3,8 @@
 
 A run is identified by a hash of what differs from these defaults and of the version of the
 arithmetic, so that a field added later, with a default that keeps today's behaviour, leaves every
-earlier identity as it was.
+earlier identity as it was. Whoever changes what a run computes adds a version to `ARITHMETICS`:
+results of one version are never taken for those of another.
 """
 
 import hashlib
@@ -13,21 +14,37 @@ from typing import Protocol
 
 import attrs
 
-from ipslib import arithmetic
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice, flag, integer, number
 from ipslib.patches import Dataset, PatchGrid
 
 DEFAULT_KIND = "megapixel_mnist"  # of data, where a flat mapping names none
+OTHER_ENCODERS = {"form": "torchvision/NAME or timm/NAME", "pattern": "(torchvision|timm)/.+"}
+WEIGHTS = ("none", "default", "imagenet_v1", "imagenet_v2")
+OTHER_WEIGHTS = {"form": "the path of a file", "pattern": r".*[./\\].*"}
+ARITHMETICS = {
+    1: "the first; records that state no version are of it",
+    2: "batch norm exact on the CPU (its moments were off by up to a percent); the replaced first "
+    "convolution starts with torch's default weights, as published; the cosine counts steps from "
+    "1; whole-pixel strokes are the published ones: control points cut to whole pixels, column "
+    "first, joined by OpenCV's lines",
+}
+ARITHMETIC = max(ARITHMETICS)  # today's
+
+
+def arithmetic_of(record: Mapping) -> int:
+    """The version of the arithmetic that made a record."""
+    return record.get("arithmetic", 1)
 
 
 @attrs.frozen(kw_only=True)
 class ModelConfig:
     """Encoder, cross-attention pooling and patch selection."""
 
-    encoder: str = choice("resnet18", ("resnet18", "resnet50", "features"))
-    weights: str = choice("none", ("none", "imagenet_v1", "imagenet_v2"))
-    frozen: bool = flag(False)  # all but the first convolution and the projection
+    encoder: str = choice("resnet18", ("resnet18", "resnet50", "features", "own"), **OTHER_ENCODERS)
+    weights: str = choice("none", WEIGHTS, **OTHER_WEIGHTS)
+    frozen: bool = flag(False)  # all but a replaced first convolution and the projection
+    trained_blocks: int = integer(0, at_least=0)  # the last ones, the others frozen; 0: no such cut
     n_stages: int = integer(lambda self: 2 if self.encoder == "resnet18" else 4, at_most=4)
     width: float = number(1.0, at_least=1 / 16, at_most=4.0)  # times the channels of ResNet-18
     n_heads: int = integer(8)
@@ -48,12 +65,23 @@ class ModelConfig:
                 f"mask_k: wanted at most memory_size + iter_size = "
                 f"{self.memory_size + self.iter_size} patches, got {self.mask_k}."
             )
-        if self.encoder == "features" and (self.weights != "none" or self.frozen):
+        partly = self.frozen or self.trained_blocks
+        if self.encoder == "features" and (self.weights != "none" or partly):
             raise IpslibError(
-                "weights: the encoder of feature bags is trained from the start; use weights none "
-                "and frozen false."
+                "weights: the encoder of feature bags is trained from the start; use weights none, "
+                "frozen false and trained_blocks 0."
             )
-        if self.weights == "imagenet_v2" and self.encoder != "resnet50":
+        if self.frozen and self.trained_blocks:
+            raise IpslibError(
+                f"trained_blocks: {self.trained_blocks} blocks cannot be trained where frozen is "
+                "true; set one of them."
+            )
+        if "/" in self.encoder and (self.n_stages, self.width) != (4, 1.0):
+            raise IpslibError(
+                f"n_stages and width: {self.encoder} is taken whole; leave them out, or use "
+                "resnet18."
+            )
+        if self.weights == "imagenet_v2" and self.encoder == "resnet18":
             raise IpslibError(
                 "weights: imagenet_v2 is of resnet50; use imagenet_v1 or encoder resnet50."
             )
@@ -61,18 +89,23 @@ class ModelConfig:
             raise IpslibError(
                 f"width: {self.weights} weights need the full width of 1, got {self.width:g}."
             )
-        if self.embedding_dim % self.n_heads:
-            raise IpslibError(
-                f"n_heads: {self.n_heads} heads do not divide the embedding of "
-                f"{self.embedding_dim}; use a divisor."
-            )
 
     @property
-    def embedding_dim(self) -> int:
-        """D: channels of the last ResNet-18 stage used; else those behind a projection."""
+    def embedding_dim(self) -> int | None:
+        """D: channels of the last ResNet-18 stage used, or those behind a projection; None where
+        only the network tells."""
+        if "/" in self.encoder or self.encoder == "own":
+            return None
         last_stage = round(64 * self.width) * 2 ** (self.n_stages - 1)
         projected = {"resnet50": 128, "features": round(512 * self.width)}
         return projected.get(self.encoder, last_stage)
+
+    def check_heads(self, embedding_dim: int) -> None:
+        if embedding_dim % self.n_heads:
+            raise IpslibError(
+                f"n_heads: {self.n_heads} heads do not divide the embedding of {embedding_dim}; "
+                "use a divisor."
+            )
 
 
 @attrs.frozen(kw_only=True)
@@ -122,19 +155,20 @@ class RunConfig:
     def __attrs_post_init__(self) -> None:
         if (self.model.encoder == "features") != (self.data.patch_size is None):
             raise IpslibError(
-                f"encoder: {self.model.encoder} does not read {self.data.kind}; images need "
-                "resnet18 or resnet50, feature bags need features."
+                f"encoder: {self.model.encoder} does not read {self.data.kind}; feature bags need "
+                "features, images another."
             )
-        self._check_batch_norm()
+        if self.model.embedding_dim:
+            self.model.check_heads(self.model.embedding_dim)
+            self._check_batch_norm()
         if self.published_start:
             check_published_start(self.model, encoder="resnet18", width=1, mask_k=0)
 
     def _check_batch_norm(self) -> None:
         data, batch_size = self.data, self.training.batch_size
-        n_train = getattr(data, "n_train", None)
-        if n_train is None or data.grid is None:
+        if data.grid is None or not hasattr(data, "n_train"):
             return  # only reading the images tells
-        smallest_batch = n_train % batch_size or batch_size
+        smallest_batch = data.n_train % batch_size or batch_size
         n_kept = min(self.model.memory_size, data.grid.n_patches)
         side = -(-data.patch_size // 2 ** (self.model.n_stages + 1))  # of the last feature map
         if smallest_batch * n_kept * side**2 < 2:
@@ -171,9 +205,8 @@ class RunConfig:
         data as `dataset`, where it is not the default."""
         values = {} if self.data.kind == DEFAULT_KIND else {"dataset": self.data.kind}
         for section in (self.data, self.model, self.training):
-            for name, value in attrs.asdict(section).items():
-                values[name] = list(value) if isinstance(value, tuple) else value
-        return values
+            values |= attrs.asdict(section)
+        return {name: list(v) if isinstance(v, tuple) else v for name, v in values.items()}
 
     def replace(self, **changes: object) -> "RunConfig":
         """A copy with some fields changed; what is derived from a changed field follows it."""
@@ -185,9 +218,8 @@ class RunConfig:
         values = self.flat()
         for section in (self.data, self.model, self.training):
             for field in attrs.fields(type(section)):
-                default = field.default
-                if isinstance(default, attrs.Factory):
-                    default = default.factory(section)
+                derived = isinstance(field.default, attrs.Factory)
+                default = field.default.factory(section) if derived else field.default
                 if getattr(section, field.name) == default:
                     del values[field.name]
         return values
@@ -195,7 +227,7 @@ class RunConfig:
     @property
     def id(self) -> str:
         """12 hexadecimal digits that identify the run, made by today's arithmetic."""
-        return self.id_by(arithmetic.CURRENT)
+        return self.id_by(ARITHMETIC)
 
     def id_by(self, version: int) -> str:
         identity = self.changed() | ({"arithmetic": version} if version > 1 else {})

@@ -1,5 +1,6 @@
 """Checked fields of the frozen configurations: each says what it wanted and what came."""
 
+import re
 from collections.abc import Callable
 
 import attrs
@@ -16,13 +17,16 @@ def _field(
     fits: Callable[[object], bool],
     *,
     converter: Callable[[object], object] | None = None,
-    hint: Callable[[object], str] = lambda value: "",
+    options: tuple[str, ...] = (),
 ) -> object:
     """A callable default takes the instance and derives the value from it."""
 
     def check(instance: object, attribute: attrs.Attribute, value: object) -> None:
         if not fits(value):
-            raise IpslibError(f"{attribute.name}: wanted {wanted}, got {value!r}{hint(value)}.")
+            items = value if isinstance(value, tuple) else (value,)
+            wrong = [item for item in items if item not in options]
+            hint = did_you_mean(wrong[0], options) if options and wrong else ""
+            raise IpslibError(f"{attribute.name}: wanted {wanted}, got {value!r}{hint}.")
 
     if callable(default):
         default = attrs.Factory(default, takes_self=True)
@@ -44,10 +48,9 @@ def number(default: float, *, at_least: float = 0.0, at_most: float = 1e6) -> fl
     """A real number within closed bounds; whole numbers are taken as real ones."""
 
     def to_float(value: object) -> object:
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or abs(value) > _LARGEST:
-            return value
-        return float(value) + 0.0  # -0.0 equals 0.0 and must not be written differently
+        if type(value) is int and abs(value) <= _LARGEST:
+            return float(value)
+        return value + 0.0 if isinstance(value, float) else value  # -0.0 is written as 0.0
 
     return _field(
         default,
@@ -61,48 +64,45 @@ def flag(default: bool) -> bool:
     return _field(default, "true or false", lambda value: isinstance(value, bool))
 
 
-def choice(default: str | Callable, options: tuple[str, ...]) -> str:
-    return _field(
-        default,
-        f"one of {', '.join(options)}",
-        lambda value: value in options,
-        hint=lambda value: did_you_mean(value, options),
-    )
+def choice(
+    default: str | Callable, options: tuple[str, ...], *, form: str = "", pattern: str = "(?!)"
+) -> str:
+    """One of the options, or what matches a pattern, which `form` puts in words."""
+
+    def fits(value: object) -> bool:
+        return value in options or (isinstance(value, str) and bool(re.fullmatch(pattern, value)))
+
+    wanted = f"one of {', '.join(options)}" + f" or {form}" * bool(form)
+    return _field(default, wanted, fits, options=options)
 
 
 def choices(default: tuple[str, ...], options: tuple[str, ...]) -> tuple[str, ...]:
-    """Some of the options, each at most once; lists (as YAML and JSON give) become tuples."""
+    """Some of the options, each at most once."""
 
     def fits(value: object) -> bool:
         some = isinstance(value, tuple) and len(value) > 0
         return some and all(item in options and value.count(item) == 1 for item in value)
 
-    def hint(value: object) -> str:
-        items = value if isinstance(value, tuple) else ()
-        return next((did_you_mean(item, options) for item in items if item not in options), "")
-
-    return _field(
-        default,
-        f"some of {', '.join(options)}, each once",
-        fits,
-        converter=lambda value: tuple(value) if isinstance(value, list) else value,
-        hint=hint,
-    )
+    wanted = f"some of {', '.join(options)}, each once"
+    return _field(default, wanted, fits, converter=_to_tuple, options=options)
 
 
 def side_lengths(default: tuple[int, int]) -> tuple[int, int]:
     """Height and width in pixels; one number means a square."""
 
-    def to_pair(value: object) -> object:
-        if type(value) is int:
-            return (value, value)
-        return tuple(value) if isinstance(value, list) else value
-
     def fits(value: object) -> bool:
         is_pair = isinstance(value, tuple) and len(value) == 2
         return is_pair and all(type(side) is int and 1 <= side <= _LARGEST_SIDE for side in value)
 
+    def to_pair(value: object) -> object:
+        return (value, value) if type(value) is int else _to_tuple(value)
+
     return _field(default, "a side in pixels or [height, width]", fits, converter=to_pair)
+
+
+def _to_tuple(value: object) -> object:
+    """A list, as YAML and JSON give it, as a tuple."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def check_fits(canvas: tuple[int, int], **sides: int) -> None:

@@ -73,10 +73,8 @@ def combined_losses(
     diversity_weight: float = 0.0,
     diversity_on: str = "attention",
 ) -> Losses:
-    """Total = task + semantic_weight x semantic + diversity_weight x diversity.
-
-    `diversity_on` is `attention` (as its source defines it) or `outputs` (as published).
-    """
+    """Total = task + semantic_weight x semantic + diversity_weight x diversity, the latter of
+    `attention` (as its source defines it) or of `outputs` (as published)."""
     by_task = task_losses(output.logits, labels)
     task = torch.stack(list(by_task.values())).mean()
     semantic = diversity = torch.zeros_like(task)

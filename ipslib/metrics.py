@@ -40,14 +40,9 @@ class Tally:
             self.losses[part] += value.detach() * size
 
     def means(self) -> dict:
-        losses, by_task, accuracy = (
-            {name: float(value) / self.n for name, value in sums.items()}
-            for sums in (self.losses, self.by_task, self.correct)
-        )
-        total = losses.pop("total")
-        return {
-            "loss": total, "loss_parts": losses, "task_losses": by_task, "accuracy": accuracy
-        }  # fmt: skip
+        sums = {"loss_parts": self.losses, "task_losses": self.by_task, "accuracy": self.correct}
+        means = {of: {n: float(v) / self.n for n, v in each.items()} for of, each in sums.items()}
+        return {"loss": means["loss_parts"].pop("total")} | means
 
     def first_not_finite(self) -> int:
         """The first step, from 1, whose loss is not finite; 0 where all are."""
@@ -171,14 +166,12 @@ def measure_heads(predictions: Iterable[tuple[IPSOutput, LabelledBatch]]) -> Hea
     `alone` goes through the map that only the semantic loss trains: without that loss a head is
     asked in a language it was never taught, and answers at chance.
     """
-    n, attention, outputs = 0, 0.0, 0.0
-    correct: dict[str, float] = {}
+    n, attention, outputs, correct = 0, 0.0, 0.0, Counter()
     for output, batch in predictions:
         n += batch.batch_size
         attention += diversity_loss(output.attn_weights).item() * batch.batch_size
         outputs += diversity_loss(output.head_outputs).item() * batch.batch_size
         for task, logits in output.branch_logits.items():  # (B, H, C)
             labels, heads = batch.labels[task].to(logits.device), logits.unbind(dim=1)
-            right = sum(n_correct(each, labels).item() for each in heads)
-            correct[task] = correct.get(task, 0.0) + right / len(heads)
+            correct[task] += sum(n_correct(each, labels).item() for each in heads) / len(heads)
     return HeadMeasures(attention / n, outputs / n, {t: each / n for t, each in correct.items()})

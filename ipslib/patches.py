@@ -39,9 +39,8 @@ class PatchGrid:
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns of patches."""
-        height, width = (
-            1 + max(0, -(-(side - self.patch_size) // self.patch_stride)) for side in self.canvas
-        )
+        size, stride = self.patch_size, self.patch_stride
+        height, width = (1 + max(0, -(-(side - size) // stride)) for side in self.canvas)
         return height, width
 
     @property

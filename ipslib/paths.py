@@ -52,18 +52,14 @@ def from_project(path: str | Path) -> Path:
 def inside_project(path: str | Path) -> str:
     """The other way round: a path relative to the project where it lies inside, else absolute, so
     that a run is the same wherever the project lies."""
-    path = Path(path).expanduser().absolute()
-    root = project_root()
+    path, root = Path(path).expanduser().absolute(), project_root()
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
 def found(path: str | Path) -> Path:
     """A file or folder that a person names: it starts at the project, whether JupyterLab,
     papermill or the command line asks, and only where that has none at the current directory.
-
-    Raises:
-        IpslibError: when it is in neither place, or in each another one.
-    """
+    IpslibError when it is in neither place, or in each another one."""
     places = [from_project(path), Path(path).expanduser().absolute()]
     there = [place for place in places if place.exists()]
     if not there:
@@ -79,8 +75,7 @@ def found(path: str | Path) -> Path:
 def from_here(path: str | Path) -> Path:
     """Where a person wants something written: relative to the project from anywhere inside it,
     else to the current directory."""
-    here = Path.cwd()
-    root = project_root()
+    here, root = Path.cwd(), project_root()
     return (root if here.is_relative_to(root) else here) / Path(path).expanduser()
 
 
@@ -95,10 +90,7 @@ class Stamp(NamedTuple):
 
 def stamp(path: str | Path, known: Sequence | None = None) -> Stamp:
     """The stamp of a file; `known`, an earlier one, holds where size and times are still its own.
-
-    Raises:
-        OSError: when the file cannot be read.
-    """
+    OSError when the file cannot be read."""
     status = Path(path).stat()
     at = status.st_size, status.st_mtime_ns, status.st_ctime_ns
     if known and tuple(known[:3]) == at:

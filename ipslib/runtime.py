@@ -30,11 +30,8 @@ def is_accelerator(device: torch.device | str) -> bool:
 
 
 def chosen_device(device: torch.device | str | None = None) -> str:
-    """The device asked for, if it is there; where none is, a GPU if there is one, else the CPU.
-
-    Raises:
-        IpslibError: for a device that torch does not know or does not find.
-    """
+    """The device asked for; if none is, a GPU where there is one, else the CPU. IpslibError for a
+    device that torch does not know or does not find."""
     has_gpu = torch.cuda.is_available()
     if device is None:
         return "cuda" if has_gpu else "cpu"
@@ -70,12 +67,9 @@ def uploaded(tensor: Tensor, device: torch.device | str) -> Tensor:
 
 
 def keep_freed_memory() -> bool:
-    """Tell glibc's allocator to keep what is freed for the next step, for the whole process: on
-    Linux, most of a large step's time goes to new pages.
-
-    By default it gives large blocks back at once, and every new one costs a page fault for each
-    4 KB. Peak memory stays as it is. False where the allocator is not glibc's.
-    """
+    """Tell glibc's allocator to keep what is freed for the next step, for the whole process: else
+    most of a large step's time goes to new pages, a page fault for each 4 KB. Peak memory stays
+    as it is. False where the allocator is not glibc's."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt

@@ -13,6 +13,7 @@ so that their attention goes to the rest (ACMIL's source).
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import attrs
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -100,18 +101,20 @@ def select_patches(
     iter_size: int,
     order: Tensor | None = None,
     score_set: Callable[[Tensor], Tensor] = attention_scores,
+    share_blanks: bool = True,
     device: torch.device | str = "cpu",
 ) -> Selection:
     """Select the most attended patches of each image of a batch.
 
     Args:
-        batch: B images of N patches; blank patches are embedded once for all.
+        batch: B images of N patches.
         embed: patches (n, C, P, P) to embeddings (n, D), each by itself.
         score: embeddings (n, D) and patch indices (n,) to attention logits (n, S).
         memory_size: M, patches kept.
         iter_size: I, patches that compete with the memory in one iteration.
         order: (N,) permutation in which patches are visited, row-major if None.
         score_set: logits of a set (B, n, S) to scores (B, n).
+        share_blanks: blank patches are embedded once for all.
         device: where `embed` computes.
 
     Returns:
@@ -129,8 +132,7 @@ def select_patches(
     if memory_size >= n_patches:
         return Selection(torch.arange(n_patches, device=device).expand(n_images, -1), None)
     order = torch.arange(n_patches) if order is None else order
-    reader = _LogitReader(batch, embed, score, device)
-
+    reader = _LogitReader(batch, embed, score, device, share_blanks)
     blocks = reader.blocks(order, memory_size, iter_size)
     kept, logits = next(blocks)
     for block, block_logits in blocks:
@@ -144,15 +146,13 @@ def select_patches(
 
 def joined(selections: Sequence[Selection]) -> Selection:
     """The selections of several images as one; those that keep fewer patches are filled up."""
-    if len({each.indices.shape[1] for each in selections}) > 1:
-        rows = [row for each in selections for row in each.indices]
-        indices = pad_sequence(rows, batch_first=True, padding_value=_NO_PATCH)
-        return Selection(indices, None, real=indices != _NO_PATCH)
-    chosen = all(each.scores is not None for each in selections)
-    return Selection(
-        torch.cat([each.indices for each in selections]),
-        torch.cat([each.scores for each in selections]) if chosen else None,
-    )
+    indices, scores, _ = zip(*selections, strict=True)
+    if len({each.shape[1] for each in indices}) > 1:
+        rows = [row for each in indices for row in each]
+        filled = pad_sequence(rows, batch_first=True, padding_value=_NO_PATCH)
+        return Selection(filled, None, real=filled != _NO_PATCH)
+    chosen = all(each is not None for each in scores)
+    return Selection(torch.cat(indices), torch.cat(scores) if chosen else None)
 
 
 def not_blank(instances: Tensor) -> Tensor:
@@ -165,13 +165,11 @@ def check_finite(batch: PatchBatch, image: Tensor, patch: Tensor, instances: Ten
     floats that lie on an accelerator is an answer waited for; pixels drawn there are bytes."""
     if not instances.is_floating_point() or instances.sum(dtype=torch.float32).isfinite():
         return  # one pass, and no second array: a sum shows any of them
-    sound = instances.flatten(1).isfinite().all(dim=1)
-    if not sound.all():
-        n = int(sound.int().argmin())  # the first that is not
-        where = _place(batch, int(image[n]), int(patch[n]))
+    odd = ~instances.flatten(1).isfinite().all(dim=1)
+    for n in odd.nonzero()[:1, 0].tolist():
         raise NotFiniteError(
-            f"{where}: wanted numbers, got NaN or infinity; correct the image or its features, or "
-            "leave it out."
+            f"{_place(batch, int(image[n]), int(patch[n]))}: wanted numbers, got NaN or infinity; "
+            "correct the image or its features, or leave it out."
         )
 
 
@@ -184,16 +182,22 @@ def _place(batch: PatchBatch, image: int, patch: int) -> str:
     return f"patch {patch}" + f" of image {image} of the batch" * (batch.batch_size > 1)
 
 
+@attrs.define(slots=False)
 class _LogitReader:
-    """Reads patches and turns them into logits; all-zero patches share one embedding."""
+    """Reads patches and turns them into logits; all-zero patches can share one embedding."""
 
-    def __init__(self, batch: PatchBatch, embed: Embed, score: Score, device: torch.device | str):
-        self.batch, self.embed, self.score, self.device = batch, embed, score, device
-        on_accelerator = is_accelerator(device)
-        self.window_size = _ACCELERATOR_WINDOW_SIZE if on_accelerator else _WINDOW_SIZE
-        n_values = _ACCELERATOR_CHUNK_VALUES if on_accelerator else _CHUNK_VALUES
+    batch: PatchBatch
+    embed: Embed
+    score: Score
+    device: torch.device | str
+    share_blanks: bool
+
+    def __attrs_post_init__(self) -> None:
+        self.ahead = is_accelerator(self.device)  # the host must not wait for an answer
+        self.window_size = _ACCELERATOR_WINDOW_SIZE if self.ahead else _WINDOW_SIZE
+        n_values = _ACCELERATOR_CHUNK_VALUES if self.ahead else _CHUNK_VALUES
         first = torch.zeros(1, dtype=torch.long)
-        self._blank = torch.zeros_like(batch.read(first, first))
+        self._blank = torch.zeros_like(self.batch.read(first, first))
         self._blank_embedding: Tensor | None = None
         self.chunk_size = max(1, n_values // self._blank.numel())
 
@@ -206,39 +210,38 @@ class _LogitReader:
         blocks = [order[:memory_size], *order[memory_size:].split(iter_size)]
         n_together = max(1, self.window_size // (n_images * iter_size))
         for start in range(0, len(blocks), n_together):
-            sizes = [len(block) for block in blocks[start : start + n_together]]
-            patches = torch.cat(blocks[start : start + n_together])
+            together = blocks[start : start + n_together]
+            sizes, patches = [len(block) for block in together], torch.cat(together)
             parts = self.logits(patches).split(sizes, dim=1)
-            window = moved(patches, self.device).split(sizes)
-            for block, logits in zip(window, parts, strict=True):
+            for block, logits in zip(moved(patches, self.device).split(sizes), parts, strict=True):
                 yield block.expand(n_images, -1), logits
 
     def logits(self, patches: Tensor) -> Tensor:
         """Logits (B, n, S) of the same n patches of every image."""
-        inked = []
+        scored = []
         for image, column in self._unread(patches):
             instances = self.batch.read(image, patches[column])
-            if is_accelerator(self.device):  # else its score tells, and at no cost
+            if self.ahead:  # else its score tells, and at no cost
                 check_finite(self.batch, image, patches[column], instances)
-            if not is_accelerator(instances.device):  # where the host would wait for the answer
+            # On an accelerator the host would wait for the answer.
+            if self.share_blanks and not is_accelerator(instances.device):
                 has_ink = not_blank(instances)
                 image, column, instances = image[has_ink], column[has_ink], instances[has_ink]
             if len(instances):
                 where = (moved(image, self.device), moved(column, self.device))
-                scores = self.score(self._embed_inked(instances), patches[column])
-                inked.append((where, scores))
+                scored.append((where, self.score(self._embed_inked(instances), patches[column])))
         if self._blank_embedding is None:
             self._blank_embedding = self.embed(self._blank)
         blank = self._blank_embedding.expand(len(patches), -1)
         logits = self.score(blank, patches).repeat(self.batch.batch_size, 1, 1)
-        for where, scores in inked:
+        for where, scores in scored:
             logits[where] = scores
         return self._sound(logits, patches)
 
     def _sound(self, logits: Tensor, patches: Tensor) -> Tensor:
         """Logits (B, n, S) that can be ranked; of all that are seen together, one that is not a
         number would make every score one that is not."""
-        if is_accelerator(self.device):  # where the host would wait for the answer
+        if self.ahead:
             lowest = -torch.inf
             return logits.nan_to_num(nan=lowest, posinf=lowest, neginf=lowest)
         bad = () if logits.sum().isfinite() else (~logits.isfinite().all(dim=2)).nonzero()
@@ -254,6 +257,8 @@ class _LogitReader:
     def _embed_inked(self, instances: Tensor) -> Tensor:
         """Embed patches (n, ...) to (n, D) in chunks of few sizes, filled up with the blank one:
         libraries keep a prepared kernel, and memory, for every size that they meet."""
+        if not self.share_blanks:
+            return torch.cat([self.embed(chunk) for chunk in instances.split(self.chunk_size)])
         step = max(1, self.chunk_size // _SIZES)
         n_spare = -(1 + len(instances)) % step
         blank = self._blank.expand(1 + n_spare, *self._blank.shape[1:])
@@ -266,9 +271,9 @@ class _LogitReader:
 
     def _unread(self, patches: Tensor) -> zip:
         """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
-        n_images, blank = self.batch.batch_size, self.batch.blank
-        every = torch.ones(n_images, len(patches), dtype=torch.bool)
-        unread = every if blank is None else ~blank[:, patches]
-        image, column = unread.nonzero(as_tuple=True)
+        blank = self.batch.blank
+        if blank is None or not self.share_blanks:
+            blank = torch.tensor(False).expand(self.batch.batch_size, self.batch.n_patches)
+        image, column = (~blank[:, patches]).nonzero(as_tuple=True)
         n_together = _READ_CHUNKS * self.chunk_size
         return zip(image.split(n_together), column.split(n_together), strict=True)

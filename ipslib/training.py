@@ -56,11 +56,13 @@ class Evaluation(NamedTuple):
         return row | ({"measures": self.measures} if self.measures else {})
 
 
-def build_network(config: RunConfig, *, device: str = "cpu") -> IPSNet:
-    """An untrained network of a configuration; its initial weights follow the training seed."""
+def build_network(config: RunConfig, *, device: str = "cpu", **options: object) -> IPSNet:
+    """An untrained network of a configuration; its initial weights follow the training seed.
+    `options` are `pretrained` and `encoder` of `IPSNet`."""
     torch.manual_seed(config.training.seed)
     data = config.data
-    network = IPSNet(config.model, data.n_classes, in_channels=data.in_channels).to(device)
+    sizes = {"in_channels": data.in_channels, "patch_size": data.patch_size}
+    network = IPSNet(config.model, data.n_classes, **sizes, **options).to(device)
     network.precision = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     return network
 
@@ -69,7 +71,7 @@ class TrainingState:
     """All that a run is between two epochs: what it would take to go on as if never stopped."""
 
     def __init__(self, config: RunConfig, *, device: str = "cpu"):
-        settings = config.training
+        self.settings = settings = config.training
         self.network = build_network(config, device=device)
         self.optimiser = torch.optim.AdamW(
             [weight for weight in self.network.parameters() if weight.requires_grad],
@@ -97,8 +99,7 @@ class TrainingState:
         }
 
     def restore(self, snapshot: Mapping) -> None:
-        """Take up a snapshot of the same configuration; where it does not fit, SnapshotError, and
-        the state is of no use."""
+        """Take up a snapshot of the same configuration; SnapshotError where it does not fit."""
         device = self.network.device
         try:
             self.network.load_state_dict(snapshot["network"])
@@ -126,8 +127,7 @@ class TrainingState:
         if not self.published_start:
             return None
         self._draw_workers_seed()
-        orders = torch.Generator()
-        orders.set_state(self.generator.get_state())
+        orders = self.generator.clone_state()
         for _ in range(math.ceil(len(dataset) / batch_size)):
             torch.randperm(dataset.grid.n_patches, generator=self.generator)
         return orders
@@ -159,9 +159,8 @@ def train(
         SnapshotError: when the snapshot does not fit.
         IpslibError: for a device that is not there.
     """
-    settings = config.training
+    settings, device = config.training, chosen_device(device)
     keep_freed_memory()
-    device = chosen_device(device)
     prepare(device)
     state = TrainingState(config, device=device)
     if snapshot is not None:
@@ -169,26 +168,23 @@ def train(
     train_set, test_set = (config.data.open_split(split) for split in ("train", "test"))
     for epoch in range(len(state.history) + 1, settings.epochs + 1):
         start = time.perf_counter()
-        means = _train_epoch(state, train_set, settings, epoch)
-        row = {"epoch": epoch, "train": means, "test": None}
+        row = {"epoch": epoch, "train": _train_epoch(state, train_set, epoch), "test": None}
         row["seconds"] = round(time.perf_counter() - start, 3)
         orders = state.evaluation_generator(test_set, settings.batch_size)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
             with _stopped_where(settings, lambda n=epoch: f"on the test set after epoch {n}"):
                 test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
                 _check_finite(test.loss)
-            row["test"] = test.row()
+                row["test"] = test.row()
         state.history.append(row)
         if on_epoch:
             on_epoch(row, state)
     return Trained(state.network, state.history)
 
 
-def _train_epoch(
-    state: TrainingState, train_set: Dataset, settings: TrainingConfig, epoch: int
-) -> dict:
+def _train_epoch(state: TrainingState, train_set: Dataset, epoch: int) -> dict:
     """One pass over the training set in a new order; the means of losses and accuracies."""
-    network, tally = state.network.train(), Tally()
+    network, settings, tally = state.network.train(), state.settings, Tally()
     train_set = train_set.augmented(seed=settings.seed, epoch=epoch)
     steps = state.draw_training_order(len(train_set)).split(settings.batch_size)
     before, make = (epoch - 1) * len(steps), batch_maker(train_set, network.device)
@@ -232,11 +228,15 @@ def forward_step(
     network: IPSNet, batch: LabelledBatch, settings: TrainingConfig, generator: torch.Generator
 ) -> tuple[IPSOutput, Losses, Mapping[str, Tensor]]:
     """The forward pass of training, its losses, and the labels on the network's device."""
-    labels = {task: moved(label, network.device) for task, label in batch.labels.items()}
+    labels = _labels_on(network.device, batch)
     output = network(batch, generator=generator)
     names = ("semantic_weight", "diversity_weight", "diversity_on")
     losses = combined_losses(output, labels, **{name: getattr(settings, name) for name in names})
     return output, losses, labels
+
+
+def _labels_on(device: torch.device, batch: LabelledBatch) -> dict[str, Tensor]:
+    return {task: moved(label, device) for task, label in batch.labels.items()}
 
 
 def evaluate(
@@ -249,7 +249,7 @@ def evaluate(
     """Task loss, accuracy and localisation over a data set, as `predict` goes through it."""
     tally, parts, sizes, answers = Tally(), [], [], []
     for output, batch in predict(network, dataset, batch_size, generator=generator):
-        labels = {task: moved(label, network.device) for task, label in batch.labels.items()}
+        labels = _labels_on(network.device, batch)
         tally.add(output.logits, labels, combined_losses(output, labels))
         answers.append((output.logits, batch.labels))
         n_located = 0 if batch.boxes is None else int(has_object(batch.boxes).any(dim=1).sum())

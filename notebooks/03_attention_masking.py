@@ -44,8 +44,7 @@ import seaborn as sns
 from IPython.display import Markdown, display
 from matplotlib.lines import Line2D
 
-from ipslib.arithmetic import VERSIONS, version_of
-from ipslib.config import ModelConfig
+from ipslib.config import ARITHMETICS, ModelConfig, arithmetic_of
 from ipslib.datasets.megapixel_mnist.config import TASKS, MegapixelMNISTConfig, chance_level
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.registry import run_config
@@ -311,7 +310,7 @@ store = RecordStore(project_root() / "outputs/paper/records")
 wanted = setting(replayed.flat())
 repeats = [r for r in store.all() if setting(run_config(r["config"]).flat()) == wanted]
 start = {record["id"]: record["config"].get("start", "own") for record in repeats}
-repeats.sort(key=lambda r: (start[r["id"]] == "own", -version_of(r), r["config"]["seed"]))
+repeats.sort(key=lambda r: (start[r["id"]] == "own", -arithmetic_of(r), r["config"]["seed"]))
 
 # %%
 log = published_curve().pivot(index="epoch", columns="task")
@@ -321,7 +320,7 @@ curves = {("published", 0): log}
 ends = [published[published["name"] == REFERENCE].assign(run="published", seed=0)]
 measures = {"train.loss_parts.task": "loss", "train.accuracy.majority": "accuracy"}
 for record in repeats:
-    run = f"{start[record['id']]} start, arithmetic {version_of(record)}"
+    run = f"{start[record['id']]} start, arithmetic {arithmetic_of(record)}"
     history = pd.json_normalize(record["history"]).set_index("epoch")
     place = run, record["config"]["seed"]
     curves[place] = history[list(measures)].rename(columns=measures)
@@ -329,7 +328,9 @@ for record in repeats:
     ends.append(long_form([record]).assign(run=run))
 curves = pd.concat(curves, names=["run", "seed"])
 study.save_table("replay", curves.reset_index())
-told = [f"Arithmetic {version} changed: {VERSIONS[version]}." for version in list(VERSIONS)[1:]]
+told = [
+    f"Arithmetic {version} changed: {ARITHMETICS[version]}." for version in list(ARITHMETICS)[1:]
+]
 if replayed.id not in start:
     told.append("From the published start today's arithmetic has made no record yet.")
 Markdown("\n\n".join(told))

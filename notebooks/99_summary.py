@@ -33,8 +33,8 @@ import pandas as pd
 from IPython.display import Image, Markdown, display
 from matplotlib.lines import Line2D
 
-from ipslib.arithmetic import CURRENT, version_of
 from ipslib.commands.notebooks import read_source, title_of
+from ipslib.config import ARITHMETIC, arithmetic_of
 from ipslib.datasets.registry import run_config
 from ipslib.runs.profiles import list_notebooks
 from ipslib.study import (
@@ -138,7 +138,7 @@ Markdown("\n".join(lines) or "Every notebook has its finding.")
 # %%
 logs = pd.concat([published_accuracy(category) for category in CATEGORIES])
 logs = logs[~logs["note"].str.contains("same curves")].drop_duplicates(["log", "task"])
-records = [each for each in study.store.all() if version_of(each) == CURRENT]
+records = [each for each in study.store.all() if arithmetic_of(each) == ARITHMETIC]
 records = [each for each in records if "digit_size" in each["config"]]
 ours, rows = long_form(records) if records else logs[:0], []
 for name, frame in {"published": logs, "ours": ours}.items():

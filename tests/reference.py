@@ -50,7 +50,7 @@ class PlainIPS(nn.Module):
         pixels = patches.to(self.pool.query.dtype) / 255
         embeddings = self.encoder(pixels).unflatten(0, indices.shape)
         if self.config.position_encoding:
-            embeddings = embeddings + positions(indices, embeddings.shape[2]).to(pixels.dtype)
+            embeddings = embeddings + positions(indices, embeddings.shape[2]).to(pixels)
         return embeddings
 
     @torch.no_grad()
@@ -62,10 +62,10 @@ class PlainIPS(nn.Module):
             order: (N,) permutation in which patches are visited, row-major if None.
         """
         memory_size, (n_images, n_patches) = self.config.memory_size, bag.shape[:2]
-        in_order = torch.arange(n_patches)
+        in_order = torch.arange(n_patches, device=bag.device)
         if memory_size >= n_patches:
             return Selection(in_order.expand(n_images, -1), None)
-        order = in_order if order is None else order
+        order = in_order if order is None else order.to(bag.device)
         training = self.training
         self.eval()
         kept = order[:memory_size].expand(n_images, -1)  # (B, M)
@@ -153,7 +153,7 @@ def plain_resnet(in_channels: int, channels: int, n_stages: int) -> nn.Sequentia
 def positions(indices: Tensor, dim: int) -> Tensor:
     """Sines in even columns and cosines in odd ones, (B, n) to (B, n, D) (arXiv 1706.03762)."""
     wavelengths = 10000 ** (torch.arange(0, dim, 2, dtype=torch.float64) / dim)
-    angles = indices[..., None] / wavelengths
+    angles = indices.cpu()[..., None] / wavelengths
     return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(2)
 
 
@@ -166,25 +166,22 @@ def plain_losses(
     diversity_on: str,
 ) -> Losses:
     """Total = task + semantic_weight x semantic + diversity_weight x diversity."""
-    total = task = plain_task_loss(output.logits, labels)
+    by_task = plain_task_losses(output.logits, labels)
+    total = task = sum(by_task.values()) / len(by_task)
     semantic = diversity = torch.zeros_like(task)
     if semantic_weight:
-        n_heads = output.attn_weights.shape[1]
-        each = [{t: x[:, head] for t, x in output.branch_logits.items()} for head in range(n_heads)]
-        semantic = sum(plain_task_loss(alone, labels) for alone in each) / n_heads
+        n_heads, losses = output.attn_weights.shape[1], []
+        for head in range(n_heads):
+            alone = {each: logits[:, head] for each, logits in output.branch_logits.items()}
+            losses += plain_task_losses(alone, labels).values()
+        semantic = sum(losses) / len(losses)
         total = total + semantic_weight * semantic
     if diversity_weight:
         per_head = output.attn_weights if diversity_on == "attention" else output.head_outputs
         pairs = list(combinations(per_head.unbind(dim=1), 2))  # of (B, T, X)
         diversity = sum(F.cosine_similarity(*pair, dim=2).mean() for pair in pairs) / len(pairs)
         total = total + diversity_weight * diversity
-    return Losses(total, task, semantic, diversity, plain_task_losses(output.logits, labels))
-
-
-def plain_task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
-    """Mean over tasks."""
-    losses = plain_task_losses(logits, labels)
-    return sum(losses.values()) / len(losses)
+    return Losses(total, task, semantic, diversity, by_task)
 
 
 def plain_task_losses(

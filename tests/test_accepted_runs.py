@@ -41,7 +41,7 @@ FIELDS = {
 }
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.fixed_dictionaries({}, optional=FIELDS))
 def test_what_is_accepted_runs_and_what_is_refused_says_why(fields):
     small = {"canvas": [90, 100], "n_noise": 2, "patch_size": 24, "width": 0.125, "n_heads": 2}

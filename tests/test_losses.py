@@ -1,4 +1,4 @@
-from math import cos, exp, log, radians, sin
+from math import exp, log
 
 import pytest
 import torch
@@ -38,11 +38,6 @@ class TestTask:
         wrong = {task: -logits for task, logits in right.items()}
         assert torch.isfinite(task_loss(wrong, LABELS))
 
-    def test_tasks_count_alike(self):
-        logits = {task: torch.randn(3, 10) for task in LABELS}
-        parts = [task_loss({task: logits[task]}, LABELS) for task in LABELS]
-        torch.testing.assert_close(task_loss(logits, LABELS), sum(parts) / 2)
-
 
 class TestSemantic:
     def test_identical_heads_cost_what_the_task_costs_and_pull_alike(self):
@@ -68,17 +63,10 @@ class TestDiversity:
     def test_identical_heads_cost_1_and_scale_does_not_count(self):
         assert diversity_loss(heads([1, 2, 3], [2, 4, 6], [3, 6, 9])).item() == pytest.approx(1)
 
-    def test_orthogonal_heads_cost_0_and_opposite_ones_minus_1(self):
+    def test_orthogonal_heads_and_a_single_one_cost_0_and_opposite_ones_minus_1(self):
+        assert diversity_loss(torch.rand(2, 1, 4, 7)).item() == 0
         assert diversity_loss(heads([1, 0, 0], [0, 1, 0], [0, 0, 5])).item() == 0
         assert diversity_loss(heads([1, 2], [-1, -2])).item() == pytest.approx(-1)
-
-    def test_one_head_costs_0(self):
-        assert diversity_loss(torch.rand(2, 1, 4, 7)).item() == 0
-
-    def test_three_heads_by_hand(self):
-        at = [[cos(radians(a)), sin(radians(a))] for a in (0, 60, 90)]
-        expected = (cos(radians(60)) + cos(radians(90)) + cos(radians(30))) / 3
-        assert diversity_loss(heads(*at)).item() == pytest.approx(expected)
 
     def test_agrees_with_a_plain_loop(self):
         attention = torch.rand(2, 4, 3, 9, dtype=torch.float64)
@@ -90,15 +78,6 @@ class TestDiversity:
             for g in range(h)
         ]
         torch.testing.assert_close(diversity_loss(attention), sum(cosines) / len(cosines))
-
-    def test_identical_heads_are_a_stationary_point_and_others_are_pushed_apart(self):
-        same = heads([1, 2, 3], [1, 2, 3]).requires_grad_()
-        diversity_loss(same).backward()
-        torch.testing.assert_close(same.grad, torch.zeros_like(same))
-        near = heads([1, 0.1], [1, 0]).requires_grad_()
-        before = diversity_loss(near)
-        before.backward()
-        assert diversity_loss(near - 0.1 * near.grad) < before
 
 
 @pytest.fixture
@@ -115,16 +94,13 @@ def output():
 
 class TestCombined:
     def test_weights_enter_linearly(self, output):
+        plain = combined_losses(output, LABELS)
+        assert plain.total == plain.task and plain.semantic == plain.diversity == 0
         losses = combined_losses(output, LABELS, semantic_weight=0.5, diversity_weight=3)
         torch.testing.assert_close(losses.task, task_loss(output.logits, LABELS))
         torch.testing.assert_close(losses.semantic, semantic_loss(output.branch_logits, LABELS))
         expected = losses.task + 0.5 * losses.semantic + 3 * losses.diversity
         torch.testing.assert_close(losses.total, expected)
-
-    def test_without_weights_it_is_the_task_loss(self, output):
-        losses = combined_losses(output, LABELS)
-        assert losses.total == losses.task
-        assert losses.semantic == losses.diversity == 0
 
     def test_diversity_of_attention_or_of_outputs(self, output):
         of = {

@@ -73,20 +73,6 @@ def test_one_class_alone_has_no_area_and_sets_have_no_measures():
 
 
 class TestTouches:
-    @pytest.mark.parametrize(
-        ("box", "patches"),
-        [
-            ([0, 0, 2, 2], [0]),  # fills one patch
-            ([1, 1, 2, 2], [0, 1, 3, 4]),  # over a corner of the grid
-            ([2, 0, 2, 2], [3]),  # begins where patch 0 ends
-            ([1, 4, 3, 1], [2, 5]),
-            ([0, 0, 6, 6], list(range(9))),
-            ([5, 5, 1, 1], [8]),  # one pixel
-        ],
-    )
-    def test_plain_grid(self, box, patches):
-        assert touched_by(GRID, box) == patches
-
     def test_agrees_with_painted_pixels(self):
         random = np.random.default_rng(0)
         grid = PatchGrid((17, 23), 5, 3)
@@ -112,12 +98,6 @@ class TestLocalise:
         assert found.roi_recall == pytest.approx(2 / 3)
         assert found.attention_on_digits == pytest.approx(0.1 + 0.2)
         assert found.attention_on_digits_random == pytest.approx(5 / 9)
-
-    def test_attention_is_the_mean_over_heads_and_tokens(self):
-        kept = torch.tensor([[0, 1]])
-        weights = torch.tensor([[[[1.0, 0.0]], [[0.5, 0.5]]]])  # 2 heads, 1 token
-        found = localise(GRID, kept, weights, boxes([0, 0, 2, 2]))
-        assert found.attention_on_digits == pytest.approx(0.75)
 
     @pytest.mark.parametrize("n_kept", [1, 2, 4, 9])
     def test_random_values_are_the_mean_over_every_choice_of_patches(self, n_kept):
@@ -171,15 +151,6 @@ def test_no_patch_touches_nothing_where_patches_overlap():
     grid = PatchGrid((6, 6), 4, 1)  # a patch before the first row would reach into the canvas
     everywhere = boxes([0, 0, 6, 6])
     assert touches(grid, torch.tensor([[0, -1]]), everywhere).tolist() == [[[True, False]]]
-
-
-def test_images_of_two_batches_measure_as_one():
-    kept = torch.tensor([[0, 1], [4, 5], [8, 7]])
-    weights = torch.rand(3, 2, 2, 2).softmax(dim=-1)
-    three = torch.tensor([[[0, 0, 2, 2]], [[0, 0, 3, 3]], [[3, 3, 1, 1]]])
-    whole = localise(GRID, kept, weights, three)
-    parts = [localise(GRID, kept[s], weights[s], three[s]) for s in (slice(2), slice(2, 3))]
-    assert mean_localisation(parts, [2, 1]) == pytest.approx(whole)
 
 
 CONFIG = TINY.replace(n_test=6, tasks=["majority", "multi"])

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipslib.errors import IpslibError
-from ipslib.patches import PatchGrid, TensorBatch, cut_image
+from ipslib.patches import PatchGrid, cut_image
 
 GRIDS = [
     PatchGrid((60, 60), 20, 20),
@@ -28,20 +28,13 @@ def test_every_pixel_lies_in_a_patch_and_no_patch_outside(grid):
 
 @pytest.mark.parametrize("grid", GRIDS, ids=str)
 def test_cut_patches_are_the_image_at_their_corners(grid):
-    image = np.random.RandomState(0).randint(1, 256, grid.canvas).astype(np.uint8)
-    padded = np.zeros((200, 200), np.uint8)
-    padded[: grid.canvas[0], : grid.canvas[1]] = image
-    size = grid.patch_size
-    patches = cut_image(image, grid)
-    assert patches.shape == (grid.n_patches, 1, size, size)
+    image = np.random.RandomState(0).randint(1, 256, (2, *grid.canvas)).astype(np.uint8)
+    padded = np.zeros((2, 200, 200), np.uint8)
+    padded[:, : grid.canvas[0], : grid.canvas[1]] = image
+    size, patches = grid.patch_size, cut_image(image, grid)
+    assert torch.equal(cut_image(image[0], grid), patches[:, :1])
     for patch, (row, col) in zip(patches, grid.corners(np.arange(grid.n_patches)), strict=True):
-        assert np.array_equal(patch[0], padded[row : row + size, col : col + size])
-
-
-def test_channels_are_cut_alike():
-    image = torch.arange(2 * 4 * 6).view(2, 4, 6)
-    patches = cut_image(image, PatchGrid((4, 6), 2, 2))
-    assert torch.equal(patches[4], image[:, 2:4, 2:4])
+        assert np.array_equal(patch, padded[:, row : row + size, col : col + size])
 
 
 def touching(grid: PatchGrid, boxes: np.ndarray) -> list[tuple[int, int]]:
@@ -71,14 +64,6 @@ def test_incidence_is_what_shared_pixels_say(data):
     boxes = np.array(data.draw(st.lists(box, max_size=4)), np.int64).reshape(-1, 4)
     patch, of_box = grid.incidence(boxes)
     assert list(zip(patch.tolist(), of_box.tolist(), strict=True)) == touching(grid, boxes)
-
-
-def test_a_batch_in_memory_reads_its_own_patches():
-    instances = torch.arange(2 * 3 * 4).view(2, 3, 4)
-    batch = TensorBatch(instances)
-    read = batch.read(torch.tensor([1, 0]), torch.tensor([2, 0]))
-    assert torch.equal(read, torch.stack([instances[1, 2], instances[0, 0]]))
-    assert (batch.batch_size, batch.n_patches, batch.blank) == (2, 3, None)
 
 
 @pytest.mark.parametrize("shape", [(20, 31), (31, 20), (3, 20, 20)])

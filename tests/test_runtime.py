@@ -8,7 +8,7 @@ import traceback
 import pytest
 import torch
 
-from ipslib import runtime, selection
+from ipslib import selection
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist import scenes
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
@@ -21,7 +21,7 @@ from ipslib.model import ips
 from ipslib.runs.one_run import train_and_record
 from ipslib.runs.records import RecordStore
 from ipslib.runs.train_images import train_images
-from ipslib.runtime import chosen_device, is_accelerator, moved, prefetched, prepare, uploaded
+from ipslib.runtime import chosen_device, prefetched
 from ipslib.training import TrainingState, forward_step, train
 from tests.reference import random_network
 from tests.waits import Waits
@@ -99,22 +99,6 @@ def test_a_step_asks_the_accelerator_nothing(monkeypatch):
     assert waits.seen == ["nonzero"]
 
 
-def test_a_step_on_the_host_does_ask():
-    state, batch = TrainingState(SMALL), MegapixelMNIST(SMALL.data).batch(range(4))
-    with Waits() as waits:
-        forward_step(state.network.train(), batch, SMALL.training, state.generator)
-    assert {"_local_scalar_dense", "index"} <= set(waits.seen)
-
-
-def test_training_on_an_accelerator_reaches_what_the_host_reaches(monkeypatch):
-    here = train(SMALL).history[-1]
-    work_as_on_an_accelerator(monkeypatch)
-    there = train(SMALL).history[-1]
-    for split in ("train", "test"):
-        assert there[split]["loss"] == pytest.approx(here[split]["loss"], rel=0.02)
-    assert there["test"]["attention"].keys() == here["test"]["attention"].keys()
-
-
 def test_what_is_held_for_the_gradient_leaves_the_largest_maps_out(monkeypatch):
     network = random_network(0).train()
     patches = torch.randint(0, 256, (4, 1, 28, 28), dtype=torch.uint8)
@@ -161,16 +145,6 @@ class TestChosen:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_only_a_cpu_is_no_accelerator_and_keeps_its_tensors_and_arithmetic():
-    assert not is_accelerator("cpu") and not is_accelerator(torch.device("cpu"))
-    assert is_accelerator("cuda") and is_accelerator(torch.device("cuda", 1))
-    tensor, before = torch.arange(3), torch.get_float32_matmul_precision()
-    assert moved(tensor, "cpu") is tensor and uploaded(tensor, "cpu") is tensor
-    assert moved(tensor, "meta").device.type == "meta"
-    prepare("cpu")
-    assert torch.get_float32_matmul_precision() == before
-
-
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_step_on_cuda_never_waits():
     config = SMALL.replace(precision="bf16", mask_k=3, mask_p=0.5, memory_size=12)
@@ -212,11 +186,6 @@ def test_a_freed_block_is_used_again_without_new_pages():
     assert after < before / 10
 
 
-def test_other_allocators_are_left_alone(monkeypatch):
-    monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
-    assert not runtime.keep_freed_memory()
-
-
 class TestPrefetched:
     @pytest.fixture(autouse=True)
     def no_thread_stays(self):
@@ -238,18 +207,6 @@ class TestPrefetched:
                 assert begun[item + 1].wait(PATIENCE_S)  # while the caller holds this one
             assert not any(event.is_set() for event in begun[item + 2 :])
 
-    def test_one_thread_makes_them_all_and_items_are_taken_in_the_callers(self):
-        takers, makers = set(), set()
-
-        def items():
-            for item in range(5):
-                takers.add(threading.get_ident())
-                yield item
-
-        list(prefetched(lambda item: makers.add(threading.get_ident()), items()))
-        assert takers == {threading.get_ident()}
-        assert len(makers) == 1 and not makers & takers
-
     def test_an_error_comes_in_its_turn_with_its_traceback(self):
         def fails_at_two(item: int) -> int:
             if item == 2:
@@ -262,14 +219,6 @@ class TestPrefetched:
         assert seen == [0, 1]
         assert "fails_at_two" in [frame.name for frame in traceback.extract_tb(raised.tb)]
         assert next(results, "nothing more") == "nothing more"
-
-    def test_an_error_among_the_items_is_the_callers(self):
-        def items():
-            yield 0
-            raise KeyError("order")
-
-        with pytest.raises(KeyError, match="order"):
-            list(prefetched(str, items()))
 
     def test_when_the_caller_stops_early_what_has_begun_ends_and_nothing_more_begins(self):
         begun, may_end, ended = threading.Event(), threading.Event(), []

@@ -7,8 +7,7 @@ what failed is tried again after all others.
 import time
 from collections.abc import Mapping, Sequence
 
-from ipslib.arithmetic import CURRENT, VERSIONS, version_of
-from ipslib.config import RunConfig
+from ipslib.config import ARITHMETIC, ARITHMETICS, RunConfig, arithmetic_of
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.encoder import weights_file
@@ -36,11 +35,11 @@ def list_queue(profile: str, overrides: Mapping[str, object] | None = None) -> i
     for run in _runs(profile, overrides, store, "cpu"):
         state = "done" if store.find(run.config) else ""
         if not state and (earlier := store.find_earlier(run.config)):
-            earlier_versions.add(version_of(earlier))
-            state = f"by arithmetic {version_of(earlier)}"
+            earlier_versions.add(arithmetic_of(earlier))
+            state = f"by arithmetic {arithmetic_of(earlier)}"
         print(f"{state:<15} {run.category:<34} {run.name:<52} {run.note}".rstrip())
     for version in sorted(earlier_versions):
-        print(f"arithmetic {version}: {VERSIONS[version]}; made again by {CURRENT}.")
+        print(f"arithmetic {version}: {ARITHMETICS[version]}; made again by {ARITHMETIC}.")
     return 0
 
 

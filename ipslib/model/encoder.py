@@ -1,30 +1,25 @@
-"""Patch encoders: the first stages of a ResNet, a frozen ResNet-50 with a projection, and that of
-features which another network made; their input, and their folded copies for selection."""
+"""Patch encoders: the published ResNets, that of features which another network made, and any
+network of torchvision or timm; their weights, what of them is trained, and their input."""
 
-import copy
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+import torchvision.models
 from torch import Tensor, nn
 from torch.hub import get_dir
-from torch.nn.utils.fusion import fuse_conv_bn_weights
-from torch.utils.checkpoint import checkpoint
-from torchvision.models import ResNet18_Weights, ResNet50_Weights, resnet18, resnet50
 from torchvision.models.resnet import BasicBlock
 
 from ipslib.config import ModelConfig
-from ipslib.errors import IpslibError
-from ipslib.model.repeats import RepeatBatchNorm2d
+from ipslib.errors import IpslibError, did_you_mean, reason_of
+from ipslib.model.shortcuts import counting_copies
+from ipslib.paths import found
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # torchvision's
-_WEIGHTS = {
-    ("resnet18", "imagenet_v1"): ResNet18_Weights.IMAGENET1K_V1,
-    ("resnet50", "imagenet_v1"): ResNet50_Weights.IMAGENET1K_V1,
-    ("resnet50", "imagenet_v2"): ResNet50_Weights.IMAGENET1K_V2,
-}
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+_PRETRAINED = {
+    "default": "DEFAULT", "imagenet_v1": "IMAGENET1K_V1", "imagenet_v2": "IMAGENET1K_V2"
+}  # fmt: skip
 
 
 class WeightsFile(NamedTuple):
@@ -35,20 +30,29 @@ class WeightsFile(NamedTuple):
 
 
 def weights_file(encoder: str, weights: str) -> WeightsFile | None:
-    """The file that a pretrained encoder needs, if any."""
-    known = _WEIGHTS.get((encoder, weights))
-    return known and WeightsFile(Path(get_dir(), "checkpoints", Path(known.url).name), known.url)
+    """The file that a pretrained encoder of torchvision's needs, if any."""
+    if weights not in _PRETRAINED or encoder.startswith("timm/"):
+        return None
+    known = torchvision.models.get_model_weights(encoder.removeprefix("torchvision/"))
+    if _PRETRAINED[weights] not in known.__members__:
+        raise IpslibError(
+            f"weights: {weights} are not of {encoder}; use weights default, a file or none."
+        )
+    url = known[_PRETRAINED[weights]].url
+    return WeightsFile(Path(get_dir(), "checkpoints", Path(url).name), url)
 
 
-def build_encoder(config: ModelConfig, in_channels: int) -> nn.Sequential:
+def build_encoder(config: ModelConfig, in_channels: int) -> nn.Module:
     """Build the encoder of a configuration: patches (n, C, P, P) or features (n, C) to embeddings
-    (n, D). IpslibError where pretrained weights are neither cached nor downloadable.
+    (n, D). IpslibError where weights are neither here nor downloadable, or do not fit.
 
-    Of images, the sequence is conv, batch norm, ReLU, max pool, stages, average pool, and the
+    A ResNet is the sequence conv, batch norm, ReLU, max pool, stages, average pool, and the
     projection 2048 -> D behind ResNet-50. Frozen: every weight but the replaced first convolution
     and the projection keeps its value. Features are normalised each, projected, normalised over
-    the batch and rectified, as published for CAMELYON16.
+    the batch and rectified, as published for CAMELYON16. Other networks lose their classifier.
     """
+    if config.encoder == "own":
+        raise IpslibError("encoder: own is a module of yours; give it as encoder=module.")
     if config.encoder == "features":
         return nn.Sequential(
             nn.LayerNorm(in_channels, elementwise_affine=False),
@@ -56,54 +60,146 @@ def build_encoder(config: ModelConfig, in_channels: int) -> nn.Sequential:
             nn.BatchNorm1d(config.embedding_dim),
             nn.ReLU(inplace=True),
         )
-    if config.encoder == "resnet18" and config.width != 1:
+    if config.encoder.startswith("timm/"):
+        return freeze(_of_timm(config, in_channels), config)
+    if config.encoder.startswith("torchvision/"):
+        return _with_channels(freeze(_of_torchvision(config), config), in_channels)
+    if config.width != 1 and config.encoder == "resnet18":
         trunk = _narrow_resnet18(round(64 * config.width))
     else:
-        trunk = list(_torchvision_resnet(config).children())
-    layers = trunk[: 4 + config.n_stages]
-    if config.frozen:
-        for layer in layers:
-            layer.requires_grad_(False)
-    if layers[0].in_channels != in_channels:  # as published, with torch's default initial weights
-        layers[0] = _stem(in_channels, layers[0].out_channels)
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+        trunk = list(_of_torchvision(config).children())
+    layers = freeze(nn.Sequential(*trunk[: 4 + config.n_stages]), config)
+    layers = [*_with_channels(layers, in_channels), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
     if config.encoder == "resnet50":
         layers.append(nn.Linear(256 * 2 ** (config.n_stages - 1), config.embedding_dim))
-    return nn.Sequential(*layers)
+    return counting_copies(nn.Sequential(*layers))
 
 
-def _torchvision_resnet(config: ModelConfig) -> nn.Module:
-    build = {"resnet18": resnet18, "resnet50": resnet50}[config.encoder]
-    weights = _WEIGHTS.get((config.encoder, config.weights))
+def _of_torchvision(config: ModelConfig) -> nn.Module:
+    """A network of torchvision's, its last linear map taken off."""
+    name = config.encoder.removeprefix("torchvision/")
+    known = torchvision.models.list_models(module=torchvision.models)
+    if name not in known:
+        raise IpslibError(f"encoder: torchvision has no {name!r}{did_you_mean(name, known)}.")
+    file = weights_file(config.encoder, config.weights)
     try:
-        return build(weights=weights, norm_layer=RepeatBatchNorm2d)
+        weights = _PRETRAINED[config.weights] if file else None
+        network = torchvision.models.get_model(name, weights=weights)
     except OSError as error:  # urllib's errors are OSErrors
-        file = weights_file(config.encoder, config.weights).path
         raise IpslibError(
-            f"The {weights} weights of {config.encoder} could not be downloaded ({error}); put "
-            f"{file.name} from torchvision's model zoo into {file.parent}, or use weights: none."
+            f"The weights {config.weights} of {config.encoder} could not be downloaded ({error}); "
+            f"put {file.path.name} from torchvision's model zoo into {file.path.parent}, or use "
+            "weights: none."
+        ) from error
+    linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
+    for last in linear[-1:]:
+        network.set_submodule(last, nn.Identity())
+    if not file and config.weights != "none":
+        _load(network, config)
+    return network
+
+
+def _load(network: nn.Module, config: ModelConfig) -> None:
+    """Take over weights from a file of the user's; what the network has no place for, such as the
+    classifier, is left out."""
+    try:
+        state = torch.load(found(config.weights), map_location="cpu", weights_only=True)
+        network.load_state_dict({name: state[name] for name in network.state_dict()})
+    except IpslibError:
+        raise
+    except Exception as error:  # torn archives and foreign pickles raise many kinds
+        raise IpslibError(
+            f"weights: wanted a state dict of {config.encoder}, as torch saves it, got "
+            f"{config.weights} ({reason_of(error)}); correct weights or encoder."
         ) from error
 
 
-def _stem(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 7, stride=2, padding=3, bias=False)
+def _of_timm(config: ModelConfig, in_channels: int) -> nn.Module:
+    """A network of timm's without its classifier; timm itself fits its weights to the channels."""
+    try:
+        import timm
+    except ModuleNotFoundError as error:
+        raise IpslibError(
+            f"encoder: {config.encoder} needs the package timm; install it, pip install "
+            "'ipslib[timm]', or use torchvision/NAME."
+        ) from error
+    name, weights = config.encoder.removeprefix("timm/"), config.weights
+    if not timm.is_model(name):
+        raise IpslibError(f"encoder: timm has no {name!r}{did_you_mean(name, timm.list_models())}.")
+    file = Path(get_dir(), "checkpoints", f"{name}.safetensors")
+    if weights not in ("none", "default"):
+        file = found(weights)
+    overlay = {"file": str(file)} if weights != "none" and file.is_file() else None
+    options = {"pretrained": weights != "none", "pretrained_cfg_overlay": overlay}
+    try:
+        return timm.create_model(name, num_classes=0, in_chans=in_channels, **options)
+    except Exception as error:  # of the hub's client, of files and of shapes
+        raise IpslibError(
+            f"The weights {weights} of {config.encoder} could not be had ({reason_of(error)}); put "
+            f"its model.safetensors at {file}, name a file of it, or use weights: none."
+        ) from error
+
+
+def freeze(encoder: nn.Module, config: ModelConfig) -> nn.Module:
+    """The encoder, of which all, all but the last blocks or nothing keeps its weights. Blocks are
+    the parts of its nested sequences that have a weight matrix, in order; a part that holds more
+    than half of the weights is looked into."""
+    if config.frozen or config.trained_blocks:
+        encoder.requires_grad_(False)
+    if config.trained_blocks:
+        parts = _parts(encoder, sum(weight.numel() for weight in encoder.parameters()) / 2)
+        blocks = [i for i, part in enumerate(parts) if any(w.ndim > 1 for w in part.parameters())]
+        if config.trained_blocks > len(blocks):
+            raise IpslibError(
+                f"trained_blocks: wanted at most {len(blocks)}, the blocks of the encoder, got "
+                f"{config.trained_blocks}; use fewer, or 0 to train all."
+            )
+        for part in parts[blocks[-config.trained_blocks] :]:
+            part.requires_grad_(True)
+    return encoder
+
+
+def _parts(module: nn.Module, most: float) -> list[nn.Module]:
+    parts = []
+    for child in module.children():
+        is_sequence = type(child) in (nn.Sequential, nn.ModuleList)
+        is_large = sum(weight.numel() for weight in child.parameters()) > most
+        opened = _parts(child, most) if is_sequence or is_large else []
+        parts += opened or [child]
+    return parts
+
+
+def _with_channels(encoder: nn.Module, in_channels: int) -> nn.Module:
+    """The encoder for images of so many channels: its first convolution is replaced where it takes
+    others, as published, and starts with torch's default weights."""
+    name, first = next(
+        (pair for pair in encoder.named_modules() if isinstance(pair[1], nn.Conv2d)), ("", None)
+    )
+    if first is None or first.in_channels == in_channels:
+        return encoder
+    sizes = {"stride": first.stride, "padding": first.padding, "bias": first.bias is not None}
+    stem = nn.Conv2d(in_channels, first.out_channels, first.kernel_size, **sizes)
+    encoder.set_submodule(name, stem)
+    return encoder
 
 
 def _narrow_resnet18(channels: int) -> list[nn.Module]:
     """ResNet-18 of another width: torchvision's layers and initialisation."""
-    layers = [_stem(3, channels), RepeatBatchNorm2d(channels)]
-    layers += [nn.ReLU(inplace=True), nn.MaxPool2d(3, stride=2, padding=1)]
+    layers = [
+        nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False),
+        nn.BatchNorm2d(channels),
+        nn.ReLU(inplace=True),
+        nn.MaxPool2d(3, stride=2, padding=1),
+    ]
     n_in = channels
     for stage in range(4):
         n_out, stride = channels * 2**stage, 1 if stage == 0 else 2
         shortcut = None
         if stage:
-            shortcut = nn.Sequential(
-                nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False), RepeatBatchNorm2d(n_out)
-            )
-        first = BasicBlock(n_in, n_out, stride, shortcut, norm_layer=RepeatBatchNorm2d)
-        second = BasicBlock(n_out, n_out, norm_layer=RepeatBatchNorm2d)
-        layers.append(nn.Sequential(first, second))
+            conv = nn.Conv2d(n_in, n_out, 1, stride=stride, bias=False)
+            shortcut = nn.Sequential(conv, nn.BatchNorm2d(n_out))
+        first = BasicBlock(n_in, n_out, stride, shortcut)
+        layers.append(nn.Sequential(first, BasicBlock(n_out, n_out)))
         n_in = n_out
     for module in nn.Sequential(*layers).modules():
         if isinstance(module, nn.Conv2d):
@@ -111,113 +207,28 @@ def _narrow_resnet18(channels: int) -> list[nn.Module]:
     return layers
 
 
-def keep_frozen_statistics(encoder: nn.Module) -> None:
-    """Keep the batch norms of frozen layers in evaluation mode, whatever mode the rest is in."""
-    for module in encoder.modules():
-        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
-            module.eval()
+def pixel_statistics(encoder: nn.Module) -> Statistics:
+    """Mean and deviation, by channel, of the images that an encoder's weights were trained on: timm
+    says them of its networks, the others are ImageNet's."""
+    of_timm = getattr(encoder, "pretrained_cfg", {})
+    return of_timm.get("mean", IMAGENET_MEAN), of_timm.get("std", IMAGENET_DEVIATION)
 
 
-def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
-    """What an encoder of images gives, in less memory: the maps of its stem, which are its
-    largest, are not held for the gradient but computed again for it (Chen et al., arXiv
-    1604.06174). Statistics of batch norms are updated once."""
-    return encoder[4:](
-        checkpoint(
-            encoder[:4],
-            inputs,
-            use_reentrant=False,
-            preserve_rng_state=False,
-            context_fn=lambda: (nullcontext(), _statistics_kept(encoder[1])),
-        )
-    )
-
-
-@contextmanager
-def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
-    """What is computed meanwhile updates copies of the statistics."""
-    own = dict(norm.named_buffers())
-    try:
-        for name, buffer in own.items():
-            setattr(norm, name, buffer.clone())
-        yield
-    finally:
-        for name, buffer in own.items():
-            setattr(norm, name, buffer)
-
-
-def as_encoder_input(patches: Tensor, *, weights: str = "none") -> Tensor:
-    """Pixels, bytes or floats in 0..1, as floats in 0..1, colour normalised where the encoder's
-    weights are of ImageNet; features as they are."""
-    if weights != "none" and patches.ndim == 4 and patches.shape[1] == 3:
-        return normalised(patches)
+def as_encoder_input(patches: Tensor, statistics: Statistics | None = None) -> Tensor:
+    """Pixels, bytes or floats in 0..1, as floats in 0..1; colour normalised by the statistics of
+    the encoder's weights, if any; features as they are."""
+    if statistics and patches.ndim == 4 and patches.shape[1] == 3:
+        return normalised(patches, statistics)
     return patches if patches.is_floating_point() else patches.float() / 255
 
 
-def normalised(pixels: Tensor) -> Tensor:
-    """Pixels (n, 3, h, w), bytes in 0..255 or floats in 0..1, as float32, less ImageNet's mean,
-    over its deviation; a batch of photographs is large: it is written once, and then changed."""
+def normalised(
+    pixels: Tensor, statistics: Statistics = (IMAGENET_MEAN, IMAGENET_DEVIATION)
+) -> Tensor:
+    """Pixels (n, 3, h, w), bytes in 0..255 or floats in 0..1, as float32, less the mean, over the
+    deviation; a batch of photographs is large: it is written once, and then changed."""
     white = 1 if pixels.is_floating_point() else 255
     mean, deviation = (
-        white * torch.tensor(values, device=pixels.device).view(-1, 1, 1)
-        for values in (IMAGENET_MEAN, IMAGENET_DEVIATION)
+        white * torch.tensor(values, device=pixels.device).view(-1, 1, 1) for values in statistics
     )
     return pixels.to(torch.float32, copy=True).sub_(mean).div_(deviation)
-
-
-def layout_of(patches: Tensor) -> torch.memory_format:
-    """How an encoder wants its input in memory: channels last, where it is an image."""
-    return torch.channels_last if patches.ndim == 4 else torch.contiguous_format
-
-
-class FoldedEncoder:
-    """A copy of an encoder, for selection: in evaluation mode, without gradient, and each batch
-    norm part of the convolution before it. It gives what the encoder gives in evaluation mode, but
-    for rounding, and follows the encoder's weights when told to `refresh`.
-
-    Args:
-        encoder: every batch norm comes right after its convolution in the order of modules, as
-            in torchvision's ResNets; batch norms behind anything else stay as they are.
-    """
-
-    def __init__(self, encoder: nn.Module):
-        self._encoder, self._copy = encoder, copy.deepcopy(encoder).eval().requires_grad_(False)
-        self._folded: list[tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d]] = []
-        before_name, before = "", None
-        for name, module in encoder.named_modules():
-            if isinstance(module, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
-                conv = self._copy.get_submodule(before_name)
-                conv.bias = nn.Parameter(torch.zeros(conv.out_channels), requires_grad=False)
-                self._copy.set_submodule(name, nn.Identity())
-                self._folded.append((before, module, conv))
-            before_name, before = name, module
-        folded = {id(module) for conv, norm, _ in self._folded for module in (conv, norm)}
-        self._others = [
-            (module, self._copy.get_submodule(name))
-            for name, module in encoder.named_modules()
-            if id(module) not in folded and not list(module.children())
-        ]
-
-    @torch.no_grad()
-    def refresh(self, dtype: torch.dtype) -> None:
-        """Take over the encoder's weights as they are now, in this precision."""
-        like, mine = next(self._encoder.parameters()), next(self._copy.parameters())
-        if (mine.device, mine.dtype) != (like.device, dtype):
-            self._copy.to(like.device, dtype)
-        for conv, norm, copied in self._folded:
-            statistics = norm.running_mean, norm.running_var, norm.eps
-            folded = fuse_conv_bn_weights(
-                conv.weight, conv.bias, *statistics, norm.weight, norm.bias
-            )
-            for target, source in zip((copied.weight, copied.bias), folded, strict=True):
-                target.copy_(source)
-        for module, copied in self._others:
-            targets = copied.state_dict()  # which shares memory with the copy
-            for name, value in module.state_dict().items():
-                targets[name].copy_(value)
-
-    @torch.no_grad()
-    def __call__(self, inputs: Tensor) -> Tensor:
-        """Encode patches (n, C, P, P) or features (n, C) of floating dtype to (n, D) float32."""
-        dtype = next(self._copy.parameters()).dtype
-        return self._copy(inputs.to(dtype, memory_format=layout_of(inputs))).float()

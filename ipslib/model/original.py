@@ -10,18 +10,19 @@ from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 
-_RENAMED = (
-    ("transf.crs_attn.q_w.", "pool.to_query."),
-    ("transf.crs_attn.k_w.", "pool.to_key."),
-    ("transf.crs_attn.v_w.", "pool.to_value."),
-    ("transf.crs_attn.fc.", "pool.merge."),
-    ("transf.crs_attn.fb.", "pool.branch."),
-    ("transf.crs_attn.layer_norm.", "pool.attn_norm."),
-    ("transf.crs_attn.q", "pool.query"),
-    ("transf.mlp.w_1.", "pool.expand."),
-    ("transf.mlp.w_2.", "pool.contract."),
-    ("transf.mlp.layer_norm.", "pool.mlp_norm."),
-)
+_RENAMED = {
+    r"transf\.crs_attn\.q_w\.": "pool.to_query.",
+    r"transf\.crs_attn\.k_w\.": "pool.to_key.",
+    r"transf\.crs_attn\.v_w\.": "pool.to_value.",
+    r"transf\.crs_attn\.fc\.": "pool.merge.",
+    r"transf\.crs_attn\.fb\.": "pool.branch.",
+    r"transf\.crs_attn\.layer_norm\.": "pool.attn_norm.",
+    r"transf\.crs_attn\.q$": "pool.query",
+    r"transf\.mlp\.w_1\.": "pool.expand.",
+    r"transf\.mlp\.w_2\.": "pool.contract.",
+    r"transf\.mlp\.layer_norm\.": "pool.mlp_norm.",
+    r"output_layers\.(\w+)\.0\.": r"heads.\1.",
+}
 
 
 def load_original(path: str | Path, **changes: object) -> IPSNet:
@@ -80,16 +81,11 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} could not be read as a state dict ({type(error).__name__}); "
             "it may be torn: copy it again."
         ) from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise IpslibError(f"{path} holds no original checkpoint: wanted a plain state dict.")
-    return state
+    is_plain = isinstance(state, dict) and all(isinstance(v, Tensor) for v in state.values())
+    return state if is_plain else {}
 
 
 def _rename(key: str) -> str:
-    head = re.fullmatch(r"output_layers\.(\w+)\.0\.(weight|bias)", key)
-    if head:
-        return f"heads.{head[1]}.{head[2]}"
-    for old, new in _RENAMED:
-        if key.startswith(old):
-            return new + key[len(old) :]
+    for old, new in _RENAMED.items():
+        key = re.sub(f"^{old}", new, key)
     return key

@@ -15,10 +15,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import ipslib
-from ipslib.arithmetic import CURRENT
-from ipslib.config import RunConfig
+from ipslib.config import ARITHMETIC, RunConfig
 from ipslib.datasets.registry import run_config
-from ipslib.errors import IpslibError
+from ipslib.errors import IpslibError, reason_of
 from ipslib.model.ips import IPSNet
 from ipslib.paths import found, from_here, write_atomically
 from ipslib.training import build_network
@@ -62,20 +61,21 @@ def read_model(
     path = found(path)
     about, weights = _read(path)
     version, ours = about["ipslib"], ipslib.__version__
-    if about["arithmetic"] != CURRENT:
+    if about["arithmetic"] != ARITHMETIC:
         warnings.warn(
             f"{path} is of arithmetic {about['arithmetic']}, and this ipslib computes by "
-            f"{CURRENT}: answers may differ.",
+            f"{ARITHMETIC}: answers may differ.",
             stacklevel=3,
         )
     try:
         config = run_config(about["config"])
-        network = build_network(config)
+        network = build_network(config, pretrained=False, encoder=encoder)
         network.load_state_dict(weights)
     except (IpslibError, RuntimeError) as error:
-        reason = str(error)
-        if not isinstance(error, IpslibError):
-            reason = f"the weights are of another encoder ({' '.join(reason.split())[:200]})."
+        is_ours = isinstance(error, IpslibError)
+        reason = (
+            str(error) if is_ours else f"its weights are of another encoder: {reason_of(error)}"
+        )
         raise IpslibError(
             f"{path}, written by ipslib {version}, does not open with ipslib {ours}: {reason} If "
             "that is not it, install the version that wrote it."
@@ -98,7 +98,7 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
     except (OSError, SafetensorError, LookupError, TypeError, json.JSONDecodeError) as error:
         raise IpslibError(
             f"{path}: wanted a model that ipslib saved, got another file or a part of one "
-            f"({type(error).__name__}: {error}); copy it again, or save it anew."
+            f"({reason_of(error)}); copy it again, or save it anew."
         ) from error
     if not is_whole:
         raise IpslibError(

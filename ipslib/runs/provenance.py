@@ -62,6 +62,8 @@ def run_name(config: RunConfig) -> str:
         parts.append(f"W_{training.diversity_weight:g}".replace(".", "_"))
     if model.encoder == "resnet50":
         parts.append("Res_50_V2" if model.weights == "imagenet_v2" else "Res_50")
+    elif "/" in model.encoder:
+        parts.append(model.encoder.replace("/", "_"))
     elif model.weights != "none":
         parts.append("Res_18")
     if isinstance(data, MegapixelMNISTConfig) and data.stroke_width != 1.925:

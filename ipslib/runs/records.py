@@ -17,8 +17,7 @@ import attrs
 import torch
 from filelock import FileLock, Timeout
 
-from ipslib import arithmetic
-from ipslib.config import RunConfig
+from ipslib.config import ARITHMETIC, ARITHMETICS, RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
@@ -121,7 +120,7 @@ class RecordStore:
     def find_earlier(self, config: RunConfig) -> dict | None:
         """The record of a configuration by the latest of the earlier versions of the arithmetic
         that made it, or None."""
-        earlier = sorted(set(arithmetic.VERSIONS) - {arithmetic.CURRENT}, reverse=True)
+        earlier = sorted(set(ARITHMETICS) - {ARITHMETIC}, reverse=True)
         paths = (self.folder / f"{config.id_by(version)}.json" for version in earlier)
         return next(filter(None, map(_trusted, paths)), None)
 
@@ -147,7 +146,7 @@ class RecordStore:
         path = self.weights_path(record)
         try:
             weights = _read_tensors(path)
-            network = build_network(run_config(record["config"]))
+            network = build_network(run_config(record["config"]), pretrained=False)
             network.load_state_dict(weights)
         except Exception as error:  # torn archives raise many kinds
             missing = isinstance(error, FileNotFoundError)
@@ -177,7 +176,7 @@ def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) 
         result["measures"] = last["test"]["measures"]
     return {
         "schema": SCHEMA,
-        "arithmetic": arithmetic.CURRENT,
+        "arithmetic": ARITHMETIC,
         "id": config.id,
         "name": run_name(config),
         "config": config.flat(),

@@ -18,8 +18,7 @@ import numpy as np
 import pandas as pd
 from torch import bfloat16, nn
 
-from ipslib.arithmetic import CURRENT, version_of
-from ipslib.config import ModelConfig, RunConfig, TrainingConfig
+from ipslib.config import ARITHMETIC, ModelConfig, RunConfig, TrainingConfig, arithmetic_of
 from ipslib.datasets.images.attention import Attention, attention_of, to_geojson
 from ipslib.datasets.images.attention_page import attention_page
 from ipslib.datasets.images.own_images import OwnImagesConfig, describe_images, image_stamps
@@ -92,7 +91,7 @@ class TrainedImages:
         precision = "bf16" if network.precision == bfloat16 else "fp32"
         training = TrainingConfig(precision=precision)
         config = RunConfig(data=data, model=network.config, training=training)
-        return cls({"arithmetic": CURRENT, "result": {}}, config, network)
+        return cls({"arithmetic": ARITHMETIC, "result": {}}, config, network)
 
     @property
     def accuracy(self) -> dict[str, float]:
@@ -107,7 +106,7 @@ class TrainedImages:
     def save(self, path: str | Path) -> Path:
         """Write it to one file for any machine, which `load` reads: weights, configuration, names
         of classes and results, but no images and no paths."""
-        made_by = {"arithmetic": version_of(self.record), "result": self.record["result"]}
+        made_by = {"arithmetic": arithmetic_of(self.record), "result": self.record["result"]}
         return write_model(path, self.config, self.network, **made_by)
 
     def predict(self, images: Image | Iterable[Image]) -> pd.DataFrame:

@@ -6,8 +6,7 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from ipslib.arithmetic import version_of
-from ipslib.config import RunConfig
+from ipslib.config import RunConfig, arithmetic_of
 from ipslib.errors import IpslibError
 from ipslib.paths import write_atomically
 from ipslib.runs.profiles import Layout, base_config, load_parameters, resolve_notebook
@@ -55,6 +54,8 @@ class Study:
         network = f"{model.encoder} of width {model.width:g}, {model.n_stages} stages"
         if model.encoder == "features":
             network = f"features of {data.in_channels}, embedded in {model.embedding_dim}"
+        elif "/" in model.encoder:
+            network = model.encoder
         patches = ""
         if data.grid:
             canvas = f"canvas {data.canvas[0]} x {data.canvas[1]} px"
@@ -103,7 +104,7 @@ class Study:
     def made_of(self, records: Sequence[dict]) -> str:
         """What runs were made of and by: data, commits of the code, and their number."""
         commits = sorted({str(record["provenance"]["commit"]) for record in records})
-        versions = " and ".join(map(str, sorted({version_of(record) for record in records})))
+        versions = " and ".join(map(str, sorted({arithmetic_of(record) for record in records})))
         mixed = "; more than one version of the code made these" if len(commits) > 1 else ""
         precisions = sorted({record["config"].get("precision", "fp32") for record in records})
         low = f" in {' and '.join(precisions)}" if precisions != ["fp32"] else ""

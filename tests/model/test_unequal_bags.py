@@ -103,17 +103,6 @@ def test_statistics_of_the_batch_are_of_real_patches_only():
     torch.testing.assert_close(norm.running_var, projected.var(dim=0), **CLOSE)
 
 
-def test_what_only_fills_a_bag_up_has_no_gradient_and_leaves_none():
-    pool = network_of_bags().pool
-    embeddings = torch.randn(2, 6, pool.query.shape[-1], generator=seeded()).requires_grad_()
-    real = torch.arange(6) < torch.tensor([[6], [2]])
-    pooled = pool(embeddings, real)
-    pooled.branches.sum().backward()
-    assert (pooled.attn_weights.sum(dim=-1) - 1).abs().max() < 1e-6
-    assert (embeddings.grad[~real] == 0).all() and (embeddings.grad[real] != 0).any(dim=-1).all()
-    assert torch.equal(pool(embeddings, torch.ones_like(real)).tokens, pool(embeddings).tokens)
-
-
 @pytest.mark.parametrize("mask_variant", ["scores", "logits"])
 def test_masking_drops_of_each_bag_what_it_drops_alone(mask_variant):
     masking = {"mask_k": 12, "mask_p": 0.5, "mask_variant": mask_variant, "mask_in_eval": True}

@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from torch import nn
 
-from ipslib import TrainedImages, load, load_original
+from ipslib import IPSNet, ModelConfig, TrainedImages, load, load_original
 from ipslib.errors import IpslibError
 from ipslib.runs import model_file
 from ipslib.runs.train_images import train_images
@@ -133,9 +134,23 @@ def test_a_file_of_a_later_version_or_another_network_is_refused(path, changes, 
 
 
 def test_other_arithmetic_is_said(path, monkeypatch):
-    monkeypatch.setattr(model_file, "CURRENT", 99)
+    monkeypatch.setattr(model_file, "ARITHMETIC", 99)
     with pytest.warns(UserWarning, match="arithmetic"):
         load(path)
+
+
+def test_an_encoder_of_ones_own_is_given_again(image, tmp_path):
+    def encoder(dim=6):
+        layers = nn.Conv2d(1, dim, 3), nn.BatchNorm2d(dim), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
+        return nn.Sequential(*layers, nn.Flatten())
+
+    config = ModelConfig(n_heads=3, memory_size=4, iter_size=4)
+    network = IPSNet(config, {"kind": 3}, patch_size=20, encoder=encoder())
+    model = TrainedImages.of(network, patch_size=20, classes={"kind": ["a", "b", "c"]})
+    path = model.save(tmp_path / "model.ipslib")
+    assert load(path, encoder=encoder()).predict(image).equals(model.predict(image))
+    assert "encoder" in refusal(path)
+    assert "weights" in refusal(path, encoder=encoder(dim=12))
 
 
 def test_an_original_checkpoint_is_converted(shared, tmp_path):

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ipslib.arithmetic import CURRENT
 from ipslib.commands.queue import list_queue
+from ipslib.config import ARITHMETIC
 from ipslib.errors import IpslibError
 from ipslib.runs.records import SCHEMA, RecordStore
 from ipslib.study.published_configs import (
@@ -136,7 +136,7 @@ def store(tmp_path) -> RecordStore:
     return RecordStore(folder)
 
 
-def write(store: RecordStore, config, version: int = CURRENT) -> None:
+def write(store: RecordStore, config, version: int = ARITHMETIC) -> None:
     path = store.folder / f"{config.id_by(version)}.json"
     record = {"schema": SCHEMA, "id": path.stem, "arithmetic": version, "config": config.flat()}
     path.write_text(json.dumps(record))

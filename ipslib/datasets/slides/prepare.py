@@ -22,7 +22,7 @@ from skimage.morphology import remove_small_holes, remove_small_objects
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ipslib.config import ModelConfig
+from ipslib.config import OTHER_ENCODERS, OTHER_WEIGHTS, WEIGHTS, ModelConfig
 from ipslib.datasets.images.image import file_id
 from ipslib.datasets.slides.annotations import covered, read_asap, tumour_share
 from ipslib.datasets.slides.bags import SETTINGS, open_bag_file
@@ -36,7 +36,7 @@ from ipslib.datasets.slides.slide import Slide
 from ipslib.datasets.synthetic import is_synthetic
 from ipslib.errors import IpslibError
 from ipslib.fields import choice, integer, number
-from ipslib.model.encoder import build_encoder, normalised
+from ipslib.model.encoder import build_encoder, normalised, pixel_statistics
 from ipslib.paths import changed_files, stamp
 from ipslib.runtime import chosen_device, prefetched
 
@@ -158,21 +158,22 @@ def read_tile(slide: Slide, grid: TileGrid, tile: int) -> np.ndarray:
 
 @attrs.frozen(kw_only=True)
 class BackboneConfig:
-    """A backbone by name. Three stages of a ResNet-50 are CLAM's truncated one, D = 1024.
+    """A backbone by name, as the encoder of a network is named. Three stages of a ResNet-50 are
+    CLAM's truncated one, D = 1024.
 
     `weights: none` is a random network, the same for one seed: it keeps colour and texture, so it
     does for synthetic slides, and for nothing else.
     """
 
-    backbone: str = choice("resnet50", ("resnet18", "resnet50"))
-    weights: str = choice("imagenet_v1", ("imagenet_v1", "imagenet_v2", "none"))
+    backbone: str = choice("resnet50", ("resnet18", "resnet50"), **OTHER_ENCODERS)
+    weights: str = choice("imagenet_v1", WEIGHTS, **OTHER_WEIGHTS)
     n_stages: int = integer(4, at_most=4)
     seed: int = integer(0, at_least=0)  # of random weights
 
 
 class Backbone(nn.Module):
-    """Tiles (n, P, P, 3) uint8 to features (n, D) float32, without gradient, behind ImageNet's
-    normalisation; IpslibError where pretrained weights are neither cached nor downloadable."""
+    """Tiles (n, P, P, 3) uint8 to features (n, D) float32, without gradient, normalised as the
+    images of its weights; IpslibError where these are neither cached nor downloadable."""
 
     def __init__(self, config: BackboneConfig):
         super().__init__()
@@ -182,15 +183,16 @@ class Backbone(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             layers = build_encoder(model, in_channels=3)
-        is_projected = isinstance(layers[-1], nn.Linear)  # a random one, behind ResNet-50
-        self.layers = layers[:-1] if is_projected else layers
+        # Behind ResNet-50 stands a random projection.
+        self.layers = layers[:-1] if config.backbone == "resnet50" else layers
         self.requires_grad_(False).eval()
-        self.to(memory_format=torch.channels_last)
+        if "/" not in config.backbone:
+            self.to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def forward(self, tiles: Tensor) -> Tensor:
         images = tiles.to(next(self.parameters()).device).permute(0, 3, 1, 2)  # (n, 3, P, P)
-        return self.layers(normalised(images)).float()
+        return self.layers(normalised(images, pixel_statistics(self.layers))).float()
 
     def sha256(self) -> str:
         """Of all its weights."""

@@ -126,7 +126,12 @@ class TestBackbone:
 
     @pytest.mark.parametrize(
         ("name", "n_stages", "n_features"),
-        [("resnet18", 4, 512), ("resnet50", 3, 1024), ("resnet50", 4, 2048)],
+        [
+            ("resnet18", 4, 512),
+            ("resnet50", 3, 1024),
+            ("resnet50", 4, 2048),
+            ("torchvision/mobilenet_v3_small", 4, 1024),
+        ],
     )
     def test_gives_the_features_of_its_last_stage(self, name, n_stages, n_features):
         features = backbone(name, n_stages)(self.TILES)
@@ -150,11 +155,12 @@ class TestBackbone:
         assert seen[0].shape == (1, 3, 8, 8) and seen[0].abs().max() < 0.02
         assert seen[1][0, :, 0, 0].tolist() == pytest.approx([2.2489, 2.4286, 2.64], abs=1e-3)
 
-    def test_without_weights_names_their_file_and_how_to_do_without(self, monkeypatch):
-        def offline(**_):
+    def test_without_weights_names_their_file_and_how_to_do_without(self, tmp_path, monkeypatch):
+        def offline(*_, **__):
             raise URLError("no network")
 
-        monkeypatch.setattr("ipslib.model.encoder.resnet50", offline)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr("torch.hub.download_url_to_file", offline)
         with pytest.raises(IpslibError, match=r"resnet50-0676ba61\.pth.*checkpoints.*none"):
             Backbone(BackboneConfig())
         with pytest.raises(IpslibError, match="imagenet_v2"):

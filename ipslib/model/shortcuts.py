@@ -1,0 +1,329 @@
+"""What saves an encoder time or memory, and changes nothing but rounding; and for which encoders
+that is so, which `find_shortcuts` tries out.
+
+All-zero patches of a batch are the same patch. Encoded once, with its multiplicity in the
+statistics of `RepeatBatchNorm2d`, it gives the outputs, running statistics and gradients of the
+batch that repeats it. For selection, `FoldedEncoder` has batch norms inside its convolutions; on
+an accelerator, `encode_sparing` trains in less memory.
+
+The sums of `RepeatBatchNorm2d` are exact: on a CPU torch adds the values of a channel one after
+the other in float32, where the layout is channels last. Over a million of them the variance is off
+by up to a percent, and the gradient that goes through it by several. Here sums are taken over
+short stretches and joined in float64.
+"""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+from torch.utils.checkpoint import checkpoint
+
+from ipslib.errors import IpslibError
+from ipslib.runtime import is_accelerator
+
+_LENGTH = 500  # values of a channel that are added up in float32
+_TRIED_SIDE = 64  # px, of patches on which shortcuts are tried
+_LANES = 16  # such sums made side by side, as if of so many times the channels: fewer calls
+
+
+class RepeatBatchNorm2d(nn.BatchNorm2d):
+    """`BatchNorm2d` whose first sample counts `repeats` times in the statistics of training, and
+    whose sums are exact on a CPU."""
+
+    repeats = 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise (n, C, H, W)."""
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
+        is_exact = is_accelerator(x.device) or not channels_last  # torch's own sums
+        if not self.training or (self.repeats == 1 and is_exact):
+            return super().forward(x)
+        n_values = (len(x) + self.repeats - 1) * x[0, 0].numel()
+        if n_values < 2:
+            raise IpslibError(
+                "batch norm: wanted at least 2 values a channel in training, got 1; use more or "
+                "larger patches, or evaluation mode."
+            )
+        x = x.contiguous(memory_format=torch.channels_last)
+        mean, var = _moments(x, self.repeats)
+        with torch.no_grad():
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (n_values / (n_values - 1)), self.momentum)
+            self.num_batches_tracked += 1
+        return _Normalise.apply(x, self.weight, self.bias, mean, var, self.eps, n_values)
+
+
+def counting_copies(encoder: nn.Module) -> nn.Module:
+    """The encoder, its batch norms made `RepeatBatchNorm2d` where that is the same to training."""
+    for norm in encoder.modules():
+        is_plain = type(norm) is nn.BatchNorm2d and norm.momentum is not None
+        if is_plain and norm.affine and norm.track_running_stats:
+            norm.__class__ = RepeatBatchNorm2d
+    return encoder
+
+
+def norms_of(encoder: nn.Module) -> list[RepeatBatchNorm2d]:
+    return [part for part in encoder.modules() if isinstance(part, RepeatBatchNorm2d)]
+
+
+@contextmanager
+def repeated(norms: Iterable[RepeatBatchNorm2d], repeats: int) -> Iterator[None]:
+    """The first sample counts `repeats` times in these norms for a while."""
+    try:
+        for norm in norms:
+            norm.repeats = repeats
+        yield
+    finally:
+        for norm in norms:
+            del norm.repeats
+
+
+def _blocks(x: Tensor) -> list[Tensor]:
+    """The values of x (n, C, H, W), channels last, as views (1, lanes C, at most 500, 1): value k
+    of a channel is in lane k modulo lanes. What is left over comes last, in one lane."""
+    rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (n H W, C)
+    whole = len(rows) // _LANES * _LANES
+    blocks = []
+    for part, lanes in ((rows[:whole], _LANES), (rows[whole:], 1)):
+        if len(part):
+            lined_up = part.reshape(1, -1, 1, lanes * x.shape[1]).permute(0, 3, 1, 2)
+            blocks += lined_up.split(_LENGTH, dim=2)
+    return blocks
+
+
+@torch.no_grad()
+def _moments(x: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
+    """Mean and variance (C,) of each channel: those of blocks of x and of the further copies of
+    its first sample, joined (Chan, Golub and LeVeque, 1983)."""
+    n_channels, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
+    means, variances, weights = [], [], []
+    for part, times in ((x, 1), (x[:1], repeats - 1)):
+        for block in _blocks(part) if times else ():
+            running = (x.new_zeros(block.shape[1], dtype=dtype) for _ in range(2))
+            mean, var = torch.batch_norm_update_stats(block, *running, 0.0)
+            means.append(mean.view(-1, n_channels))
+            variances.append(var.view(-1, n_channels))
+            weights += [times * block.shape[2]] * len(means[-1])
+    means, variances = torch.cat(means).double(), torch.cat(variances).double()  # (blocks, C)
+    share = torch.tensor(weights, dtype=torch.float64, device=x.device) / sum(weights)
+    mean = share @ means
+    var = share @ (variances + (means - mean).square())
+    return mean.to(dtype), var.to(dtype)
+
+
+class _Normalise(torch.autograd.Function):
+    """Batch norm by given statistics, with the gradient that flows through them too.
+
+    With x^ the normalised x, w the multiplicity and W = sum w, and g the gradient of y (of the
+    first sample summed over its copies): dx = gamma / sd (g - w / W (sum g + x^ sum(g x^))).
+    """
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, mean, var, eps, n_values):
+        ctx.save_for_backward(x, weight, mean, var)
+        ctx.eps, ctx.n_values = eps, n_values
+        return nn.functional.batch_norm(x, mean, var, weight, bias, training=False, eps=eps)
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, mean, var = ctx.saved_tensors
+        grad = grad.contiguous(memory_format=torch.channels_last)
+        dx, inverse_sd = torch.empty_like(x), (var + ctx.eps).rsqrt()
+        blocks = list(zip(*map(_blocks, (dx, grad, x)), strict=True))
+        sums = []
+        for _, g, values in blocks:
+            lanes = g.shape[1] // x.shape[1]
+            given = (each.repeat(lanes) for each in (weight, mean, var))
+            _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
+                g, values, *given, None, None, False, ctx.eps, [False, True, True]
+            )
+            sums.append(torch.stack([dweight, dbias]).view(2, lanes, -1).double().sum(1))
+        dweight, dbias = torch.stack(sums).sum(0).to(weight.dtype)
+        scale = weight * inverse_sd
+        slope = -scale * inverse_sd * dweight / ctx.n_values
+        level = -scale * dbias / ctx.n_values - slope * mean
+        scale, slope, level = (each[:, None, None].to(x.dtype) for each in (scale, slope, level))
+        for out, g, values in blocks:
+            lanes = g.shape[1] // x.shape[1]
+            of_lanes = [each.repeat(lanes, 1, 1) for each in (scale, slope, level)]
+            torch.addcmul(of_lanes[2], values, of_lanes[1], out=out).addcmul_(g, of_lanes[0])
+        n_copies = ctx.n_values // x[0, 0].numel() - len(x)
+        if n_copies:
+            dx[0] += n_copies * (x[0] * slope + level)
+        return dx, dweight, dbias, None, None, None, None
+
+
+def _twin(encoder: nn.Module) -> nn.Module:
+    """A copy that has the encoder's weights in common with it, and statistics of its own."""
+    weights = [(w, nn.Parameter(w.detach(), w.requires_grad)) for w in encoder.parameters()]
+    return copy.deepcopy(encoder, {id(theirs): ours for theirs, ours in weights})
+
+
+class FoldedEncoder:
+    """An encoder in evaluation mode, without gradient, for selection: each batch norm is part of
+    the convolution that comes right before it in the order of modules. It has the encoder's weights
+    as they were at the last `refresh`."""
+
+    def __init__(self, encoder: nn.Module):
+        self._encoder, self._copy = encoder, _twin(encoder).eval().requires_grad_(False)
+        self._folded: list[tuple[str, nn.Conv2d, nn.BatchNorm2d]] = []
+        before_name, before = "", None
+        for name, module in encoder.named_modules():
+            if isinstance(module, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
+                bias = nn.Parameter(torch.zeros(before.out_channels), requires_grad=False)
+                self._copy.get_submodule(before_name).bias = bias
+                self._copy.set_submodule(name, nn.Identity())
+                self._folded.append((before_name, before, module))
+            before_name, before = name, module
+
+    @torch.no_grad()
+    def refresh(self, dtype: torch.dtype) -> None:
+        """Take over the encoder's weights as they are now, in this precision."""
+        self._dtype, state = dtype, self._encoder.state_dict()
+        for name, conv, norm in self._folded:
+            statistics = norm.running_mean, norm.running_var, norm.eps
+            state[f"{name}.weight"], state[f"{name}.bias"] = fuse_conv_bn_weights(
+                conv.weight, conv.bias, *statistics, norm.weight, norm.bias
+            )
+        self._copy.load_state_dict(state, strict=False, assign=True)  # norms have no place there
+        self._copy.to(next(self._encoder.parameters(), torch.empty(0)).device, dtype)
+
+    @torch.no_grad()
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Encode patches (n, C, P, P) or features (n, C) to (n, D) of float32, or of float64."""
+        return self._copy(inputs.to(self._dtype)).to(torch.promote_types(self._dtype, torch.float))
+
+
+def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
+    """What a ResNet gives, in less memory: the maps of its stem, which are its largest, are not
+    held for the gradient but computed again for it (Chen et al., arXiv 1604.06174). Statistics of
+    batch norms are updated once."""
+    stem = checkpoint(
+        encoder[:4],
+        inputs,
+        use_reentrant=False,
+        preserve_rng_state=False,
+        context_fn=lambda: (nullcontext(), _statistics_kept(encoder[1])),
+    )
+    return encoder[4:](stem)
+
+
+@contextmanager
+def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
+    """What is computed meanwhile updates copies of the statistics."""
+    own = dict(norm.named_buffers())
+    try:
+        for name, buffer in own.items():
+            setattr(norm, name, buffer.clone())
+        yield
+    finally:
+        for name, buffer in own.items():
+            setattr(norm, name, buffer)
+
+
+def has_stem(encoder: nn.Module) -> bool:
+    """Whether it begins as `encode_sparing` wants it: as a ResNet does."""
+    stem = (nn.Conv2d, RepeatBatchNorm2d, nn.ReLU, nn.MaxPool2d)
+    is_longer = isinstance(encoder, nn.Sequential) and len(encoder) > len(stem)
+    return is_longer and all(map(isinstance, encoder, stem))
+
+
+def train_unfrozen(encoder: nn.Module) -> None:
+    """Keep what has only frozen weights in evaluation mode, whatever mode the rest is in."""
+    for module in encoder.modules():
+        weights = list(module.parameters())
+        if weights and not any(weight.requires_grad for weight in weights):
+            module.eval()
+
+
+class Shortcuts(NamedTuple):
+    """Which shortcuts are exact for an encoder."""
+
+    alone: bool = False  # in evaluation each patch by itself, so that blank ones are one
+    folded: bool = False  # batch norms inside convolutions, in evaluation
+    repeats: bool = False  # in training one patch that counts as its copies
+    channels_last: bool = False  # the layout of images in memory
+
+
+def find_shortcuts(encoder: nn.Module, shape: tuple[int, ...]) -> Shortcuts:
+    """Try each on a few random patches of this shape, one of them blank, in float64, where rounding
+    does not count; on smaller ones where the encoder takes them. An encoder that cannot be copied,
+    or does not compute in float64, has none."""
+    small = (shape[0], *(min(side, _TRIED_SIDE) for side in shape[1:]))
+    with torch.random.fork_rng(devices=[]):
+        for tried in dict.fromkeys((small, shape)):
+            torch.default_generator.manual_seed(0)
+            patches = torch.rand(3, *tried, dtype=torch.float64)
+            patches[0] = 0
+            with suppress(Exception):  # whatever a foreign module raises
+                return _try_shortcuts(_shaken(copy.deepcopy(encoder)), patches)
+    return Shortcuts()
+
+
+def _shaken(encoder: nn.Module) -> nn.Module:
+    """In evaluation mode and float64, batch norms as unlike fresh ones as trained ones are."""
+    for norm in encoder.modules():
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            least = {"weight": 0.5, "bias": -0.5, "running_mean": -0.5, "running_var": 0.5}
+            for name, value in norm.state_dict().items():
+                if name in least:
+                    value.uniform_(least[name], least[name] + 1)
+    return encoder.eval().cpu().double()
+
+
+def _try_shortcuts(encoder: nn.Module, patches: Tensor) -> Shortcuts:
+    expected = [encoder(patches)]
+
+    def alone() -> bool:
+        return _equal([torch.cat([encoder(patches[:1]), encoder(patches[1:])])], expected)
+
+    def folded() -> bool:
+        twin = FoldedEncoder(encoder)
+        twin.refresh(torch.float64)
+        return _equal([twin(patches)], expected)
+
+    def channels_last() -> bool:
+        layout = {"memory_format": torch.channels_last}
+        return _equal([_twin(encoder).to(**layout)(patches.contiguous(**layout))], expected)
+
+    def repeats() -> bool:
+        plain, other_draw = (_train_step(encoder, patches, seed=seed) for seed in (0, 1))
+        counted = _train_step(encoder, patches, counted=True)
+        return _equal([*other_draw, *counted], [*plain, *plain])
+
+    held = []
+    for holds in (alone, folded, repeats, channels_last):
+        try:
+            held.append(holds())
+        except Exception:  # whatever a foreign module raises
+            held.append(False)
+    return Shortcuts(*held)
+
+
+def _train_step(
+    encoder: nn.Module, patches: Tensor, *, seed: int = 0, counted: bool = False
+) -> list[Tensor]:
+    """In training mode, of a batch that has the first patch three times: all embeddings, the
+    gradient of the distinct patches, and the statistics behind it."""
+    encoder, patches = _twin(encoder).train(), patches.clone().requires_grad_()
+    train_unfrozen(encoder)
+    torch.default_generator.manual_seed(seed)
+    copies = torch.tensor([0, 0, *range(len(patches))])
+    if counted:
+        with repeated(norms_of(counting_copies(encoder)), 3):
+            embeddings = encoder(patches)[copies]
+    else:
+        embeddings = encoder(patches[copies])
+    slope = torch.linspace(-1, 1, embeddings.numel(), dtype=embeddings.dtype)
+    (gradient,) = torch.autograd.grad(slope @ embeddings.flatten(), patches)
+    return [embeddings, gradient, *encoder.buffers()]
+
+
+def _equal(some: list[Tensor], others: list[Tensor]) -> bool:
+    """But for the rounding of float64."""
+    gaps = [((a - b).abs().max(), b.abs().max()) for a, b in zip(some, others, strict=True)]
+    return all(gap <= 1e-6 * size for gap, size in gaps)
