@@ -18,7 +18,7 @@ _HOMES = {
     "config": ("ModelConfig", "RunConfig", "TrainingConfig"),
     "datasets.images.attention": ("Attention", "attention_of", "to_geojson"),
     "datasets.images.attention_page": ("attention_page",),
-    "datasets.images.own_images": ("OwnImagesConfig",),
+    "datasets.images.config": ("OwnImagesConfig",),
     "datasets.images.sources": ("SourceBatch", "open_source"),
     "datasets.megapixel_mnist.config": ("MegapixelMNISTConfig",),
     "datasets.megapixel_mnist.dataset": ("MegapixelMNIST",),
@@ -28,7 +28,8 @@ _HOMES = {
     "model.ips": ("IPSNet", "IPSOutput"),
     "model.original": ("load_original",),
     "patches": ("MixedBatch", "PatchBatch", "PatchGrid", "TensorBatch", "cut_image"),
-    "runs.train_images": ("TrainedImages", "load", "train_images"),
+    "runs.train_images": ("train_images",),
+    "runs.trained_images": ("TrainedImages", "load"),
     "selection": ("Selection", "attention_scores", "mask_logits", "mask_scores", "select_patches"),
     "training": ("attend", "evaluate", "train"),
 }

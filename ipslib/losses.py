@@ -24,30 +24,47 @@ class Losses(NamedTuple):
     by_task: dict[str, Tensor]
 
 
-def task_losses(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> dict[str, Tensor]:
+ByTask = Mapping[str, Tensor]
+
+
+def task_losses(
+    logits: ByTask, labels: ByTask, class_weights: ByTask | None = None
+) -> dict[str, Tensor]:
     """Of logits {task: (B, C)}: each task's negative log-likelihood for labels (B,) of one class,
-    or binary cross-entropy for sets, (B, C) multi-hot."""
+    binary cross-entropy for sets, (B, C) multi-hot, or squared error for numbers, (B,) float.
+    Weights {task: (C,)} are of classes, or of having one label of a set."""
     losses = {}
     for task, each in logits.items():
-        is_set = labels[task].ndim == 2
-        loss = F.binary_cross_entropy_with_logits if is_set else F.cross_entropy
-        losses[task] = loss(each, labels[task])
+        label, weight = labels[task], (class_weights or {}).get(task)
+        if label.ndim == 2:
+            losses[task] = F.binary_cross_entropy_with_logits(each, label, pos_weight=weight)
+        elif is_number(label):
+            losses[task] = F.mse_loss(each[:, 0], label)
+        else:
+            losses[task] = F.cross_entropy(each, label, weight=weight)
     return losses
 
 
-def task_loss(logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+def is_number(labels: Tensor) -> bool:
+    """Whether labels of a task are numbers, and not classes or sets of them."""
+    return labels.ndim == 1 and labels.is_floating_point()
+
+
+def task_loss(logits: ByTask, labels: ByTask, class_weights: ByTask | None = None) -> Tensor:
     """The mean of `task_losses` over tasks."""
-    return torch.stack(list(task_losses(logits, labels).values())).mean()
+    return torch.stack(list(task_losses(logits, labels, class_weights).values())).mean()
 
 
-def semantic_loss(branch_logits: Mapping[str, Tensor], labels: Mapping[str, Tensor]) -> Tensor:
+def semantic_loss(
+    branch_logits: ByTask, labels: ByTask, class_weights: ByTask | None = None
+) -> Tensor:
     """Every attention head alone must solve every task: the mean task loss over heads, of
     branch_logits {task: (B, H, C)}."""
     alone, repeated = {}, {}
     for task, logits in branch_logits.items():
         alone[task] = logits.flatten(0, 1)  # (B H, C)
         repeated[task] = labels[task].repeat_interleave(logits.shape[1], dim=0)
-    return task_loss(alone, repeated)
+    return task_loss(alone, repeated, class_weights)
 
 
 def diversity_loss(per_head: Tensor) -> Tensor:
@@ -67,19 +84,20 @@ def diversity_loss(per_head: Tensor) -> Tensor:
 
 def combined_losses(
     output: IPSOutput,
-    labels: Mapping[str, Tensor],
+    labels: ByTask,
     *,
+    class_weights: ByTask | None = None,
     semantic_weight: float = 0.0,
     diversity_weight: float = 0.0,
     diversity_on: str = "attention",
 ) -> Losses:
     """Total = task + semantic_weight x semantic + diversity_weight x diversity, the latter of
     `attention` (as its source defines it) or of `outputs` (as published)."""
-    by_task = task_losses(output.logits, labels)
+    by_task = task_losses(output.logits, labels, class_weights)
     task = torch.stack(list(by_task.values())).mean()
     semantic = diversity = torch.zeros_like(task)
     if semantic_weight:
-        semantic = semantic_loss(output.branch_logits, labels)
+        semantic = semantic_loss(output.branch_logits, labels, class_weights)
     if diversity_weight:
         heads = output.attn_weights if diversity_on == "attention" else output.head_outputs
         diversity = diversity_loss(heads)

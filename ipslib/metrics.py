@@ -7,6 +7,7 @@ attention lies on the objects, and what attention heads do beside each other.
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from scipy.stats import hypergeom
 from torch import Tensor
 
-from ipslib.losses import Losses, diversity_loss
+from ipslib.losses import Losses, diversity_loss, is_number
 from ipslib.model.ips import IPSOutput
 from ipslib.patches import LabelledBatch, PatchGrid
 
@@ -35,7 +36,8 @@ class Tally:
         parts = losses._asdict()
         for task, value in parts.pop("by_task").items():
             self.by_task[task] += value.detach() * size
-            self.correct[task] += n_correct(logits[task].detach(), labels[task])
+            if not is_number(labels[task]):
+                self.correct[task] += n_correct(logits[task].detach(), labels[task])
         for part, value in parts.items():
             self.losses[part] += value.detach() * size
 
@@ -57,24 +59,35 @@ def n_correct(logits: Tensor, labels: Tensor) -> Tensor:
     return (logits.argmax(dim=1) == labels).sum()
 
 
-def measure_answers(answers: Sequence[Answers]) -> dict[str, dict[str, float]]:
-    """Measure answers where classes are not equally frequent, by scikit-learn.
+def measure_answers(
+    answers: Sequence[Answers], deviations: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, dict[str, float]]:
+    """Measure answers where classes are not equally frequent, and numbers, by scikit-learn.
 
     Args:
         answers: of every batch, logits {task: (B, C)} and labels {task: (B,)}; tasks whose labels
             are sets (B, C) have no such measures.
+        deviations: by task of numbers, what the unit of its labels is.
 
     Returns:
-        By task, `balanced_accuracy`, and `auc` (of the second class) of two classes that occur.
+        By task, `balanced_accuracy`, and `auc` (of the second class) of two classes that occur; of
+        numbers `mean_absolute_error`, and `r2` where they differ.
     """
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score  # brings pandas along
+    from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score  # brings pandas
 
-    measures: dict[str, dict[str, float]] = {"balanced_accuracy": {}, "auc": {}}
+    names = "balanced_accuracy", "auc", "mean_absolute_error", "r2"
+    measures: dict[str, dict[str, float]] = {name: {} for name in names}
     for task in answers[0][0]:
         labels = torch.cat([labels[task].cpu() for _, labels in answers])
         if labels.ndim > 1:
             continue
         logits = torch.cat([logits[task].float().cpu() for logits, _ in answers])
+        if is_number(labels):
+            error = (logits[:, 0] - labels).abs().mean().item()
+            measures["mean_absolute_error"][task] = error * deviations.get(task, 1.0)
+            if len(labels.unique()) > 1:
+                measures["r2"][task] = float(r2_score(labels, logits[:, 0]))
+            continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)  # of answers that are no label's class
             score = balanced_accuracy_score(labels, logits.argmax(dim=1))

@@ -3,6 +3,7 @@ data sets that training takes batches from."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
+from types import MappingProxyType
 from typing import Protocol
 
 import attrs
@@ -96,7 +97,7 @@ class PatchBatch(Protocol):
 class LabelledBatch(PatchBatch, Protocol):
     """Images with what is known of them."""
 
-    labels: Mapping[str, Tensor]  # {task: (B,) classes or (B, C) multi-hot}
+    labels: Mapping[str, Tensor]  # {task: (B,) classes, (B, C) multi-hot or (B,) float numbers}
     boxes: Tensor | None  # (B, R, 4) objects in pixels, see `metrics`; None: not known
 
 
@@ -104,7 +105,9 @@ class Dataset(Protocol):
     """One split of a data set, as training reads it.
 
     `uneven` says that classes are as frequent as they happen to be in this split: then balanced
-    accuracy and AUC are measured too, and chance goes into records.
+    accuracy and AUC are measured too, and chance goes into records. A set may have
+    `sampling_weights` (n,) of the images that an epoch draws, and `deviations` by task of numbers,
+    what their unit is; where its configuration has a share `validation`, that is a split too.
     """
 
     grid: PatchGrid | None  # of every image; None where images differ in size
@@ -149,6 +152,8 @@ class MixedBatch:
     each, is encoded together; its parts are of one image each."""
 
     boxes: Tensor | None = None
+    grids: Sequence[PatchGrid] = ()  # of each image, where boxes are known
+    class_weights: Mapping[str, Tensor] = MappingProxyType({})  # (C,) by task, in the loss
 
     def __init__(self, parts: Sequence[PatchBatch], *, labels: Mapping[str, Tensor] | None = None):
         self.parts, self.labels, self.batch_size = list(parts), dict(labels or {}), len(parts)

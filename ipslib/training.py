@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,7 +22,7 @@ from ipslib.metrics import (
     measure_answers,
 )
 from ipslib.model.ips import IPSNet, IPSOutput, evaluating
-from ipslib.patches import Dataset, LabelledBatch, MixedBatch, PatchBatch
+from ipslib.patches import Dataset, LabelledBatch, MixedBatch, PatchBatch, PatchGrid
 from ipslib.runtime import chosen_device, keep_freed_memory, moved, prefetched, prepare
 from ipslib.selection import NotFiniteScoreError
 
@@ -84,6 +85,7 @@ class TrainingState:
         if self.published_start:  # orders go on where the weights' draws ended
             self.generator.set_state(torch.get_rng_state())
         self.history: list[dict] = []
+        self.best: dict[str, Tensor] | None = None  # weights of the best epoch on validation images
 
     def snapshot(self) -> dict:
         """Weights, optimiser, every random state and the history, of plain types and tensors;
@@ -96,6 +98,7 @@ class TrainingState:
             "random": torch.get_rng_state(),
             "cuda_random": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
             "history": self.history,
+            "best": self.best,
         }
 
     def restore(self, snapshot: Mapping) -> None:
@@ -109,12 +112,22 @@ class TrainingState:
             if snapshot["cuda_random"] is not None and device.type == "cuda":
                 torch.cuda.set_rng_state(snapshot["cuda_random"], device)
             self.history = list(snapshot["history"])
+            self.best = snapshot.get("best")
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             raise SnapshotError(f"the snapshot does not fit ({type(error).__name__}).") from error
 
-    def draw_training_order(self, n_images: int) -> Tensor:
-        """The order of the training images in the next epoch, (n_images,)."""
+    def keep_best(self) -> None:
+        """Copy the weights where the last epoch did best on the validation images."""
+        if "validation" in self.history[-1] and kept_epoch(self.history) is self.history[-1]:
+            weights = self.network.state_dict()
+            self.best = {name: value.detach().clone() for name, value in weights.items()}
+
+    def draw_training_order(self, n_images: int, weights: Tensor | None = None) -> Tensor:
+        """The order of the training images in the next epoch, (n_images,); with sampling weights
+        (n_images,) some are in it several times, and some not."""
         order = self.generator
+        if weights is not None:
+            return torch.multinomial(weights, n_images, replacement=True, generator=order)
         if self.published_start:  # as a torch DataLoader's RandomSampler draws it
             self._draw_workers_seed()
             order = torch.Generator().manual_seed(self._draw_seed())
@@ -148,7 +161,8 @@ def train(
     snapshot: Mapping | None = None,
     on_epoch: Callable[[dict, TrainingState], None] | None = None,
 ) -> Trained:
-    """Train one configuration on a device to its last epoch and evaluate it.
+    """Train one configuration on a device to its last epoch and evaluate it. With validation
+    images the network is that of the epoch that did best on them, `kept_epoch`, by its loss.
 
     Args:
         snapshot: of `TrainingState`, to go on from; the end is the same as without the stop.
@@ -166,27 +180,43 @@ def train(
     if snapshot is not None:
         state.restore(snapshot)
     train_set, test_set = (config.data.open_split(split) for split in ("train", "test"))
+    evaluated = {"test": test_set}
+    if getattr(config.data, "validation", 0):
+        evaluated["validation"] = config.data.open_split("validation")
     for epoch in range(len(state.history) + 1, settings.epochs + 1):
         start = time.perf_counter()
         row = {"epoch": epoch, "train": _train_epoch(state, train_set, epoch), "test": None}
         row["seconds"] = round(time.perf_counter() - start, 3)
         orders = state.evaluation_generator(test_set, settings.batch_size)
         if epoch % settings.eval_every == 0 or epoch == settings.epochs:
-            with _stopped_where(settings, lambda n=epoch: f"on the test set after epoch {n}"):
-                test = evaluate(state.network, test_set, settings.batch_size, generator=orders)
-                _check_finite(test.loss)
-                row["test"] = test.row()
+            for split, images in evaluated.items():
+                where = f"on the {split} set after epoch {epoch}"
+                with _stopped_where(settings, partial(str, where)):
+                    found = evaluate(state.network, images, settings.batch_size, generator=orders)
+                    _check_finite(found.loss)
+                row[split] = found.row()
         state.history.append(row)
+        state.keep_best()
         if on_epoch:
             on_epoch(row, state)
+    if state.best:
+        state.network.load_state_dict(state.best)
     return Trained(state.network, state.history)
+
+
+def kept_epoch(history: Sequence[dict]) -> dict:
+    """The row of the epoch whose weights are kept: the one with the least loss on the validation
+    images, the first of equals; the last where there are none."""
+    validated = [row for row in history if "validation" in row]
+    return min(validated, key=lambda row: row["validation"]["loss"], default=history[-1])
 
 
 def _train_epoch(state: TrainingState, train_set: Dataset, epoch: int) -> dict:
     """One pass over the training set in a new order; the means of losses and accuracies."""
     network, settings, tally = state.network.train(), state.settings, Tally()
     train_set = train_set.augmented(seed=settings.seed, epoch=epoch)
-    steps = state.draw_training_order(len(train_set)).split(settings.batch_size)
+    sampling = getattr(train_set, "sampling_weights", None)
+    steps = state.draw_training_order(len(train_set), sampling).split(settings.batch_size)
     before, make = (epoch - 1) * len(steps), batch_maker(train_set, network.device)
 
     def where() -> str:
@@ -231,8 +261,14 @@ def forward_step(
     labels = _labels_on(network.device, batch)
     output = network(batch, generator=generator)
     names = ("semantic_weight", "diversity_weight", "diversity_on")
-    losses = combined_losses(output, labels, **{name: getattr(settings, name) for name in names})
-    return output, losses, labels
+    weights = {name: getattr(settings, name) for name in names}
+    weights["class_weights"] = _class_weights(batch, network.device)
+    return output, combined_losses(output, labels, **weights), labels
+
+
+def _class_weights(batch: LabelledBatch, device: torch.device) -> dict[str, Tensor]:
+    weights = getattr(batch, "class_weights", {})
+    return {task: moved(weight, device) for task, weight in weights.items()}
 
 
 def _labels_on(device: torch.device, batch: LabelledBatch) -> dict[str, Tensor]:
@@ -249,17 +285,27 @@ def evaluate(
     """Task loss, accuracy and localisation over a data set, as `predict` goes through it."""
     tally, parts, sizes, answers = Tally(), [], [], []
     for output, batch in predict(network, dataset, batch_size, generator=generator):
-        labels = _labels_on(network.device, batch)
-        tally.add(output.logits, labels, combined_losses(output, labels))
+        labels, weights = _labels_on(network.device, batch), _class_weights(batch, network.device)
+        tally.add(output.logits, labels, combined_losses(output, labels, class_weights=weights))
         answers.append((output.logits, batch.labels))
-        n_located = 0 if batch.boxes is None else int(has_object(batch.boxes).any(dim=1).sum())
-        if n_located:
-            kept, weights = output.selection.indices.cpu(), output.attn_weights.cpu()
-            parts.append(localise(dataset.grid, kept, weights, batch.boxes))
-            sizes.append(n_located)
+        if batch.boxes is not None:
+            kept, attention = output.selection.indices.cpu(), output.attn_weights.cpu()
+            for grid, images in _by_grid(dataset, batch):
+                boxes = batch.boxes[images]
+                if n_located := int(has_object(boxes).any(dim=1).sum()):
+                    parts.append(localise(grid, kept[images], attention[images], boxes))
+                    sizes.append(n_located)
     means, located = tally.means(), mean_localisation(parts, sizes) if parts else None
-    measures = measure_answers(answers) if dataset.uneven else {}
+    deviations = getattr(dataset, "deviations", {})
+    measures = measure_answers(answers, deviations) if dataset.uneven else {}
     return Evaluation(means["loss"], means["accuracy"], located, measures)
+
+
+def _by_grid(dataset: Dataset, batch: LabelledBatch) -> list[tuple[PatchGrid, slice]]:
+    """The grids of a batch, and the images that each cuts."""
+    if dataset.grid is not None:
+        return [(dataset.grid, slice(None))]
+    return [(grid, slice(i, i + 1)) for i, grid in enumerate(batch.grids)]
 
 
 def predict(

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ipslib.losses import combined_losses, diversity_loss, semantic_loss, task_loss
+from ipslib.losses import (
+    combined_losses,
+    diversity_loss,
+    semantic_loss,
+    task_loss,
+    task_losses,
+)
 from ipslib.model.ips import IPSOutput
 from ipslib.patches import TensorBatch
 from ipslib.selection import Selection
@@ -37,6 +43,22 @@ class TestTask:
         assert task_loss(right, LABELS).item() == 0
         wrong = {task: -logits for task, logits in right.items()}
         assert torch.isfinite(task_loss(wrong, LABELS))
+
+    def test_weights_count_classes_and_labels_of_sets(self):
+        logits = torch.tensor([[0.0, 0], [0, 2], [1, 0]])
+        labels, weights = torch.tensor([0, 1, 1]), torch.tensor([3.0, 1])
+        costs = F.cross_entropy(logits, labels, reduction="none")
+        found = task_losses({"kind": logits}, {"kind": labels}, {"kind": weights})["kind"]
+        assert found.item() == pytest.approx(((costs * weights[labels]).sum() / 5).item())
+        both = task_losses({"tags": logits}, {"tags": torch.ones(3, 2)}, {"tags": weights})["tags"]
+        costs = -F.logsigmoid(logits) * weights
+        assert both.item() == pytest.approx(costs.mean().item())
+
+    def test_numbers_cost_their_squared_error(self):
+        outputs, labels = torch.tensor([[1.0], [-2.0]]), torch.tensor([0.0, 1.0])
+        assert task_loss({"age": outputs}, {"age": labels}).item() == 5
+        branches = outputs[:, None].expand(-1, 4, -1)
+        assert semantic_loss({"age": branches}, {"age": labels}).item() == 5
 
 
 class TestSemantic:

@@ -72,6 +72,15 @@ def test_one_class_alone_has_no_area_and_sets_have_no_measures():
     assert measure_answers([answers([[1, 1]], [[1, 0]])]) == {}
 
 
+def test_numbers_are_measured_in_their_unit():
+    parts = [answers([[1.0], [3.0]], [1.0, 2.0], "age"), answers([[3.0]], [3.0], "age")]
+    found = measure_answers(parts, {"age": 12.0})
+    assert found == {
+        "mean_absolute_error": {"age": pytest.approx(4)}, "r2": {"age": pytest.approx(0.5)}
+    }  # fmt: skip
+    assert "r2" not in measure_answers(parts[1:])
+
+
 class TestTouches:
     def test_agrees_with_painted_pixels(self):
         random = np.random.default_rng(0)

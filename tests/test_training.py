@@ -1,3 +1,4 @@
+import copy
 import io
 import math
 
@@ -6,6 +7,7 @@ import torch
 
 from ipslib import training
 from ipslib.config import TrainingConfig
+from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 from ipslib.training import (
@@ -14,6 +16,7 @@ from ipslib.training import (
     TrainingState,
     build_network,
     evaluate,
+    kept_epoch,
     learning_rate,
     train,
 )
@@ -146,6 +149,33 @@ class TestSnapshot:
             del snapshot["generator"]
         with pytest.raises(SnapshotError, match="snapshot"):
             train(config, snapshot=snapshot)
+
+
+def test_weights_of_the_best_epoch_on_validation_images_are_kept_through_a_stop(monkeypatch):
+    losses = {"value": 0.0}
+
+    def open_split(config, split):
+        return MegapixelMNIST(config, "test" if split == "validation" else split)
+
+    def evaluated(*args, **fields):
+        return evaluate(*args, **fields)._replace(loss=losses["value"])
+
+    def after(row, state):
+        seen.append(copy.deepcopy(state.snapshot()))
+        losses["value"] = {1: 2.0, 2: 3.0}.get(row["epoch"])
+
+    monkeypatch.setattr(MegapixelMNISTConfig, "validation", 0.5, raising=False)
+    monkeypatch.setattr(MegapixelMNISTConfig, "open_split", open_split)
+    monkeypatch.setattr(training, "evaluate", evaluated)
+    seen, config = [], TINY.replace(epochs=3)
+    losses["value"] = 1.0
+    ends = [train(config, on_epoch=after)]
+    losses["value"] = 3.0
+    ends.append(train(config, snapshot=seen[1], on_epoch=after))
+    for end in ends:
+        assert kept_epoch(end.history)["epoch"] == 1
+        for name, value in end.network.state_dict().items():
+            assert torch.equal(value, seen[0]["network"][name])
 
 
 class TestLearningRate:

@@ -6,6 +6,8 @@ import re
 import sys
 from pathlib import Path
 
+from ipslib.errors import IpslibError
+
 # What does the work is imported when it is called, as in the other commands.
 
 
@@ -46,7 +48,8 @@ def _add_fields(train: argparse.ArgumentParser) -> None:
     import attrs
 
     from ipslib.config import ModelConfig, TrainingConfig
-    from ipslib.datasets.images.own_images import OwnImagesConfig
+    from ipslib.datasets.images.config import OwnImagesConfig
+    from ipslib.fields import LARGEST
     from ipslib.runs.profiles import parse_value
     from ipslib.runs.train_images import DEFAULTS, train_images
 
@@ -62,14 +65,15 @@ def _add_fields(train: argparse.ArgumentParser) -> None:
     sections = {"images": OwnImagesConfig, "model": ModelConfig, "training": TrainingConfig}
     for section, of in sections.items():
         group = train.add_argument_group(section)
-        for field in (field for field in attrs.fields(of) if "wanted" in field.metadata):
+        for field in (field for field in attrs.fields(of) if not field.inherited):
             default = DEFAULTS.get(field.name, field.default)
-            shown = "from other fields" if isinstance(default, attrs.Factory) else default
+            default = "from other fields" if isinstance(default, attrs.Factory) else default
+            wanted = field.metadata.get("wanted", "as in Python").removesuffix(f" to {LARGEST}")
             group.add_argument(
                 _flag(field.name),
                 type=str if field.type is str else parse_value,
                 metavar="VALUE",
-                help=f"{field.metadata['wanted']} ({shown})".replace("%", "%%"),
+                help=f"{wanted} ({default})",
             )
 
 
@@ -86,6 +90,10 @@ def _train(arguments: argparse.Namespace) -> int:
     for task, accuracy in trained.accuracy.items():
         chance = f"{100 * trained.chance[task]:.1f} % by chance"
         print(f"{task}: {100 * accuracy:.1f} % of the test images right, {chance}")
+    for task in trained.config.data.numbers:
+        measures = trained.measures.items()
+        of_task = [f"{name} {each[task]:.3g}" for name, each in measures if task in each]
+        print(f"{task}: {', '.join(of_task)} on the test images")
     print(f"model: {model}")
     return 0
 
@@ -94,9 +102,8 @@ def _predict(arguments: argparse.Namespace) -> int:
     import pandas as pd
     from tqdm import tqdm
 
-    from ipslib.errors import IpslibError
-    from ipslib.paths import write_atomically
-    from ipslib.runs.train_images import load
+    from ipslib.paths import from_here, write_atomically
+    from ipslib.runs.trained_images import load
 
     model, tables, left_out = load(arguments.model, device=arguments.device), [], []
     for image in tqdm(arguments.images, unit="image", disable=None):
@@ -107,30 +114,30 @@ def _predict(arguments: argparse.Namespace) -> int:
     print(*left_out, sep="\n", end="\n" * bool(left_out), file=sys.stderr)
     table = pd.concat(tables) if tables else pd.DataFrame()
     if arguments.csv:
-        print(
-            f"{len(tables)} images in {write_atomically(arguments.csv, table.to_csv(index=False))}"
-        )
+        path = write_atomically(from_here(arguments.csv), table.to_csv(index=False))
+        print(f"{len(tables)} images: {path}")
     elif tables:
         print(table.to_string(index=False))
     return int(bool(left_out))
 
 
 def _map(arguments: argparse.Namespace) -> int:
-    from ipslib.errors import IpslibError
-    from ipslib.runs.train_images import load
+    from ipslib.paths import from_here
+    from ipslib.runs.trained_images import load
 
-    if not (arguments.html or arguments.geojson or arguments.png):
+    outputs = [arguments.html, arguments.geojson, arguments.png]
+    if not any(outputs):
         raise IpslibError("map: wanted a file to write as --html, --geojson or --png, got none.")
     model, image = load(arguments.model, device=arguments.device), arguments.image
-    part = {"task": arguments.task, "head": arguments.head}
-    attention = model.attention(image)
+    attention, part = model.attention(image), {"task": arguments.task, "head": arguments.head}
     if arguments.png:
         figure = model.attention_map(image, attention=attention, **part)
-        figure.savefig(arguments.png, format="png", dpi=150)
+        figure.savefig(from_here(arguments.png), format="png", dpi=150)
     if arguments.geojson:
         model.to_geojson(image, arguments.geojson, attention=attention, **part)
     if arguments.html:
         model.attention_page(image, arguments.html, attention=attention)
     for task, answer in attention.answers.items():
         print(f"{task}: {answer}")
+    print(*(from_here(path) for path in outputs if path), sep="\n")
     return 0

@@ -7,7 +7,7 @@ a `ipslib.patches.Dataset`, and name it here.
 from collections.abc import Mapping
 
 from ipslib.config import DEFAULT_KIND, RunConfig
-from ipslib.datasets.images.own_images import OwnImagesConfig
+from ipslib.datasets.images.config import OwnImagesConfig
 from ipslib.datasets.megapixel_mnist.config import MegapixelMNISTConfig
 from ipslib.datasets.slides.camelyon16 import SlidesConfig
 from ipslib.datasets.traffic_signs.dataset import TrafficSignsConfig

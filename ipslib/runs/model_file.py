@@ -28,21 +28,19 @@ FORMAT = 1
 def write_model(
     path: str | Path, config: RunConfig, network: IPSNet, *, arithmetic: int, result: Mapping
 ) -> Path:
-    """Write a network to a file; the folder that its labels lie in stays out of it."""
-    about = json.dumps(
-        {
-            "format": FORMAT,
-            "ipslib": ipslib.__version__,
-            "arithmetic": arithmetic,
-            "torch": torch.__version__,
-            "config": config.flat() | {"labels": Path(config.data.labels).name},
-            "result": result,
-        }
-    )
+    """Write a network to a file, without the paths of what it was trained on."""
+    about = {
+        "format": FORMAT,
+        "ipslib": ipslib.__version__,
+        "arithmetic": arithmetic,
+        "torch": torch.__version__,
+        "config": config.flat() | {"labels": Path(config.data.labels).name, "boxes": ""},
+        "result": result,
+    }
     state = network.state_dict()
     weights = {name: value.cpu().contiguous().clone() for name, value in state.items()}
-    metadata = {"ipslib": about, "sha256": _digest(about, weights)}
-    return write_atomically(from_here(path), save(weights, metadata))
+    about["sha256"] = _digest(about, weights)
+    return write_atomically(from_here(path), save(weights, {"ipslib": json.dumps(about)}))
 
 
 def read_model(
@@ -86,15 +84,14 @@ def read_model(
 def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            about = json.loads((file.metadata() or {})["ipslib"])
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        about = json.loads(metadata["ipslib"])
         if about["format"] > FORMAT:
             raise IpslibError(
                 f"{path}: wanted a model of format {FORMAT}, got {about['format']}, which ipslib "
                 f"{about['ipslib']} wrote; this is {ipslib.__version__}: install that version."
             )
-        is_whole = metadata["sha256"] == _digest(metadata["ipslib"], weights)
+        is_whole = about.pop("sha256") == _digest(about, weights)
     except (OSError, SafetensorError, LookupError, TypeError, json.JSONDecodeError) as error:
         raise IpslibError(
             f"{path}: wanted a model that ipslib saved, got another file or a part of one "
@@ -108,8 +105,8 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
     return about, weights
 
 
-def _digest(about: str, weights: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(about.encode())
+def _digest(about: Mapping, weights: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
     for name in sorted(weights):
         digest.update(f"{name}\0".encode())
         digest.update(weights[name].reshape(-1).view(torch.uint8).numpy())

@@ -24,7 +24,7 @@ from ipslib.model.ips import IPSNet
 from ipslib.paths import write_atomically
 from ipslib.runs.provenance import now, provenance, run_name
 from ipslib.runtime import is_accelerator
-from ipslib.training import Trained, build_network
+from ipslib.training import Trained, build_network, kept_epoch
 
 SCHEMA = 1
 
@@ -161,19 +161,21 @@ class RecordStore:
 def make_record(config: RunConfig, trained: Trained, timing: dict, device: str) -> dict:
     """The record of a finished run; everything but `provenance` and `timing` is the same for
     every repetition of the run."""
-    last, test_set = trained.history[-1], config.data.open_split("test")
+    kept, test_set = kept_epoch(trained.history), config.data.open_split("test")
     tests = [row["test"]["accuracy"] for row in trained.history if row["test"]]
     result = {
-        "accuracy": last["test"]["accuracy"],
-        "train_accuracy": last["train"]["accuracy"],
+        "accuracy": kept["test"]["accuracy"],
+        "train_accuracy": kept["train"]["accuracy"],
         "best_accuracy": {task: max(each[task] for each in tests) for task in tests[0]},
         "n_test": len(test_set),
-        "attention": last["test"]["attention"],
+        "attention": kept["test"]["attention"],
     }
     if test_set.uneven:
         result["chance"] = dict(test_set.chance)
-    if "measures" in last["test"]:
-        result["measures"] = last["test"]["measures"]
+    if "measures" in kept["test"]:
+        result["measures"] = kept["test"]["measures"]
+    if "validation" in kept:
+        result["best_epoch"] = kept["epoch"]
     return {
         "schema": SCHEMA,
         "arithmetic": ARITHMETIC,

@@ -63,6 +63,36 @@ def test_a_session(folder, train, capsys):
     assert "<html" in (folder / "map.html").read_text()
 
 
+def test_numbers_sets_and_boxes_are_named_as_in_python(folder, capsys):
+    table = pd.read_csv(folder / "labels.csv")
+    table = table.assign(age=[1.5 * i for i in range(12)], tags=["a|b", "b", "a"] * 4)
+    table.to_csv(folder / "labels.csv", index=False)
+    boxes = pd.DataFrame({"image": table["image"], "x": 4, "y": 4, "width": 8, "height": 8})
+    boxes.to_csv(folder / "boxes.csv", index=False)
+    named = flags(numbers="age", several="tags", boxes=folder / "boxes.csv", flips="both")
+    weights = ["--class-weights", "{kind: {dim: 2, bright: 1}}"]
+    options = [*flags(**FIELDS, folder=folder), *named, *weights]
+    assert main(["train", str(folder / "labels.csv"), *options]) == 0
+    said = capsys.readouterr().out
+    assert "tags: " in said and "r2" in said
+    model = load(folder / "model.ipslib")
+    assert model.predict(folder / "0.png")["task"].tolist() == ["kind", "tags", "age"]
+    assert model.config.data.class_weights == {"kind": {"dim": 2.0, "bright": 1.0}}
+    assert b"boxes.csv" not in (folder / "model.ipslib").read_bytes()
+    assert (
+        main(
+            [
+                "map",
+                str(folder / "model.ipslib"),
+                str(folder / "0.png"),
+                "--png",
+                str(folder / "p.png"),
+            ]
+        )
+        == 0
+    )
+
+
 def test_stopped_it_goes_on(train, capsys, monkeypatch):
     save_checkpoint = Run.save_checkpoint
 

@@ -127,9 +127,9 @@ def test_a_file_of_a_later_version_or_another_network_is_refused(path, changes, 
         about = json.loads(file.metadata()["ipslib"])
     weights = load_file(path)
     about |= changes | {"config": about["config"] | changes.get("config", {})}
-    text = json.dumps(about)
-    digest = model_file._digest(text, weights)
-    save_file(weights, path, {"ipslib": text, "sha256": digest})
+    del about["sha256"]
+    about["sha256"] = model_file._digest(about, weights)
+    save_file(weights, path, {"ipslib": json.dumps(about)})
     assert named in refusal(path)
 
 

@@ -1,15 +1,18 @@
+import copy
 import os
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 
 from ipslib.datasets.images import own_images
 from ipslib.datasets.images.image import ImageSource
 from ipslib.errors import IpslibError
 from ipslib.runs.train_images import train_images
-from tests.datasets.images.test_own_images import write_images
+from ipslib.training import evaluate, train
+from tests.datasets.images.test_own_images import write_boxes, write_images
 
 SMALL = {
     "patch_size": 10, "width": 0.25, "n_heads": 4, "memory_size": 4, "iter_size": 4,
@@ -155,3 +158,72 @@ def test_a_mistyped_field_is_told_before_training(tmp_path):
     with pytest.raises(IpslibError, match="epoch"):
         train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", epoch=3)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.fixture(scope="module")
+def options(tmp_path_factory):
+    """Everything at once."""
+    folder = tmp_path_factory.mktemp("options")
+    table = write_images(folder, n=40, sides=[40, 53])
+    table["light"] = [3.5 if kind == "bright" else 1.25 for kind in table["kind"]]
+    table["tags"] = ["a|b" if kind == "bright" else "b" for kind in table["kind"]]
+    table.to_csv(folder / "labels.csv", index=False)
+    return SMALL | {
+        "labels": folder / "labels.csv", "folder": folder / "runs", "several": "tags",
+        "numbers": "light", "boxes": write_boxes(folder, table["image"]), "flips": "both",
+        "rotations": True, "validation": 0.2, "class_weights": "balanced",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def with_options(options):
+    return train_images(**options)
+
+
+class TestOptions:
+    @pytest.fixture
+    def image(self, options):
+        return options["labels"].with_name("1.png")
+
+    def test_classes_sets_and_numbers_of_the_tables_unit_are_learned(self, with_options, image):
+        assert with_options.accuracy == {"kind": 1.0, "tags": 1.0}
+        assert with_options.measures["r2"]["light"] > 0.9
+        assert with_options.measures["mean_absolute_error"]["light"] < 0.3
+        rows = with_options.predict(image).set_index("task")
+        assert rows.loc["kind", "predicted"] == "bright" and rows.loc["tags", "predicted"] == "a|b"
+        assert rows.loc["light", "predicted"] == pytest.approx(3.5, abs=0.5)
+        assert rows.loc["tags", "a"] + rows.loc["tags", "b"] > 1.2  # each has its probability
+
+    def test_the_best_epoch_on_the_validation_part_is_kept_and_named(self, with_options):
+        result, history = with_options.record["result"], with_options.record["history"]
+        losses = [row["validation"]["loss"] for row in history]
+        kept = history[result["best_epoch"] - 1]
+        assert kept["validation"]["loss"] == min(losses)
+        assert result["accuracy"] == kept["test"]["accuracy"]
+        data = with_options.config.data.open_split("validation")
+        assert evaluate(with_options.network, data, 8).loss == pytest.approx(min(losses), rel=1e-4)
+
+    def test_recall_of_boxes_is_measured_and_they_are_shown(self, with_options, image, tmp_path):
+        attention = with_options.record["result"]["attention"]
+        assert attention["roi_recall"] > attention["roi_recall_random"]
+        figure = with_options.attention_map(image)
+        assert "object" in [text.get_text() for text in figure.legends[0].get_texts()]
+        page = with_options.attention_page(image, tmp_path / "page.html").read_text()
+        assert '"boxes":[[4.0,4.0,8.0,8.0]]' in page and '"answer":"a|b"' in page
+
+    def test_going_on_after_a_stop_ends_the_same(self, with_options):
+        snapshots, config = [], with_options.config.replace(epochs=3)
+
+        def keep(row, state):
+            row.pop("seconds")
+            snapshots.append(copy.deepcopy(state.snapshot()))
+
+        whole = train(config, on_epoch=keep)
+        resumed = train(config, snapshot=snapshots[0], on_epoch=keep)
+        assert resumed.history == whole.history
+        weights = resumed.network.state_dict()
+        assert all(torch.equal(v, weights[k]) for k, v in whole.network.state_dict().items())
+
+    def test_balanced_sampling_trains(self, options):
+        fields = options | {"class_weights": "", "balanced_sampling": "kind", "epochs": 1}
+        assert train_images(**fields).record["config"]["balanced_sampling"] == "kind"

@@ -8,6 +8,7 @@ pages, maps and GeoJSON show.
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -37,8 +38,8 @@ class Attention(NamedTuple):
     corners: np.ndarray  # (M, 2) row and column of the patches' top-left corners
     patch_size: float
     weights: dict[str, np.ndarray]  # by task: (H, M), every head's attention, adding up to 1
-    answers: dict[str, str]  # by task: the class of the image; of a set of labels `a|b`
-    probabilities: dict[str, dict[str, float]]  # of the image, by task and class
+    answers: dict[str, str]  # by task: the image's class, of a set of labels `a|b`, or its number
+    probabilities: dict[str, dict[str, float]]  # of the image, by task and class; none of a number
     alone: dict[str, np.ndarray]  # by task: (M, C), of an image that is this patch alone
 
     def mean(self, task: str | None = None, head: int | None = None) -> np.ndarray:
@@ -64,6 +65,7 @@ def attention_of(
     *,
     classes: Mapping[str, Sequence[str]] | None = None,
     several: Collection[str] = (),
+    numbers: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> Attention:
     """What a network keeps of an image and answers to it, in evaluation mode.
 
@@ -71,6 +73,7 @@ def attention_of(
         batch: of one image, from a data set, `SourceBatch` or a bag of features of a slide.
         classes: names of the outputs by task; 0, 1, 2, ... for a task that is not in it.
         several: tasks whose label is a set of classes; those are known of a batch with labels.
+        numbers: by task of numbers, the mean and deviation that they were standardised by.
 
     Raises:
         IpslibError: for several images, or one of which it is not known where its patches lie.
@@ -91,11 +94,14 @@ def attention_of(
     labels = getattr(batch, "labels", {})
     answers, probabilities, alone = {}, {}, {}
     for task, logits in output.logits.items():
+        if task in numbers:
+            answers[task] = f"{number_of(logits[0], numbers[task]):.4g}"
+            probabilities[task], alone[task] = {}, np.zeros((len(kept), 0))
+            continue
         is_set = task in several or (task in labels and labels[task].ndim == 2)
         names = list((classes or {}).get(task, map(str, range(logits.shape[1]))))
         shares = _probabilities(logits, is_set)[0]
-        best = np.flatnonzero(shares > 0.5) if is_set else [shares.argmax()]
-        answers[task] = "|".join(names[i] for i in best)
+        answers[task] = class_named(shares, names, is_set)
         probabilities[task] = dict(zip(names, shares.tolist(), strict=True))
         alone[task] = _probabilities(logits_alone[task], is_set)
     of_task = {task: weights[:, i] for i, task in enumerate(output.logits)}
@@ -105,6 +111,18 @@ def attention_of(
 def _probabilities(logits: Tensor, is_set: bool) -> np.ndarray:
     logits = logits.cpu().double()
     return (logits.sigmoid() if is_set else logits.softmax(dim=1)).numpy()
+
+
+def class_named(shares: np.ndarray, names: Sequence[str], is_set: bool) -> str:
+    """The class of the largest of probabilities (C,), or the labels of a set above 0.5, `a|b`."""
+    best = np.flatnonzero(shares > 0.5) if is_set else [shares.argmax()]
+    return "|".join(names[i] for i in best)
+
+
+def number_of(output: Tensor, scale: Sequence[float]) -> float:
+    """A number as the table has it, of the network's output (1,)."""
+    mean, deviation = scale
+    return mean + deviation * output.item()
 
 
 def _places(batch: PatchBatch, kept: np.ndarray) -> tuple[np.ndarray, float]:

@@ -11,15 +11,18 @@ import mmap
 import os
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from copy import copy
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
 
+from ipslib.datasets.images.augmentation import TURNS, UPRIGHT, Adjustments, adjusted, combined
 from ipslib.errors import IpslibError
 from ipslib.patches import PatchGrid
 
@@ -121,7 +124,7 @@ class Samples(NamedTuple):
     palette: np.ndarray | None = None  # (n, 3) in 0..1: the sample numbers a colour
     inks: bool = False  # cyan, magenta, yellow and black
     alpha: str = ""  # of the last sample: `straight`, or `premultiplied` into the others
-    orientation: int = 1  # as EXIF and TIFF number it: how the stored image is turned when shown
+    orientation: int = UPRIGHT  # of TURNS: how the stored image is turned when shown
 
     def light(self, stored: np.ndarray) -> np.ndarray:
         """Stored pixels (h, w, samples) as light in 0..1, (h, w, C) float32. What is transparent
@@ -152,6 +155,7 @@ class ImageSource:
     """
 
     downsample: float = 1  # pixels of the largest level of a pyramid to one of its own
+    _adjustments: Adjustments = ()
 
     def __init__(
         self,
@@ -172,7 +176,8 @@ class ImageSource:
                 f"{height} x {width} px of {n_samples} x {dtype}; convert it, or leave it out."
             )
         samples = samples or Samples(1.0 if is_float else np.iinfo(dtype).max)
-        canvas = (width, height) if samples.orientation >= 5 else (height, width)
+        transposed = TURNS[samples.orientation][2]
+        canvas = (width, height) if transposed else (height, width)
         patch_stride = patch_size if patch_stride is None else patch_stride
         self.name = name  # what errors call it
         self.grid = PatchGrid(canvas, patch_size, patch_stride)
@@ -207,6 +212,17 @@ class ImageSource:
             )
         return out
 
+    def augmented(self, turn: int, adjustments: Adjustments) -> "ImageSource":
+        """The image turned, one of TURNS, its light adjusted, and cut after that: to the pixel the
+        patches of the image turned whole, which may hang over other edges than before."""
+        image, samples = copy(self), self._samples
+        image._samples = samples._replace(orientation=combined(samples.orientation, turn))
+        if TURNS[turn][2]:
+            image.grid = attrs.evolve(self.grid, canvas=self.grid.canvas[::-1])
+        image._adjustments = adjustments
+        image._is_light = self._is_light and not adjustments
+        return image
+
     def window(self, rows: slice, cols: slice) -> np.ndarray:
         """A window that lies inside the image, (h, w, C)."""
         shape = rows.stop - rows.start, cols.stop - cols.start, self.patch_shape[0]
@@ -216,19 +232,20 @@ class ImageSource:
 
     def _fill(self, rows: slice, cols: slice, into: np.ndarray) -> None:
         """Fill (h, w, C) with the light of a window of the image as it is shown."""
-        (height, width), turn = self.grid.canvas, self._samples.orientation
-        if turn in (3, 4, 7, 8):  # the last row shown is stored first
+        height, width = self.grid.canvas
+        rows_reversed, cols_reversed, transposed = TURNS[self._samples.orientation]
+        if rows_reversed:  # the last row shown is stored first
             rows, into = slice(height - rows.stop, height - rows.start), into[::-1]
-        if turn in (2, 3, 6, 7):  # the last column shown is stored first
+        if cols_reversed:
             cols, into = slice(width - cols.stop, width - cols.start), into[:, ::-1]
-        if turn >= 5:
+        if transposed:
             rows, cols, into = cols, rows, into.transpose(1, 0, 2)
         if self._is_light:
             self._copy(rows, cols, into)
             return
         stored = np.empty((*into.shape[:2], self._n_samples), self._stored)
         self._copy(rows, cols, stored)
-        light = self._samples.light(stored)
+        light = adjusted(self._samples.light(stored), self._adjustments)
         into[...] = np.rint(255 * light) if self.dtype == torch.uint8 else light
 
     def _copy(self, rows: slice, cols: slice, into: np.ndarray) -> None:

@@ -6,6 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from contextlib import suppress
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from ipslib.patches import SPLITS
 from ipslib.paths import found
 
 IMAGE, SPLIT = "image", "split"
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 _SEPARATORS = (",", ";", "\t", "|")
 _UNKNOWN = re.compile(  # what pandas, R and Excel write for a value that there is not, or no more
@@ -29,7 +31,6 @@ _OF_GROUPS = re.compile(
 )
 _OF_SPLITS = re.compile(rf"(cv|k|outer|inner)?[ _-]?folds?({_ID})?", re.IGNORECASE)
 _PARTS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev"}
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _WHOLE = re.compile(r"([+-]?\d+)(\.0*)?")
 _FEW = 4  # classes, which any column may have; of more, a class has
 _IMAGES_A_CLASS = 3  # images on average, or they are names
@@ -111,7 +112,12 @@ def read_table(path: str | Path) -> Table:
 
 
 def read_labels(
-    path: str | Path, *, group: str | None = None, tasks: str | Sequence[str] | None = None
+    path: str | Path,
+    *,
+    group: str | None = None,
+    tasks: str | Sequence[str] | None = None,
+    several: str | Sequence[str] = (),
+    numbers: str | Sequence[str] = (),
 ) -> Table:
     """Read what a table says of images: the columns that count, what is unclear refused by column
     and line.
@@ -121,6 +127,8 @@ def read_labels(
         group: the column of what images belong to, such as `patient`, which no split may tear;
             the one that is called so if None, none if empty.
         tasks: columns of labels; all others if None, and then each must look like one.
+        several: tasks with any number of labels in a cell, `a|b`; `|` alone is none of them.
+        numbers: tasks of numbers.
     """
     path = found(path)
     table = read_table(path)
@@ -134,12 +142,18 @@ def read_labels(
             f"{path}: wanted lines under one column {IMAGE!r} and at least one of labels, got "
             f"{len(table.lines)} lines under {', '.join(table.columns)}; correct the heading."
         )
-    tasks = [tasks] if isinstance(tasks, str) else tasks
-    for name in [*{group} - {None, ""}, *(tasks or [])]:
+    tasks, several, numbers = (
+        [names] if isinstance(names, str) else names for names in (tasks, several, numbers)
+    )
+    special = [*several, *numbers]
+    for name in [*{group} - {None, ""}, *(tasks or []), *special]:
         if name not in others:
             hint = did_you_mean(name, others)
             raise IpslibError(f"{path}: wanted a column {name!r}, found none{hint}.")
-    of_groups = [n for n in others if _OF_GROUPS.fullmatch(n) and n not in (tasks or [])]
+    if len(set(special)) < len(special) or group in special:
+        raise IpslibError(f"{path}: wanted each column once in group, several and numbers.")
+    named = {*(tasks or []), *special}
+    of_groups = [n for n in others if _OF_GROUPS.fullmatch(n) and n not in named]
     if group is None:
         group = _coarsest(path, {name: columns[name] for name in of_groups})
     if tasks is None:
@@ -147,11 +161,14 @@ def read_labels(
         is_count = {n for n in others if len(table.lines) > _FEW and columns[n] in counts}
         tasks = [n for n in others if n not in {group, *of_groups, *is_count}]
         for name in tasks:
-            _check_looks_like_labels(path, name, columns[name])
+            if name not in special:
+                _check_looks_like_labels(path, name, columns[name])
+    tasks = [*tasks, *(name for name in special if name not in tasks)]
     if not tasks:
         raise IpslibError(f"{path}: wanted a column of labels, got none; name one as a task.")
+    check = dict.fromkeys(several, _checked_sets) | dict.fromkeys(numbers, _checked_numbers)
     used = {
-        name: _checked(path, name, columns[name], table.lines)
+        name: check.get(name, _checked)(path, name, columns[name], table.lines)
         for name in (IMAGE, SPLIT, group, *tasks)
         if name in columns
     }
@@ -200,7 +217,7 @@ def _check_looks_like_labels(path: Path, name: str, cells: Sequence[str]) -> Non
     """Refuse a column that nobody called labels and that looks like something else."""
     known = [cell for cell in cells if not _is_unknown(cell)]
     values = set(known)
-    numbers = [float(value) for value in values if _NUMBER.fullmatch(value)]
+    numbers = [float(value) for value in values if NUMBER.fullmatch(value)]
     has_gaps = len(numbers) > _MANY and max(numbers) - min(numbers) >= len(numbers)
     several = [value for value in values if _holds_several(value, values)]
     if len(values) < 2:
@@ -208,9 +225,9 @@ def _check_looks_like_labels(path: Path, name: str, cells: Sequence[str]) -> Non
     elif _OF_SPLITS.fullmatch(name) or {value.casefold() for value in values} <= _PARTS:
         looks = f"parts of a split (call the one that is meant {SPLIT!r})"
     elif several:
-        looks = f"several labels in a cell, such as {several[0]!r} (give each a column)"
+        looks = f"several labels in a cell, as {several[0]!r} (name it in several, with | between)"
     elif len(numbers) == len(values) and (has_gaps or any(number % 1 for number in numbers)):
-        looks = f"{len(values)} measurements"
+        looks = f"{len(values)} measurements (name it in numbers)"
     elif len(values) > _FEW and len(known) < _IMAGES_A_CLASS * len(values):
         looks = f"{len(values)} values in {len(known)} lines"
     else:
@@ -237,6 +254,24 @@ def _is_unknown(cell: str) -> bool:
 def _visible(cell: str) -> str:
     """Without marks of no width, which copied text brings along."""
     return "".join(letter for letter in cell if unicodedata.category(letter) != "Cf")
+
+
+def _checked_sets(path: Path, name: str, cells: list[str], lines: Sequence[int]) -> list[str]:
+    """Cells of several labels, each set in one order; checked as `_checked` does."""
+    sets = [[] if cell == "|" else cell.split("|") for cell in cells]
+    labels = [label.strip() for each in sets for label in each]
+    of_label = [line for line, each in zip(lines, sets, strict=True) for _ in each]
+    checked = iter(_checked(path, name, labels, of_label))
+    return ["|".join(sorted({next(checked) for _ in each})) for each in sets]
+
+
+def _checked_numbers(path: Path, name: str, cells: list[str], lines: Sequence[int]) -> list[str]:
+    for cell, line in zip(cells, lines, strict=True):
+        if not NUMBER.fullmatch(cell) or not isfinite(float(cell)):
+            raise IpslibError(
+                f"{path}: wanted numbers in column {name!r}, got {cell!r} in line {line}."
+            )
+    return cells
 
 
 def _checked(path: Path, name: str, cells: list[str], lines: Sequence[int]) -> list[str]:
@@ -266,7 +301,24 @@ def _checked(path: Path, name: str, cells: list[str], lines: Sequence[int]) -> l
 def _spelt(cell: str) -> str | float:
     """The same for what differs only in capitals, spaces, marks of no width or how a number is
     written; long identifiers of digits are told apart, fractions as far as floats are exact."""
-    if _NUMBER.fullmatch(cell):
+    if NUMBER.fullmatch(cell):
         whole = _WHOLE.fullmatch(cell)
         return int(whole[1]) if whole else float(f"{float(cell):.15g}")
     return " ".join(unicodedata.normalize("NFKC", _visible(cell)).casefold().split())
+
+
+def files_of(folder: Path, names: Sequence[str]) -> list[Path]:
+    """Where the images of a table lie; one from Windows has other slashes, and a Mac takes letters
+    with accents apart."""
+    files = []
+    for name in names:
+        slashed = name.replace("\\", "/")
+        forms = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
+        written = (folder / each for each in (name, slashed, *forms))
+        files.append(next((file for file in written if file.exists()), folder / name))
+    return files
+
+
+def labels_in(cell: str, is_set: bool) -> list[str]:
+    """The labels that a cell holds: one, or of a set any number."""
+    return [label for label in cell.split("|") if label] if is_set else [cell]

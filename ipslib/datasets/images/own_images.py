@@ -9,9 +9,9 @@ refused and left out stands in README.md beside this module.
 """
 
 import os
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -19,61 +19,31 @@ from pathlib import Path
 import attrs
 import numpy as np
 import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from ipslib.datasets.images.augmentation import (
+    UPRIGHT,
+    Adjustments,
+    draw_adjustments,
+    draw_turn,
+    turned_boxes,
+)
+from ipslib.datasets.images.boxes import Boxes
+from ipslib.datasets.images.config import OwnImagesConfig
 from ipslib.datasets.images.image import FileId, file_id
-from ipslib.datasets.images.labels import IMAGE, SPLIT, Table, read_labels
+from ipslib.datasets.images.labels import IMAGE, Table, files_of, labels_in, read_labels
 from ipslib.datasets.images.sources import PatchSource, SourceBatch, open_source, with_channels
+from ipslib.datasets.images.splits import VALIDATION, doubts, parts_of
 from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.fields import choice, integer, number
+from ipslib.fields import choice
 from ipslib.patches import SPLITS, MixedBatch
 from ipslib.paths import Stamp, digest_of, found, from_project, inside_project, stamp
 
 _KEPT = 100_000  # sources that a process keeps, so that each file is opened once
 _READ_AT_ONCE = 2**22  # pixels
-
-
-@attrs.frozen(kw_only=True)
-class OwnImagesConfig:
-    """Images of one's own; made by `describe_images`, which reads what the CSV says. The hashes
-    are of the CSV and of all images that it names: a run belongs to what it was trained on."""
-
-    labels: str  # path of the CSV, relative to the project where it lies inside
-    labels_sha256: str
-    images_sha256: str = ""  # empty: of a run from before images counted
-    classes: dict[str, list[str]]  # by task, in the order of the outputs
-    group: str = ""  # column of what images belong to, which stays in one part
-    in_channels: int = integer(1)
-    patch_size: int = integer(50, at_least=4)
-    patch_stride: int = integer(lambda self: self.patch_size)
-    level: int = integer(0, at_least=0)  # of a pyramidal TIFF
-    test_share: float = number(0.2, at_least=0.01, at_most=0.99)  # where there is no split
-    split_seed: int = integer(0, at_least=0)
-
-    kind = "own_images"
-    is_synthetic = False
-    grid = None  # images may differ in size
-
-    def open_split(self, split: str) -> "OwnImages":
-        return OwnImages(self, split)
-
-    @property
-    def n_classes(self) -> dict[str, int]:
-        """Outputs by task."""
-        return {task: len(names) for task, names in self.classes.items()}
-
-    @property
-    def source(self) -> str:
-        return f"the images of {Path(self.labels).name}"
-
-    @property
-    def short_name(self) -> str:
-        return f"images_{Path(self.labels).stem}_PS_{self.patch_size}"
-
-    def open(self, image: str | Path | np.ndarray) -> PatchSource:
-        """Any image as patches of this size."""
-        cut = {"patch_size": self.patch_size, "patch_stride": self.patch_stride}
-        return open_source(image, level=self.level, **cut)
+_AUGMENT_KEY = 2
 
 
 def describe_images(
@@ -81,32 +51,57 @@ def describe_images(
     *,
     group: str | None = None,
     tasks: str | Sequence[str] | None = None,
+    several: str | Sequence[str] = (),
+    numbers: str | Sequence[str] = (),
+    boxes: str | Path = "",
     known: Mapping[str, Sequence] | None = None,
     **fields: object,
 ) -> OwnImagesConfig:
     """Read a CSV of labels into a configuration.
 
     Args:
-        labels, group, tasks: the CSV and columns of it, see `read_labels`.
+        labels, group, tasks, several, numbers: the CSV and columns of it, see `read_labels`.
+        boxes: a CSV of what is to be found, see `ipslib.datasets.images.boxes`.
         known: earlier `image_stamps`, so that images are not all hashed again.
-        fields: of `OwnImagesConfig`, such as `patch_size`.
+        fields: of `OwnImagesConfig`, such as `patch_size`. `class_weights` of a single task may
+            be by class alone.
 
     Raises:
-        IpslibError: when the CSV is missing or unclear, two lines name one image, or no image can
-            be read.
+        IpslibError: when the CSV is missing or unclear, two lines name one image, no image can be
+            read, or an option makes no sense.
     """
-    names = [field.name for field in attrs.fields(OwnImagesConfig)]
+    names = [field.name for field in attrs.fields(OwnImagesConfig) if not field.inherited]
     for name in fields.keys() - {*names}:
         raise IpslibError(f"{name!r} is no field of images{did_you_mean(name, names)}.")
+    several, numbers = (
+        [columns] if isinstance(columns, str) else list(columns) for columns in (several, numbers)
+    )
     path = found(labels)
-    table = read_labels(path, group=group, tasks=tasks)
+    table = read_labels(path, group=group, tasks=tasks, several=several, numbers=numbers)
     _check_distinct(path, table)
-    classes = {task: sorted(set(table.columns[task])) for task in table.tasks}
+    classes = {
+        task: sorted({each for c in table.columns[task] for each in labels_in(c, task in several)})
+        for task in table.tasks
+        if task not in numbers
+    }
     for task, values in classes.items():
-        if len(values) < 2:
+        if len(values) < 2 - (task in several):
             raise IpslibError(f"{path}: wanted two classes in column {task!r}, got {values}.")
     content = {"labels": inside_project(path), "labels_sha256": stamp(path).sha256}
-    config = OwnImagesConfig(**content, classes=classes, group=table.group, **fields)
+    if boxes:
+        of_boxes = found(boxes)
+        content |= {"boxes": inside_project(of_boxes), "boxes_sha256": stamp(of_boxes).sha256}
+    weights = fields.get("class_weights")
+    if isinstance(weights, Mapping) and len(classes) == 1 and {*weights}.isdisjoint(classes):
+        fields["class_weights"] = {next(iter(classes)): weights}
+    config = OwnImagesConfig(
+        **content,
+        **fields | {"in_channels": 3},  # until they are counted
+        classes=classes,
+        several=several,
+        numbers={task: [0.0, 1.0] for task in numbers},
+        group=table.group,
+    )
     sources, skipped = _sources(config, table, whole=False)
     channels = Counter(source.patch_shape[0] for source in sources.values())
     if not channels:
@@ -117,9 +112,25 @@ def describe_images(
     most = channels.most_common(1)[0][0]
     return attrs.evolve(
         config,
+        numbers=_scales(config, table, list(sources)),
         in_channels=3 if most == 1 and 3 in channels else most,
         images_sha256=digest_of(image_stamps(config, known)),
     )
+
+
+def _scales(config: OwnImagesConfig, table: Table, rows: Sequence[int]) -> dict[str, list[float]]:
+    """Mean and deviation of the numbers to train on, by task."""
+    scales = {}
+    for task in config.numbers:
+        train = parts_of(config, table.columns, rows)["train"]
+        values = np.array([table.columns[task][row] for row in train], float)
+        scales[task] = [float(values.mean()), float(values.std())]
+        if not values.std():
+            raise IpslibError(
+                f"{config.labels}: wanted numbers that differ in column {task!r}, got {values[0]:g}"
+                " in every image to train on."
+            )
+    return scales
 
 
 def image_stamps(
@@ -131,21 +142,9 @@ def image_stamps(
     return {name: stamp(file, (known or {}).get(name)) for name, file in files if file.is_file()}
 
 
-def files_of(folder: Path, names: Sequence[str]) -> list[Path]:
-    """Where the images of a table lie; one from Windows has other slashes, and a Mac takes letters
-    with accents apart."""
-    files = []
-    for name in names:
-        slashed = name.replace("\\", "/")
-        forms = (unicodedata.normalize(form, slashed) for form in ("NFC", "NFD"))
-        written = (folder / each for each in (name, slashed, *forms))
-        files.append(next((file for file in written if file.exists()), folder / name))
-    return files
-
-
 def _table(config: OwnImagesConfig) -> Table:
-    path, tasks = from_project(config.labels), list(config.classes)
-    return read_labels(path, group=config.group, tasks=tasks)
+    columns = {"tasks": config.tasks, "several": config.several, "numbers": [*config.numbers]}
+    return read_labels(from_project(config.labels), group=config.group, **columns)
 
 
 def _check_distinct(path: Path, table: Table) -> None:
@@ -198,59 +197,128 @@ def _opened(file: FileId, size: int, stride: int, level: int, *, whole: bool) ->
 
 @attrs.define(slots=False)
 class OwnImages:
-    """One split: `names` of its images, what was `skipped` (a sentence for every image of either
-    split that cannot be read whole), and `notes` on how the table was read and what the parts do
-    to what is measured.
+    """One part: `names` of its images, what was `skipped` (a sentence for every image of any part
+    that cannot be read whole), and `notes` on how the table was read and what the parts do to what
+    is measured.
 
     Raises:
-        IpslibError: when the CSV or an image is another than was described, or a part lacks
-            images, or those to train on a class.
+        IpslibError: when a CSV or an image is another than was described, a box lies outside its
+            image, or a part lacks images, or those to train on a class.
     """
 
     grid = None
     uneven = True
     config: OwnImagesConfig
-    split: str = choice("train", tuple(SPLITS))
+    split: str = choice("train", (*SPLITS, VALIDATION))
 
     def __attrs_post_init__(self) -> None:
         config, stamps = self.config, image_stamps(self.config)
-        is_same = stamp(from_project(config.labels)).sha256 == config.labels_sha256
+        tables = [(config.labels, config.labels_sha256), (config.boxes, config.boxes_sha256)]
+        files = [(from_project(path), digest) for path, digest in tables if path]
+        is_same = all(file.is_file() and stamp(file).sha256 == digest for file, digest in files)
         if not is_same or config.images_sha256 not in ("", digest_of(stamps)):
             raise IpslibError(
-                f"{config.labels}: wanted the labels and images that this run was described with, "
-                "got others under their names; describe the images anew."
+                f"{config.labels}: wanted the labels, boxes and images that this run was described "
+                "with, got others under their names; describe the images anew."
             )
         table = _table(config)
         sources, self.skipped = _sources(config, table, whole=True)
-        parts = _parts(config, table.columns, list(sources))
-        self.notes = (*table.notes, *_doubts(table, parts, stamps))
-        rows = parts[self.split]
+        parts = parts_of(config, table.columns, list(sources))
+        if self.split not in parts:
+            raise IpslibError(f"split: wanted one of {', '.join(parts)}, got {self.split}.")
+        boxes, of_boxes = _located(config, table, sources) if config.boxes else ({}, [])
+        self.notes = (*table.notes, *doubts(config, table.columns, parts, stamps), *of_boxes)
+        self._rows = rows = parts[self.split]
         self._sources = [sources[row] for row in rows]
+        self._boxes = [boxes.get(row) for row in rows]
         self._columns = {name: [cells[r] for r in rows] for name, cells in table.columns.items()}
+        self._moment: tuple[int, int] | None = None  # seed and epoch
         self.names = [source.name for source in self._sources]
+        self.class_weights = _class_weights(config, table, parts["train"])  # (C,) by task
 
     def __len__(self) -> int:
         return len(self._sources)
 
     def augmented(self, *, seed: int, epoch: int) -> "OwnImages":
-        """The set itself: nothing is known of what may be done to its images."""
-        return self
+        """The training set as it looks in an epoch; IpslibError for another, never augmented."""
+        if self.split != "train":
+            raise IpslibError(f"split: wanted train, which alone is augmented, got {self.split}.")
+        images = copy(self)
+        images._moment = seed, epoch
+        return images
+
+    def augmentation(self, index: int) -> tuple[int, Adjustments]:
+        """Of image `index`, its turn and its adjustments: by seed, epoch and its line."""
+        config = self.config
+        if self._moment is None:
+            return UPRIGHT, ()
+        (seed, epoch), line = self._moment, self._rows[index]
+        random = stream(seed, SPLITS[self.split], _AUGMENT_KEY, epoch, line)
+        turn = draw_turn(random, flips=config.flips, rotations=config.rotations)
+        if not (config.brightness or config.colour):
+            return turn, ()
+        strengths = dict.fromkeys(("brightness", "contrast"), config.brightness)
+        strengths |= dict.fromkeys(("saturation", "hue"), config.colour)
+        return turn, draw_adjustments(random, strengths)
+
+    def source(self, index: int) -> PatchSource:
+        """Image `index`, augmented where the set is."""
+        return self._sources[index].augmented(*self.augmentation(index))
+
+    def boxes(self, index: int) -> np.ndarray | None:
+        """What is to be found in `source`, (n, 4) of top, left, height, width in its pixels; None
+        where no boxes are known."""
+        if self._boxes[index] is None:
+            return None
+        canvas, (turn, _) = self._sources[index].grid.canvas, self.augmentation(index)
+        return turned_boxes(self._boxes[index], canvas, turn)
 
     def batch(self, indices: Sequence[int]) -> MixedBatch:
-        """Several images as one batch."""
-        labels = {
-            task: torch.tensor([names.index(self._columns[task][i]) for i in indices])
-            for task, names in self.config.classes.items()
-        }
-        return MixedBatch([SourceBatch([self._sources[i]]) for i in indices], labels=labels)
+        """Several images as one batch; with the boxes of each, where they are known, (B, R, 4)
+        int64, zero behind those of an image that has fewer than R."""
+        sources = [self.source(i) for i in indices]
+        labels = {task: self._label(task, indices) for task in self.config.tasks}
+        batch = MixedBatch([SourceBatch([source]) for source in sources], labels=labels)
+        batch.class_weights = self.class_weights
+        if self.config.boxes:
+            boxes = [torch.from_numpy(self.boxes(i)) for i in indices]
+            batch.boxes = pad_sequence(boxes, batch_first=True)
+            batch.grids = [source.grid for source in sources]
+        return batch
+
+    def _label(self, task: str, indices: Sequence[int]) -> Tensor:
+        """Classes (B,), sets (B, C) multi-hot, or standardised numbers (B,)."""
+        config, cells = self.config, [self._columns[task][i] for i in indices]
+        if task in config.numbers:
+            mean, deviation = config.numbers[task]
+            return torch.tensor([(float(cell) - mean) / deviation for cell in cells])
+        names = config.classes[task]
+        if task in config.several:
+            sets = [config.labels_in(task, cell) for cell in cells]
+            return torch.tensor([[float(name in each) for name in names] for each in sets])
+        return torch.tensor([names.index(cell) for cell in cells])
 
     def labels(self, column: str) -> list[str]:
-        """Of every image: its class of a task, its group."""
+        """Of every image: its class of a task, its set as `a|b`, its number, its group."""
         return self._columns[column]
 
     @property
+    def deviations(self) -> dict[str, float]:
+        """Of numbers, by task: what one unit of their labels is in the table."""
+        return {task: deviation for task, (_, deviation) in self.config.numbers.items()}
+
+    @property
+    def sampling_weights(self) -> Tensor | None:
+        """How often each image is drawn in an epoch, (n,) relative to each other; None: once."""
+        task = self.config.balanced_sampling
+        if not task:
+            return None
+        n_images = Counter(self.labels(task))
+        return torch.tensor([1 / n_images[label] for label in self.labels(task)])
+
+    @property
     def chance(self) -> dict[str, float]:
-        """Share of the most frequent class, by task."""
+        """Share of the most frequent class, or set of them, by task."""
         tasks = self.config.classes
         return {task: max(Counter(self.labels(task)).values()) / len(self) for task in tasks}
 
@@ -266,64 +334,41 @@ class OwnImages:
         }
 
 
-def _parts(
-    config: OwnImagesConfig, columns: Mapping[str, list[str]], rows: Sequence[int]
-) -> dict[str, list[int]]:
-    """The rows of each split."""
-    split_of = columns.get(SPLIT) or _drawn(config, columns, rows)
-    parts = {split: [row for row in rows if split_of[row] == split] for split in SPLITS}
-    first = next(iter(config.classes))
-    for split, of_split in parts.items():
-        for task, names in config.classes.items():
-            missing = set(names) - {columns[task][row] for row in of_split}
-            may_lack = split == "test" and of_split and (SPLIT in columns or task != first)
-            if missing and not may_lack:
-                n_images = dict(Counter(columns[task][row] for row in rows))
-                raise IpslibError(
-                    f"{config.labels}: wanted images of every class of {task} to {split} on, got "
-                    f"none of {', '.join(sorted(missing))} (in all: {n_images}); add some, delete "
-                    f"these lines, or see to the groups or the column {SPLIT}."
-                )
-    return parts
+def _located(
+    config: OwnImagesConfig, table: Table, sources: Mapping[int, PatchSource]
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    """The boxes of every image by row, and sentences on those that are not used as they stand."""
+    path, table_of = from_project(config.boxes), Path(config.labels).name
+    boxes, notes = Boxes(path), []
+    files = files_of(from_project(config.labels).parent, table.columns[IMAGE])
+    found_on = {row: boxes.on(source, files[row]) for row, source in sources.items()}
+    n_used = sum(len(each) for each, _ in found_on.values())
+    n_cut = sum(n for _, n in found_on.values())
+    if not n_used:
+        raise IpslibError(f"{path}: wanted boxes of the images of {table_of}, found none of them.")
+    if n_used < len(boxes):
+        others = f"boxes in {path.name} are of no image of {table_of}, or of one left out"
+        notes.append(f"{len(boxes) - n_used} {others}.")
+    if n_cut:
+        notes.append(f"{n_cut} boxes in {path.name} reach beyond their image and are cut off.")
+    return {row: each for row, (each, _) in found_on.items()}, notes
 
 
-def _drawn(
-    config: OwnImagesConfig, columns: Mapping[str, list[str]], rows: Sequence[int]
-) -> dict[int, str]:
-    """The split of each row, where the table does not say. In random order, each group is for
-    testing if that brings the classes of the first task nearer to their shares; a class that none
-    of these has is tested on the smallest group that has it."""
-    task, names = next(iter(config.classes.items()))
-    of_class = np.array([names.index(columns[task][row]) for row in rows], int)
-    group = [columns[config.group][row] for row in rows] if config.group else rows
-    groups, of_group = np.unique(group, return_inverse=True)
-    counts = np.zeros((len(groups), len(names)))
-    np.add.at(counts, (of_group, of_class), 1)
-    missing = config.test_share * counts.sum(axis=0)
-    is_test = np.zeros(len(groups), bool)
-    order = stream(config.split_seed, 0).permutation(len(groups))
-    for i in order:
-        if abs(missing - counts[i]).sum() < abs(missing).sum():
-            is_test[i] = True
-            missing = missing - counts[i]
-    for of_one in counts.T:
-        with_it = order[of_one[order] > 0]
-        if len(with_it) > 1 and not is_test[with_it].any():
-            is_test[min(with_it, key=lambda i: counts[i].sum())] = True
-    return {row: "test" if is_test[i] else "train" for row, i in zip(rows, of_group, strict=True)}
-
-
-def _doubts(table: Table, parts: Mapping[str, list[int]], stamps: Mapping[str, Stamp]) -> list[str]:
-    """What the parts do to what is measured: classes that are not tested, images in both."""
-    notes, images = [], table.columns[IMAGE]
-    for task in table.tasks:
-        of_train, of_test = ({table.columns[task][row] for row in rows} for rows in parts.values())
-        if untested := sorted(of_train - of_test):
-            notes.append(f"no image to test on is of {task} {', '.join(untested)}.")
-    trained = {stamps[images[row]].sha256: images[row] for row in parts["train"]}
-    tested = [(images[row], stamps[images[row]].sha256) for row in parts["test"]]
-    twins = [f"{image} = {trained[digest]}" for image, digest in tested if digest in trained]
-    if twins:
-        told = f"trained on under other names ({twins[0]})"
-        notes.append(f"{len(twins)} images to test on are {told}.")
-    return notes
+def _class_weights(
+    config: OwnImagesConfig, table: Table, train: Sequence[int]
+) -> dict[str, Tensor]:
+    """Weights in the loss by task, (C,): of a class, or of having one label of several. Balanced
+    are n / (C n_c), as scikit-learn has it, and the images without a label over those with it."""
+    if isinstance(config.class_weights, Mapping):
+        given = config.class_weights.items()
+        return {t: torch.tensor([float(w[c]) for c in config.classes[t]]) for t, w in given}
+    weights = {}
+    for task, names in config.classes.items() if config.class_weights else ():
+        cells = [table.columns[task][row] for row in train]
+        n_with = Counter(label for cell in cells for label in config.labels_in(task, cell))
+        counts = torch.tensor([float(n_with[name]) for name in names])
+        if task in config.several:
+            weights[task] = (len(cells) - counts).clamp(min=1) / counts
+        else:
+            weights[task] = len(cells) / (len(names) * counts)
+    return weights

@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from ipslib.datasets.images.augmentation import UNCHANGED, Adjustments, draw_adjustments
 from ipslib.datasets.images.image import ArraySource
 from ipslib.datasets.images.sources import SourceBatch
 from ipslib.datasets.synthetic import is_synthetic, stream, synthetic_folder
@@ -47,7 +48,6 @@ from ipslib.paths import DATA_ROOT_VARIABLE, data_root, stamp
 
 _N_TRAIN, _N_TEST = (sum(counts) for counts in PUBLISHED_COUNTS.values())
 _AUGMENT_KEY = 2
-_UNCHANGED = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.0}
 
 
 @attrs.frozen(kw_only=True)
@@ -263,26 +263,18 @@ class SignBatch(SourceBatch):
 
 
 class Augmentation(NamedTuple):
-    """What is done to one image; adjustments in the order in which they are made."""
+    """What is done to one image."""
 
-    adjustments: tuple[tuple[str, float], ...] = ()  # factor, or turn of the hue
+    adjustments: Adjustments = ()
     shift: tuple[int, int] = (0, 0)  # pixels down and to the right; what it uncovers is black
 
 
 def draw_augmentation(random: RandomState, *, jitter: float, translate: int) -> Augmentation:
     """Draw colour jitter, from 0 to 0.5, and a translation of at most so many pixels along either
-    axis; a given stream gives the same whatever its strength.
-
-    Brightness, contrast and saturation change by a factor in 1 - jitter .. 1 + jitter, the hue by
-    -jitter .. jitter of the colour circle, in random order; the shift is uniform.
-    """
-    names = [list(_UNCHANGED)[i] for i in random.permutation(len(_UNCHANGED))]
-    changes = random.uniform(-1, 1, size=len(names)).tolist()
+    axis, uniform; a given stream gives the same whatever its strength."""
+    adjustments = draw_adjustments(random, dict.fromkeys(UNCHANGED, jitter))
     down, right = random.uniform(-1, 1, size=2)
-    return Augmentation(
-        tuple((n, _UNCHANGED[n] + jitter * c) for n, c in zip(names, changes, strict=True)),
-        (round(translate * down), round(translate * right)),
-    )
+    return Augmentation(adjustments, (round(translate * down), round(translate * right)))
 
 
 def read_photograph(path: Path, canvas: tuple[int, int], augmentation: Augmentation) -> np.ndarray:
@@ -299,7 +291,7 @@ def augmented(image: Image.Image, augmentation: Augmentation) -> Image.Image:
     from torchvision.transforms import functional  # takes a second
 
     for name, value in augmentation.adjustments:
-        if value != _UNCHANGED[name]:
+        if value != UNCHANGED[name]:
             image = getattr(functional, f"adjust_{name}")(image, value)
     down, right = augmentation.shift
     moved = Image.new("RGB", image.size)

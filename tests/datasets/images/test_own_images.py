@@ -305,3 +305,191 @@ class TestPixels:
         data = OwnImages(describe_images(tmp_path / "b.csv", patch_size=320), "train")
         assert data.skipped == () and data.config.in_channels == 3
         assert len(data) + len(OwnImages(data.config, "test")) == len(images)
+
+
+BOX = {"x": 4, "y": 4, "width": 8, "height": 8}  # of the square in every image
+
+
+def write_boxes(folder, names, **box):
+    table = pd.DataFrame({"image": names}).assign(**BOX | box)
+    table.to_csv(folder / "boxes.csv", index=False)
+    return folder / "boxes.csv"
+
+
+class TestValidation:
+    def test_it_is_a_share_of_what_trains_with_its_classes_and_the_test_part_stays(self, tmp_path):
+        write_images(tmp_path, n=60)
+        config = described(tmp_path, validation=0.25)
+        train, test, held = (OwnImages(config, s) for s in ("train", "test", "validation"))
+        assert (len(train), len(test), len(held)) == (36, 12, 12)
+        assert Counter(held.labels("kind")) == {"bright": 6, "dim": 6}
+        assert len({*train.names, *test.names, *held.names}) == 60
+        assert test.names == OwnImages(described(tmp_path), "test").names
+
+    def test_groups_are_never_torn(self, tmp_path):
+        write_images(tmp_path, n=48)
+        rewrite(tmp_path, patient=[f"P{i // 2 % 12}" for i in range(48)])
+        config = described(tmp_path, validation=0.2)
+        of = [{*OwnImages(config, s).labels("patient")} for s in ("train", "test", "validation")]
+        assert sum(map(len, of)) == len(set.union(*of)) == 12 and all(of)
+
+    def test_too_few_groups_are_refused_and_so_is_a_part_that_was_not_asked_for(self, tmp_path):
+        write_images(tmp_path, n=24)
+        rewrite(tmp_path, patient=[f"P{i // 12}" for i in range(24)])
+        with pytest.raises(IpslibError, match="validation"):
+            len(OwnImages(described(tmp_path, validation=0.2)))
+        with pytest.raises(IpslibError, match="split"):
+            len(OwnImages(described(tmp_path), "validation"))
+
+
+class TestAugmented:
+    @pytest.fixture
+    def images(self, folder):
+        boxes = write_boxes(folder, [f"{i}.png" for i in range(12)])
+        options = {"flips": "both", "rotations": True, "brightness": 0.3, "test_share": 0.1}
+        return OwnImages(described(folder, boxes=boxes, **options))
+
+    def read(self, images, index):
+        batch = images.batch([index])
+        return batch.parts[0].read(torch.zeros(16, dtype=torch.long), torch.arange(16))
+
+    def test_it_follows_seed_epoch_and_image_and_is_the_set_again_without(self, images):
+        one, again = (images.augmented(seed=1, epoch=2) for _ in range(2))
+        for i in range(len(images)):
+            assert torch.equal(self.read(one, i), self.read(again, i))
+        drawn = {one.augmentation(i) for i in range(len(images))}
+        drawn |= {images.augmented(seed=s, epoch=e).augmentation(0) for s, e in ((1, 3), (2, 2))}
+        assert len(drawn) == len(images) + 2 and len({turn for turn, _ in drawn}) > 3
+        assert images.augmentation(0) == (1, ())
+
+    def test_boxes_lie_on_the_squares_of_every_epoch(self, images):
+        for epoch in range(4):
+            moved = images.augmented(seed=0, epoch=epoch)
+            for i in range(len(images)):
+                [(top, left, height, width)] = moved.boxes(i)
+                light = moved.source(i).window(slice(0, 40), slice(0, 40))
+                inside = light[top : top + height, left : left + width]
+                assert len(np.unique(inside)) == 1 and inside.max() > light.min()
+                assert (light == inside.max()).sum() == 64
+
+    def test_only_training_is_augmented(self, images):
+        with pytest.raises(IpslibError, match="split"):
+            OwnImages(images.config, "test").augmented(seed=0, epoch=1)
+
+    def test_colour_of_grey_images_is_refused(self, folder):
+        with pytest.raises(IpslibError, match="colour"):
+            described(folder, colour=0.1)
+
+
+class TestBoxes:
+    def test_a_batch_has_those_of_each_image_and_zeros_behind(self, folder):
+        path = write_boxes(folder, ["0.png", "0.png", "1.png"], split="x")
+        rewrite(folder, split=["train"] * 8 + ["test"] * 4)
+        batch = OwnImages(described(folder, boxes=path)).batch([0, 1, 2])
+        assert batch.boxes.tolist() == [[[4, 4, 8, 8]] * 2, [[4, 4, 8, 8], [0] * 4], [[0] * 4] * 2]
+        assert [grid.canvas for grid in batch.grids] == [(40, 40)] * 3
+
+    def test_those_of_no_image_are_said_and_those_beside_theirs_refused(self, folder):
+        images = OwnImages(described(folder, boxes=write_boxes(folder, ["0.png", "x.png"], x=36)))
+        assert ["1 boxes" in note for note in images.notes[-2:]] == [True, True]
+        for names, box in ((["x.png"], {}), (["0.png"], {"x": 40})):
+            with pytest.raises(IpslibError, match="boxes.csv"):
+                len(OwnImages(described(folder, boxes=write_boxes(folder, names, **box))))
+
+    def test_they_belong_to_the_run(self, folder):
+        config = described(folder, boxes=write_boxes(folder, ["0.png"]))
+        write_boxes(folder, ["0.png"], x=5)
+        with pytest.raises(IpslibError, match="boxes"):
+            len(OwnImages(config))
+
+
+class TestTasks:
+    def test_sets_are_multi_hot_and_numbers_standardised(self, folder):
+        tags = ["a|b", "b | a", "|", "c"] * 3
+        rewrite(folder, tags=tags, size=np.arange(12) / 4 + 0.5)
+        config = described(folder, several="tags", numbers=["size"], test_share=0.34)
+        assert config.n_classes == {"kind": 2, "tags": 3, "size": 1}
+        data = OwnImages(config)
+        labels = data.batch(range(len(data))).labels
+        rows = {"a|b": [1, 1, 0], "": [0, 0, 0], "c": [0, 0, 1]}
+        assert labels["tags"].tolist() == [rows[cell] for cell in data.labels("tags")]
+        sizes = np.array(data.labels("size"), float)
+        assert labels["size"].dtype == torch.float32
+        expected = (sizes - sizes.mean()) / sizes.std()
+        assert labels["size"].tolist() == pytest.approx(expected.tolist(), abs=1e-6)
+        assert data.deviations == {"size": pytest.approx(sizes.std())}
+        assert list(data.chance) == ["kind", "tags"]
+
+    def test_parts_have_their_share_of_every_label_and_of_numbers(self, tmp_path):
+        write_images(tmp_path, n=60)
+        tags = ["a|b"] * 20 + ["b"] * 20 + ["|"] * 20
+        rewrite(tmp_path, tags=tags, size=np.arange(60) / 7)
+        of_sets = described(tmp_path, tasks="tags", several="tags")
+        found = Counter(OwnImages(of_sets, "test").labels("tags"))
+        assert all(3 <= found[tags] <= 5 for tags in ("a|b", "b", ""))
+        of_numbers = described(tmp_path, tasks="size", numbers="size", validation=0.25)
+        sizes = [len(OwnImages(of_numbers, part)) for part in ("train", "test", "validation")]
+        assert sizes == [36, 12, 12]
+
+    @pytest.mark.parametrize(
+        ("fields", "named"),
+        [
+            ({}, "'tags'.* several"),
+            ({"several": "tags"}, "'size'.* numbers"),
+            ({"several": "tags", "numbers": ["size", "flat"]}, "'flat'"),
+            ({"several": "tags", "numbers": "kind"}, "'kind'.* line 2"),
+            ({"several": ["tags", "size"], "numbers": "size"}, "several"),
+            ({"several": "tagz"}, "'tagz'.*'tags'"),
+        ],
+    )
+    def test_how_a_column_is_read_is_told_and_never_guessed(self, folder, fields, named):
+        rewrite(folder, tags=["a|b", "b"] * 6, size=np.arange(12) / 4, flat=2.5)
+        with pytest.raises(IpslibError, match=named):
+            described(folder, tasks=None if len(fields) < 2 else ["kind"], **fields)
+
+
+class TestBalance:
+    def test_weights_make_classes_count_alike(self, folder):
+        rewrite(folder, kind=["a"] * 9 + ["b"] * 3, tags=["u|v", "u", "u"] * 4)
+        rewrite(folder, split=(["train", "train", "test"] * 4))
+        data = OwnImages(described(folder, several="tags", class_weights="balanced"))
+        assert data.batch([0]).class_weights is data.class_weights
+        n_images = Counter(data.labels("kind"))
+        weights = data.class_weights["kind"].tolist()
+        assert weights == pytest.approx([8 / (2 * n_images[name]) for name in "ab"])
+        assert data.class_weights["tags"].tolist() == pytest.approx([1 / 8, 1])  # v: 4 of 8
+
+    def test_they_may_be_given(self, folder):
+        for weights in ({"bright": 3, "dim": 1}, {"kind": {"bright": 3.0, "dim": 1.0}}):
+            config = described(folder, class_weights=weights)
+            assert config.class_weights == {"kind": {"bright": 3.0, "dim": 1.0}}
+            assert OwnImages(config).class_weights["kind"].tolist() == [3, 1]
+
+    def test_sampling_draws_classes_alike(self, folder):
+        rewrite(folder, kind=["a"] * 9 + ["b"] * 3)
+        weights = OwnImages(described(folder, balanced_sampling="kind")).sampling_weights
+        data = OwnImages(described(folder))
+        assert data.sampling_weights is None and data.class_weights == {}
+        is_a = torch.tensor([kind == "a" for kind in data.labels("kind")])
+        assert weights[is_a].sum().item() == pytest.approx(weights[~is_a].sum().item())
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"class_weights": {"bright": 3}},
+            {"class_weights": {"bright": 3, "dim": 0}},
+            {"class_weights": {"bright": 3, "dim": "1"}},
+            {"class_weights": {"size": {"1": 1.0}}, "numbers": "size"},
+            {"class_weights": "even"},
+            {"class_weights": "balanced", "tasks": "size", "numbers": "size"},
+            {"class_weights": "balanced", "balanced_sampling": "kind"},
+            {"balanced_sampling": "size", "numbers": "size"},
+            {"balanced_sampling": "kind", "several": "kind"},
+            {"balanced_sampling": "kinds"},
+        ],
+        ids=str,
+    )
+    def test_what_makes_no_sense_is_refused(self, folder, fields):
+        rewrite(folder, size=np.arange(12) / 4)
+        with pytest.raises(IpslibError, match="class_weights|balanced_sampling"):
+            described(folder, **{"tasks": "kind"} | fields)
