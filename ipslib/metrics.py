@@ -170,7 +170,7 @@ class HeadMeasures(NamedTuple):
 
     attention_alike: float  # cosine of attention over the kept patches
     outputs_alike: float  # cosine of what was read there
-    alone: dict[str, float]  # accuracy of one head by itself, mean over heads, by task
+    alone: dict[str, float]  # accuracy of one head by itself, mean over heads, by task of classes
 
 
 def measure_heads(predictions: Iterable[tuple[IPSOutput, LabelledBatch]]) -> HeadMeasures:
@@ -186,5 +186,7 @@ def measure_heads(predictions: Iterable[tuple[IPSOutput, LabelledBatch]]) -> Hea
         outputs += diversity_loss(output.head_outputs).item() * batch.batch_size
         for task, logits in output.branch_logits.items():  # (B, H, C)
             labels, heads = batch.labels[task].to(logits.device), logits.unbind(dim=1)
+            if is_number(labels):
+                continue
             correct[task] += sum(n_correct(each, labels).item() for each in heads) / len(heads)
     return HeadMeasures(attention / n, outputs / n, {t: each / n for t, each in correct.items()})

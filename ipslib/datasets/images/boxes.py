@@ -24,7 +24,7 @@ class Boxes:
 
     def __init__(self, path: Path):
         self._path, table = path, read_table(path)
-        columns = {name.casefold(): cells for name, cells in table.columns.items()}
+        columns = table.columns
         missing = {IMAGE, *COLUMNS} - columns.keys()
         if missing:
             raise IpslibError(

@@ -64,8 +64,7 @@ class OwnImagesConfig(DescribedImages):
     rotations: bool = flag(False)  # by quarters
     brightness: float = number(0.0, at_most=0.5)  # and contrast: factors 1 - this .. 1 + this
     colour: float = number(0.0, at_most=0.5)  # saturation, likewise; hue by this of its circle
-    class_weights: str | dict = attrs.field(default="", converter=_to_weights)
-    # in the loss: balanced, or by task and class
+    class_weights: str | dict = attrs.field(default="", converter=_to_weights)  # in the loss
     balanced_sampling: str = ""  # the task whose classes are drawn equally often
 
     kind = "own_images"
