@@ -20,7 +20,7 @@ _NAMES = {
     "run_figures": "arm_dots attention_against_accuracy grouped_bars learning_curves",
     "session": "Study",
     "slides": "find_material heat_map",
-    "statistics": "auc_interval correlation t_interval",
+    "statistics": "auc_interval correlation t_interval take_off_epoch",
     "strokes": "noise_patterns stroke_table",
     "tables": "beside_published chance_level change_along effects_over_seeds long_form "
     "paired_differences points show summarise",
