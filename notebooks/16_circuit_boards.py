@@ -51,7 +51,7 @@ methods = {
     "all, encoder frozen": {"memory_size": 100, "frozen": True},
 }
 method_seeds = {"all 100 patches": [0], "all, encoder frozen": [0]}  # where they differ
-settings = {"epochs": 12, "warmup_epochs": 1, "batch_size": 8, "semantic_weight": 1.0}
+settings = {"epochs": 20, "warmup_epochs": 1, "batch_size": 8, "semantic_weight": 1.0}
 image = 0  # which defective test board is shown
 overrides = {}  # any other field of the images, the network or its training
 
