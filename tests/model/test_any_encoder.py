@@ -133,6 +133,17 @@ def test_the_same_patches_and_answers_with_and_without_shortcuts(name, monkeypat
         torch.testing.assert_close(ours.logits, expected.logits, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("name", "patch_size", "dim"), [("squeezenet1_1", 32, 512), ("googlenet", 40, 1024)]
+)
+def test_unusual_classifiers_of_torchvision_are_taken_off_too(name, patch_size, dim):
+    config = ModelConfig(encoder=f"torchvision/{name}", memory_size=2, iter_size=2)
+    network = IPSNet(config, {"a": 2}, in_channels=3, patch_size=patch_size).train()
+    batch = TensorBatch(torch.rand(2, 3, 3, patch_size, patch_size))
+    assert network(batch, generator=torch.Generator()).logits["a"].shape == (2, 2)
+    assert network.pool.query.shape[-1] == dim
+
+
 @pytest.mark.parametrize(("name", "lr"), [*zip(NAMES, (3e-3, 3e-3, 1e-3), strict=True)])
 def test_it_learns_the_drawn_example(name, lr):
     network, settings = network_of(name), TrainingConfig()
