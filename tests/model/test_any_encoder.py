@@ -165,6 +165,7 @@ def test_it_learns_the_drawn_example(name, lr):
         ({"encoder": "torchvision/mobilenet_v3_smal"}, None, "encoder: .*mobilenet_v3_small"),
         ({"encoder": "torchvision/vit_b_16"}, None, "patch_size"),
         ({"n_heads": 5}, Own(), "n_heads: .* 12"),
+        ({"weights": "default"}, Own(), "weights: .* own"),
         ({}, nn.Conv2d(N_CHANNELS, 8, 3), "embeddings"),
         ({}, nn.Conv2d(N_CHANNELS + 1, 8, 3), "in_channels"),
         ({"trained_blocks": 4, "n_heads": 4}, Own(), "trained_blocks: .* 2"),
