@@ -109,7 +109,8 @@ def _load(network: nn.Module, config: ModelConfig) -> None:
     classifier, is left out."""
     try:
         state = torch.load(found(config.weights), map_location="cpu", weights_only=True)
-        network.load_state_dict({name: state[name] for name in network.state_dict()})
+        ours = network.state_dict()
+        network.load_state_dict({name: value for name, value in state.items() if name in ours})
     except IpslibError:
         raise
     except Exception as error:  # torn archives and foreign pickles raise many kinds
