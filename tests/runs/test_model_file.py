@@ -60,7 +60,9 @@ def test_it_answers_the_same_with_the_packages_of_the_core_alone(trained, path, 
 
 
 def test_it_says_what_it_is_and_not_where_it_was_made(trained, path):
+    draws = torch.get_rng_state()
     loaded = load(path)
+    assert torch.equal(torch.get_rng_state(), draws)
     assert loaded.accuracy == trained.accuracy and loaded.chance == trained.chance
     assert loaded.config.model == trained.config.model
     assert loaded.config.data.classes == {"kind": ["bright", "dim"]}
