@@ -28,7 +28,8 @@ _HOMES = {
     "model.ips": ("IPSNet", "IPSOutput"),
     "model.original": ("load_original",),
     "patches": ("MixedBatch", "PatchBatch", "PatchGrid", "TensorBatch", "cut_image"),
-    "runs.train_images": ("TrainedImages", "train_images"),
+    "runs.train_images": ("train_images",),
+    "runs.trained_images": ("TrainedImages", "load"),
     "selection": ("Selection", "attention_scores", "mask_logits", "mask_scores", "select_patches"),
     "training": ("attend", "evaluate", "train"),
 }

@@ -1,10 +1,12 @@
-"""The command line: study, run, sweep, queue, gpu, notebooks and slides."""
+"""The command line: images of one's own, the study and what it is made of."""
 
 import argparse
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
+from ipslib.commands.images import add_image_commands
 from ipslib.commands.slides import add_slides_command
 from ipslib.errors import IpslibError, did_you_mean
 
@@ -83,8 +85,23 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
     return values
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ipslib", description="A study of patch selection.")
+class _Parser(argparse.ArgumentParser):
+    """Says in one sentence what is wrong."""
+
+    def parse_known_args(self, *arguments, **options) -> tuple[argparse.Namespace, list[str]]:
+        namespace, unknown = super().parse_known_args(*arguments, **options)
+        if unknown:
+            hint = did_you_mean(unknown[0], self._option_string_actions)
+            self.error(f"there is no option {unknown[0]!r}{hint}")
+        return namespace, unknown
+
+    def error(self, message: str) -> NoReturn:
+        raise IpslibError(f"{message}; `{self.prog} --help` says more")
+
+
+def _parser(chosen: str = "") -> argparse.ArgumentParser:
+    """The parser of a command; of others too, to name them."""
+    parser = _Parser(prog="ipslib", description="Iterative patch selection.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name, handler, *, changes: tuple[str, str] | None = None, help: str):
@@ -133,13 +150,14 @@ def _parser() -> argparse.ArgumentParser:
 
     command("notebooks", _notebooks, help="write notebooks/*.ipynb for JupyterLab")
     add_slides_command(commands)
+    add_image_commands(commands, chosen)
     parser.set_defaults(valid=tuple(commands.choices))
     return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
+    parser = _parser(*arguments[:1])
     valid = parser.get_default("valid")
     try:
         if arguments and not arguments[0].startswith("-") and arguments[0] not in valid:

@@ -41,7 +41,7 @@ def arithmetic_of(record: Mapping) -> int:
 class ModelConfig:
     """Encoder, cross-attention pooling and patch selection."""
 
-    encoder: str = choice("resnet18", ("resnet18", "resnet50", "features"), **OTHER_ENCODERS)
+    encoder: str = choice("resnet18", ("resnet18", "resnet50", "features", "own"), **OTHER_ENCODERS)
     weights: str = choice("none", WEIGHTS, **OTHER_WEIGHTS)
     frozen: bool = flag(False)  # all but a replaced first convolution and the projection
     trained_blocks: int = integer(0, at_least=0)  # the last ones, the others frozen; 0: no such cut
@@ -94,7 +94,7 @@ class ModelConfig:
     def embedding_dim(self) -> int | None:
         """D: channels of the last ResNet-18 stage used, or those behind a projection; None where
         only the network tells."""
-        if "/" in self.encoder:
+        if "/" in self.encoder or self.encoder == "own":
             return None
         last_stage = round(64 * self.width) * 2 ** (self.n_stages - 1)
         projected = {"resnet50": 128, "features": round(512 * self.width)}

@@ -7,7 +7,7 @@ import attrs
 
 from ipslib.errors import IpslibError, did_you_mean
 
-_LARGEST = 2**31 - 1  # fits every integer of numpy, torch and JSON
+LARGEST = 2**31 - 1  # fits every integer of numpy, torch and JSON
 _LARGEST_SIDE = 1_000_000
 
 
@@ -30,10 +30,12 @@ def _field(
 
     if callable(default):
         default = attrs.Factory(default, takes_self=True)
-    return attrs.field(default=default, converter=converter, validator=check)
+    return attrs.field(
+        default=default, converter=converter, validator=check, metadata={"wanted": wanted}
+    )
 
 
-def integer(default: int | Callable, *, at_least: int = 1, at_most: int = _LARGEST) -> int:
+def integer(default: int | Callable, *, at_least: int = 1, at_most: int = LARGEST) -> int:
     """A whole number within closed bounds."""
     return _field(
         default,
@@ -46,7 +48,7 @@ def number(default: float, *, at_least: float = 0.0, at_most: float = 1e6) -> fl
     """A real number within closed bounds; whole numbers are taken as real ones."""
 
     def to_float(value: object) -> object:
-        if type(value) is int and abs(value) <= _LARGEST:
+        if type(value) is int and abs(value) <= LARGEST:
             return float(value)
         return value + 0.0 if isinstance(value, float) else value  # -0.0 is written as 0.0
 

@@ -57,13 +57,13 @@ class Evaluation(NamedTuple):
         return row | ({"measures": self.measures} if self.measures else {})
 
 
-def build_network(config: RunConfig, *, device: str = "cpu", pretrained: bool = True) -> IPSNet:
-    """An untrained network of a configuration; its initial weights follow the training seed. Not
-    `pretrained`: its encoder's are random, since weights of a trained one will take their place."""
+def build_network(config: RunConfig, *, device: str = "cpu", **options: object) -> IPSNet:
+    """An untrained network of a configuration; its initial weights follow the training seed.
+    `options` are `pretrained` and `encoder` of `IPSNet`."""
     torch.manual_seed(config.training.seed)
     data = config.data
     sizes = {"in_channels": data.in_channels, "patch_size": data.patch_size}
-    network = IPSNet(config.model, data.n_classes, pretrained=pretrained, **sizes).to(device)
+    network = IPSNet(config.model, data.n_classes, **sizes, **options).to(device)
     network.precision = torch.bfloat16 if config.training.precision == "bf16" else torch.float32
     return network
 

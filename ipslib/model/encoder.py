@@ -51,6 +51,8 @@ def build_encoder(config: ModelConfig, in_channels: int) -> nn.Module:
     and the projection keeps its value. Features are normalised each, projected, normalised over
     the batch and rectified, as published for CAMELYON16. Other networks lose their classifier.
     """
+    if config.encoder == "own":
+        raise IpslibError("encoder: own is a module of yours; give it as encoder=module.")
     if config.encoder == "features":
         return nn.Sequential(
             nn.LayerNorm(in_channels, elementwise_affine=False),

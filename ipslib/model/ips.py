@@ -80,13 +80,15 @@ class IPSNet(nn.Module):
         pretrained: bool = True,
     ):
         super().__init__()
-        self.config, shape = config, (in_channels, patch_size, patch_size)
+        self.in_channels, shape = in_channels, (in_channels, patch_size, patch_size)
         if encoder is None:
             built = config if pretrained else attrs.evolve(config, weights="none")
             self.encoder = build_encoder(built, in_channels)
             shape = shape[:1] if config.encoder == "features" else shape
         else:
+            config = attrs.evolve(config, encoder="own")
             self.encoder = freeze(encoder, config)
+        self.config = config
         dim = _embedding_dim(self.encoder, shape)
         config.check_heads(dim)
         self.shortcuts = find_shortcuts(self.encoder, shape)

@@ -34,9 +34,9 @@ def _to_weights(value: object) -> object:
 
 
 @attrs.frozen(kw_only=True)
-class OwnImagesConfig:
-    """Images of one's own; made by `describe_images`, which reads what the CSV says. The hashes
-    are of the CSV and of all images that it names: a run belongs to what it was trained on."""
+class DescribedImages:
+    """What `describe_images` finds in tables and images. The hashes are of the tables and of all
+    images that they name: a run belongs to what it was trained on."""
 
     labels: str  # path of the CSV, relative to the project where it lies inside
     labels_sha256: str
@@ -47,7 +47,13 @@ class OwnImagesConfig:
     boxes: str = ""  # path of a CSV of what is to be found, as of `labels`
     boxes_sha256: str = ""
     group: str = ""  # column of what images belong to, which stays in one part
-    in_channels: int = integer(1)
+    in_channels: int = integer(1)  # that most images have
+
+
+@attrs.frozen(kw_only=True)
+class OwnImagesConfig(DescribedImages):
+    """Images of one's own; made by `describe_images`. The fields here are those that one sets."""
+
     patch_size: int = integer(50, at_least=4)
     patch_stride: int = integer(lambda self: self.patch_size)
     level: int = integer(0, at_least=0)  # of a pyramidal TIFF

@@ -70,7 +70,7 @@ def describe_images(
         IpslibError: when the CSV is missing or unclear, two lines name one image, no image can be
             read, or an option makes no sense.
     """
-    names = [field.name for field in attrs.fields(OwnImagesConfig)]
+    names = [field.name for field in attrs.fields(OwnImagesConfig) if not field.inherited]
     for name in fields.keys() - {*names}:
         raise IpslibError(f"{name!r} is no field of images{did_you_mean(name, names)}.")
     several, numbers = (
