@@ -20,8 +20,10 @@
 # **Published**: 16 runs, four digit sizes by four training-set sizes, one run a cell, on canvases
 # of 3000 x 3000 px. Noise objects are as large as digits and fewer where digits are larger.
 #
-# **What would refute it**: accuracy that does not rise with the training set, or that at the
-# smallest training set is no lower for small digits than for large ones.
+# **Contrast, written before any run**: what the largest digits gain in accuracy on majority from
+# the largest rather than the smallest training set, less what the smallest digits gain, by straight
+# lines in doublings, one value a seed. *Supports*: below zero, more images help small digits more.
+# *Contradicts*: above zero. *Equivalent to none*: within 5 points. Else *open*.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
@@ -36,39 +38,35 @@ seeds = [0, 1]  # of training: initial weights, order of images, order of patche
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%
-import warnings
-
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import statsmodels.api as sm
-import statsmodels.formula.api as smf
 from IPython.display import Markdown, display
-from statsmodels.tools.sm_exceptions import PerfectSeparationWarning
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
 from ipslib.study import (
-    Finding,
     Study,
     arm_dots,
     arm_table,
     beside_published,
     chance_level,
     chance_title,
+    change_along,
+    effects_over_seeds,
     example_row,
     grouped_bars,
     headline,
     learning_curves,
     long_form,
+    paired_differences,
     panel_grid,
-    per_doubling,
     points,
     published_accuracy,
     published_beside,
-    rising_trend,
     run_arms,
     show,
+    state,
     summarise,
 )
 
@@ -136,7 +134,8 @@ show(summary[summary["task"] == "majority"].drop(columns="task")[::-1])
 
 # %% [markdown]
 # ## The figure
-# Mean over seeds with its 95 % interval (of training seeds: data and test images are the same);
+# Mean over seeds with its 95 % interval (of training seeds: data and test images are the same;
+# from three seeds on);
 # dots are single runs, the dotted line is what the best constant answer scores.
 
 # %%
@@ -171,19 +170,16 @@ show(found)
 
 # %% [markdown]
 # ## Does accuracy rise with the training set?
-# Per digit size, over all runs: Spearman's rho with a one-sided permutation test, and as *effect*
-# the accuracy (majority) gained per doubling of the training set with its 95 % interval. With few
-# runs p cannot be small: *smallest p* is the least that the test can give.
+# Per digit size: the accuracy (majority) gained from the smallest to the largest training set, by a
+# straight line in doublings, one value a seed; *effect* is their mean.
 
 # %%
+gains = change_along(frame, "n_train", by=["task", "digit_size", "seed"])
 majority = frame[frame["task"] == "majority"]
-trends = pd.DataFrame(
-    {"digit_size": size} | rising_trend(rows["n_train"], rows["accuracy"])
-    for size, rows in majority.groupby("digit_size")
-    if len(rows) > 2 and rows["n_train"].nunique() > 1
-)
+trends = effects_over_seeds(gains[gains["task"] == "majority"], by=["digit_size"])
+columns = ["n", "effect", "effect_low", "effect_high", "p"]
 study.save_table("trends", trends)
-show(trends) if len(trends) else Markdown("A test needs two training sizes and three runs.")
+show(trends[["digit_size", *columns]])
 
 # %% [markdown]
 # ## Do more images make up for small digits?
@@ -220,53 +216,20 @@ study.save_figure("map", size_map(frame))
 study.save_figure("published_map", size_map(published))
 
 # %% [markdown]
-# The interaction in a binomial model of each run's count of right answers on its test images:
-#
-#     logit p(right) = a + b log2(n_train) + c log2(O2I) + d log2(n_train) log2(O2I)
-#
-# Both logarithms are centred, so that b (*per n*) and c (*per O2I*) hold in the middle of the grid.
-# d (*per both*, with its 95 % bounds) below zero: more images help small digits more.
-#
-# Answers of one run are right or wrong together, so that a binomial's own errors are too small.
-# With five seeds or more, errors are clustered by seed (t with one degree of freedom fewer than
-# seeds); with fewer, widened by the runs' own over-dispersion (Pearson's, at least 1), which knows
-# nothing of what runs of one seed share. Half a right and half a wrong answer are added to each
-# run, so that a run without either has odds. The logit has no floor at chance: near chance it sees
-# less than there is. Published runs are tested the same way.
-
+# The interaction: how the gain itself changes from the smallest to the largest digits, by a
+# straight line in doublings, one value a seed. Below zero, more images help small digits more. The
+# published runs are taken as of one seed, the one that their logs print: they have no interval.
 
 # %%
-def interaction(runs):
-    n, o2i = (np.log2(runs[name].astype(float)) for name in ("n_train", "o2i_ratio"))
-    right = runs["accuracy"] * runs["n_test"]
-    data = pd.DataFrame({"n": n - n.mean(), "o2i": o2i - o2i.mean()})
-    data = data.assign(right=right + 0.5, wrong=runs["n_test"] - right + 0.5)
-    model = smf.glm("right + wrong ~ n * o2i", data, family=sm.families.Binomial())
-    by_seed = runs["seed"].nunique() >= 5
-    if by_seed:
-        groups = {"groups": pd.factorize(runs["seed"])[0]}
-        fit = model.fit(cov_type="cluster", cov_kwds=groups, use_t=True)
-    else:
-        spread = model.fit()
-        fit = model.fit(scale=max(1.0, spread.pearson_chi2 / spread.df_resid), use_t=True)
-    row = dict(zip(("per_n", "per_o2i", "per_both"), fit.params.iloc[1:], strict=True))
-    row["both_low"], row["both_high"] = fit.conf_int().loc["n:o2i"]
-    errors = "clustered by seed" if by_seed else "over-dispersed runs"
-    return row | {"p": fit.pvalues["n:o2i"], "n_runs": len(runs), "errors": errors}
-
-
-# %%
-measures = ["per_n", "per_o2i", "per_both", "both_low", "both_high", "p", "n_runs", "errors"]
 rows = []
-for whose, each in {"here": frame, "published": published}.items():
-    for task, runs_of in each.groupby("task", sort=False):
-        if runs_of[["n_train", "o2i_ratio"]].nunique().min() > 1 and len(runs_of) > 4:
-            with warnings.catch_warnings():  # runs that agree exactly are no cause for alarm
-                warnings.simplefilter("ignore", PerfectSeparationWarning)
-                rows.append({"runs": whose, "task": task} | interaction(runs_of))
-interactions = pd.DataFrame(rows, columns=["runs", "task", *measures])
+for whose, each in {"here": gains, "published": published.assign(seed=0)}.items():
+    if whose == "published":
+        each = change_along(each, "n_train", by=["task", "digit_size", "seed"])
+    closing = change_along(each, "digit_size", by=["task", "seed"])
+    rows.append(effects_over_seeds(closing, by=["task"]).assign(runs=whose))
+interactions = pd.concat(rows, ignore_index=True)
 study.save_table("interactions", interactions)
-show(interactions)
+show(interactions[["runs", "task", *columns]])
 
 # %% [markdown]
 # ## Is it size, or the noise that comes with it?
@@ -307,63 +270,57 @@ show(shown)
 # What the summary (notebook 99) says of this question.
 
 # %%
-ours, theirs = (
-    per_doubling(each, "digit_size", within=["canvas", "n_train"]) for each in (frame, published)
-)
-finding = ours and Finding("per doubling of the digit's side", *ours, theirs[0])
-gain = per_doubling(frame, "n_train", within=["canvas", "digit_size", "n_noise"])
-if finding and gain:
-    their_gain = per_doubling(published, "n_train", within=["digit_size"])
-    note = f"A doubling of the training set gives {points(gain[0])}, published "
-    finding = finding._replace(note=f"{note}{points(their_gain[0])}.")
-study.finding(finding, figure="accuracy")
+few, many = min(train_sizes), max(train_sizes)
+small, large = min(digit_sizes), max(digit_sizes)
+theirs = interactions[interactions["task"] == "majority"].set_index("runs")["effect"]
+closing = change_along(gains[gains["task"] == "majority"], "digit_size", by=["seed"])
+claim = "more images help small digits more"
+contrast = f"gain of {large} px from {few} to {many} images, less that of {small} px"
+more = {"direction": -1, "by": "digit_size", "published": theirs["published"]}
+study.finding(state(claim, contrast, closing, majority, **more), figure="accuracy")
 
 # %% [markdown]
 # ## Reading
-# Accuracy on majority throughout. The claim needs a gap between large and small digits that closes
-# with more images: *gained* (from the smallest to the largest training set) that is more for small
-# digits, and an interaction below zero.
+# The claim needs a gap between large and small digits that closes with more images: *gained* (from
+# the smallest to the largest training set, mean of the seeds) that is more for small digits, and an
+# interaction below zero. First on majority, then the interaction on every task.
 
 # %%
-few, many = min(train_sizes), max(train_sizes)
 cells = majority.groupby(["digit_size", "n_train"])["accuracy"]
 means, spread = cells.mean().unstack(), cells.agg(np.ptp).max()
 gained = means[many] - means[few]
 by_size = found.groupby("digit_size")[["roi_recall", "times_random"]].mean()
 reading = means[[few, many]].mul(100).add_suffix(" images (%)").join(by_size)
 display(show(reading.assign(gained=gained.map(points)).reset_index(), caption="by digit size"))
-tested = interactions[interactions["task"] == "majority"]
-show(tested[["runs", "per_both", "both_low", "both_high", "p", "errors"]])
+tested = interactions[interactions["runs"] == "here"].set_index("task")
+show(tested[columns].reset_index(), caption="the interaction")
 
 # %% [markdown]
-# Size and noise told apart: the difference to the first row, with the noise that was designed and
-# with the same coverage. Where the second is the smaller, part of what looks like size is noise.
+# Size and noise told apart: what accuracy changes at one digit size when the noise that was
+# designed is replaced by as much as covers the same share as in the first row. Where it falls, part
+# of what looks like size is noise.
 
 # %%
-designs = ["as designed", "same coverage"]
-gaps = pd.DataFrame(columns=designs, dtype=float)
+parts = [pd.DataFrame(columns=["digit_size", "accuracy"])]
 if arms:
-    rows = coverage[["arm", "digit_size", "n_noise"]].drop_duplicates()
-    is_designed = rows["n_noise"] == rows["digit_size"].map(counts)
-    rows = rows.assign(design=np.where(is_designed, *designs))
-    rows = rows.merge(effects[effects["task"] == "majority"].dropna(subset="effect"))
-    gaps = rows.pivot(index="digit_size", columns="design", values="effect")
-    gaps = gaps.reindex(columns=designs).dropna()
-smaller = (gaps["same coverage"].abs() < gaps["as designed"].abs()).sum()
-show(gaps.map(points).rename_axis("digits").reset_index())
+    is_designed = coverage["n_noise"] == coverage["digit_size"].map(counts)
+    designs = coverage.assign(arm=np.where(is_designed, "as designed", "same coverage"))
+    for size, rows in designs[designs["task"] == "majority"].groupby("digit_size"):
+        parts.append(paired_differences(rows, "as designed").assign(digit_size=size))
+noise_part = effects_over_seeds(pd.concat(parts), by=["digit_size"])
+show(noise_part[["digit_size", *columns]], caption="same coverage, against as designed")
 
 # %%
-small, large = min(digit_sizes), max(digit_sizes)
-gap = means.loc[large] - means.loc[small]
+below, above = (tested["effect_high"] < 0, tested["effect_low"] > 0)
 Markdown(f"""
-1. From {few} to {many} training images accuracy rises at {(gained > 0).sum()} of {len(gained)}
-   digit sizes. Digits of {large} px stand {points(gap[few])} from those of {small} px with {few}
-   images, {points(gap[many])} with {many}.
-2. The whole interval of the interaction is below zero (more images help small digits more) in the
-   runs: {"; ".join(tested.loc[tested["both_high"] < 0, "runs"]) or "none"}; above zero:
-   {"; ".join(tested.loc[tested["both_low"] > 0, "runs"]) or "none"}.
-3. With the same coverage of noise the gap is smaller at {smaller} of {len(gaps)} digit sizes that
-   were run with both.
+1. From {few} to {many} training images mean accuracy rises at {(gained > 0).sum()} of {len(gained)}
+   digit sizes; the whole interval of the gain is above zero at {(trends["effect_low"] > 0).sum()}.
+2. The whole interval of the interaction is below zero (more images help small digits more) on:
+   {", ".join(tested.index[below]) or "no task"}; above zero, against the claim, on:
+   {", ".join(tested.index[above]) or "no task"}.
+3. The whole interval of what the coverage of noise does is off zero at
+   {(noise_part["effect_low"] * noise_part["effect_high"] > 0).sum()} of {len(noise_part)} digit
+   sizes that were run with both.
 4. Seeds a cell: {len(seeds)}; they differ by up to {100 * spread:.0f} points. A published cell is
    one run.
 """)
@@ -373,8 +330,8 @@ Markdown(f"""
 # - Digit size, noise count and the share of the canvas that noise covers vary together, as in the
 #   published design: what is small is also drowned in more objects. With the coverage held fixed
 #   the count still varies; size, count and coverage cannot all be told apart.
-# - The interaction is one of odds. In points it can be another: near chance and near 100 % the
-#   same change of odds is fewer points.
+# - The interaction is one of points: near chance and near 100 % the same change of odds is fewer
+#   points, so that sizes which all end near 100 % seem to close a gap.
 # - Every training set is seen for the same number of epochs, so a larger one also gets more steps;
 #   the published runs share this.
 # - In `quick` canvas, network and memory are far smaller than published, and patches carry no

@@ -24,8 +24,11 @@
 # too, and in every iteration of the selection, so that a patch which is always among the best has
 # to survive a drop each time.
 #
-# **What would refute it**: of the claim, accuracy that masking in training does not raise; of the
-# quirk as the explanation, a loss that stays when evaluation masks nothing.
+# **Contrast, written before any run**: accuracy on majority of networks masked in training alone,
+# by the masking with the largest published effect, less that of networks never masked, on the same
+# seeds; evaluation masks nothing. *Supports*: above zero. *Contradicts*: below zero. *Equivalent to
+# none*: within 5 points. Else *open*. Published is masking in both phases: below zero, against the
+# claim. The quirk explains that if the same networks, asked under masks too, fall below themselves.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
@@ -61,6 +64,8 @@ from ipslib.study import (
     arm_finding,
     arm_table,
     attention_against_accuracy,
+    compare_arm,
+    effects_over_seeds,
     evaluate_again,
     example_row,
     grouped_bars,
@@ -68,6 +73,7 @@ from ipslib.study import (
     level_colours,
     load_published,
     long_form,
+    paired_differences,
     points,
     published_accuracy,
     published_beside,
@@ -236,7 +242,8 @@ for title, rows in effects.groupby("comparison", sort=False):
 # %% [markdown]
 # ## Whose loss is it?
 # Points of accuracy on majority against the reference. *Due to evaluation* is what the same
-# networks lose when evaluation masks them: *both* less *training*. *Survives*: the chance that a
+# networks change by when evaluation masks them, one value a network: *both* less *training*.
+# *Survives*: the chance that a
 # patch which is always among the K best, and comes at a random place of the order, outlives a
 # selection that drops by score; beside it the same with the published N, M and I.
 
@@ -256,7 +263,15 @@ masked = masked.join(
 )
 loss = masked.pivot(index=["comparison", "masking"], columns="phase", values="effect")
 loss = loss.reindex(columns=list(PHASES)).rename_axis(columns=None).reset_index()
-loss["due_to_evaluation"] = loss["both"] - loss["training"]
+parts = [pd.DataFrame(columns=["comparison", "masking", "accuracy"])]
+for (title, name), runs in asked[asked["task"] == "majority"].groupby(["comparison", "masking"]):
+    runs = runs[runs["phase"].isin(["training", "both"])]
+    same = paired_differences(runs, f"{name}: training")
+    parts.append(same.assign(comparison=title, masking=name))
+quirk = effects_over_seeds(pd.concat(parts), by=["comparison", "masking"])
+ends = {"effect": "due_to_evaluation", "effect_low": "due_low", "effect_high": "due_high"}
+due = quirk.rename(columns=ends)[["comparison", "masking", *ends.values()]]
+loss = loss.merge(due, how="left", on=["comparison", "masking"])
 study.save_table("loss", loss)
 here = (study.base.model, data.grid.n_patches)
 there = (ModelConfig(), MegapixelMNISTConfig(canvas=1500).grid.n_patches)
@@ -369,9 +384,7 @@ show(replay.reset_index(), caption="test accuracy in percent")
 lines, theirs_end = [], replay.loc["published", "majority"].iloc[0]
 for run, each in replay.iloc[1:].groupby("run", sort=False):
     difference = (each["majority"] - theirs_end) / 100
-    bounds = "one run: no interval"
-    if len(each) > 1:
-        bounds = f"95 % interval over {len(each)} seeds {points(*t_interval(difference))}"
+    bounds = f"seeds: {len(each)}; 95 % interval {points(*t_interval(difference))}"
     lines.append(
         f"*{run}*: majority {each['majority'].mean():.1f} %, {points(difference.mean())} from the "
         f"published {theirs_end:.1f} % ({bounds}). Mean training loss stays within "
@@ -386,36 +399,32 @@ Markdown("\n".join(f"{i}. {line}" for i, line in enumerate(lines, start=1)))
 # %%
 row, finding, size = published_row(table[table["arm"].str.endswith(": both")]), None, ""
 if row is not None:
-    name, size = row["arm"].removesuffix(": both"), row["comparison"].split()[0]
-    part = loss[(loss["masking"] == name) & (loss["comparison"] == row["comparison"])].iloc[0]
-    note = f"Masked in training alone {points(part['training'])}; due to evaluation "
-    note += f"{points(part['due_to_evaluation'])}."
-    compared = f"{name}, in training and evaluation, against no masking"
-    finding = arm_finding(row, compared, note=note)
+    name, title = row["arm"].removesuffix(": both"), row["comparison"]
+    size, rows = title.split()[0], asked[asked["comparison"] == title]
+    more = {"direction": 1, "published": row["published_effect"]}
+    if f"{name}: training" in set(rows["arm"]):
+        claim = "masking in training raises accuracy"
+        finding = arm_finding(claim, rows, f"{name}: training", **more)
+        display(show(compare_arm(rows, f"{name}: training"), caption=title))
 study.finding(finding, figure=f"phases_{size}")
 
 # %% [markdown]
 # ## Reading
-# Accuracy on majority throughout. Where the reference is under twice chance nothing was learned,
-# and effects say nothing; where a network masked in training is, though evaluation masks nothing,
-# masks have kept it from learning.
+# Accuracy on majority throughout. Where networks did not take off, effects say nothing; where those
+# masked in training did not, though evaluation masks nothing, masks have kept them from learning.
 
 # %%
 level = majority[majority["arm"] == reference].set_index("comparison")
-learned = level.index[level["mean"] > 2 * level["chance"]]
 kept = masked.groupby(["comparison", "phase"], sort=False)["roi_recall"].agg(["min", "max"])
-shown = level[["mean", "chance", "roi_recall"]].reset_index()
+shown = level[["n", "mean", "took_off", "chance", "roi_recall"]].reset_index()
 display(show(shown, caption="no masking"))
+shown = ["comparison", "masking", "n", "effect", "effect_low", "effect_high", "p"]
+display(show(quirk[shown], caption="due to evaluation: the same networks with masks and without"))
 show((100 * kept).reset_index(), caption="digits kept (%), over the maskings of each phase")
 
 # %%
-read = masked[(masked["phase"] == "training") & (masked["mean"] > 2 * masked["chance"])]
-ours = loss.dropna()  # networks without weights here could not be asked
-ours = ours[ours["comparison"].isin(learned)]
-reads = ours.merge(read[["comparison", "masking"]])
-losers = reads[reads["both"] < -0.02]
-part = 100 * losers["due_to_evaluation"] / losers["both"]
-parts_lost = f"{part.min():.0f} to {part.max():.0f} %" if len(part) else "not told"
+in_training = masked[masked["phase"] == "training"]
+took_off = in_training["took_off"] * in_training["n"]
 by_p = theirs[(theirs["n_train"] == 5000) & theirs["mask_k"].isin([0, 10])].set_index("mask_p")
 falls = (by_p["accuracy"].diff() < 0).sum()
 at_k = theirs[(theirs["mask_p"] == 0.2) & (theirs["n_train"] == 1000)].set_index("mask_k")
@@ -423,22 +432,20 @@ ends = 100 * by_p[["accuracy", "train_accuracy"]].iloc[[0, -1]]
 
 # %%
 Markdown(f"""
-1. The claim needs masking in training alone to raise accuracy: it does in
-   {(ours["training"] > 0).sum()} of {len(ours)} maskings
-   ({points(ours["training"].min(), ours["training"].max())}). Networks that were never masked,
-   asked under masks, change by {points(ours["evaluation"].min(), ours["evaluation"].max())}.
-2. Masks in training have kept the network from learning in {len(ours) - len(reads)} of {len(ours)}.
-   Of what the others lose (where they lose more than 2 points: {len(losers)}) evaluation's part is
-   {parts_lost}.
+1. The claim needs masking in training alone to raise accuracy: the whole interval of the effect is
+   above zero in {(in_training["effect_low"] > 0).sum()} of {len(in_training)} maskings, below in
+   {(in_training["effect_high"] < 0).sum()}. Of the networks masked in training
+   {took_off.sum():.0f} of {in_training["n"].sum()} took off.
+2. Asked under masks too, the same networks change by an interval that is all below zero in
+   {(quirk["effect_high"] < 0).sum()} of {len(quirk)} maskings: that much is the quirk's.
 3. Published, at its own scale: accuracy falls at {falls} of {len(by_p) - 1} steps from p
    {by_p.index[0]:g} to {by_p.index[-1]:g}, {ends["accuracy"].iloc[0]:.0f} to
    {ends["accuracy"].iloc[1]:.0f} %; on its own training images, under masks too, it goes from
    {ends["train_accuracy"].iloc[0]:.0f} to {ends["train_accuracy"].iloc[1]:.0f} %. At p = 0.2, K
    from {at_k.index.min()} to {at_k.index.max()} changes it by
-   {100 * np.ptp(at_k["accuracy"]):.0f} points. Masked in both phases ours lose in
-   {(ours["both"] < 0).sum()} of {len(ours)} maskings.
+   {100 * np.ptp(at_k["accuracy"]):.0f} points.
 4. Seeds an arm: {len(seeds)}. An interval that includes zero does not show that masking does
-   nothing; a single seed has no interval, and what is luck cannot be told.
+   nothing; fewer than three seeds have none, and what is luck cannot be told.
 """)
 
 # %% [markdown]

@@ -20,9 +20,11 @@
 # 3000 x 3000 px, up to three runs a size. They differ in more than the patch: the number of noise
 # objects, and at 150 px the number M of kept patches.
 #
-# **What would refute it**: accuracy that does not rise as patches shrink, or that does so only
-# because M patches of another size are another share of the canvas. So every size is also run with
-# the kept area M P² held fixed.
+# **Contrast, written before any run**: what accuracy on majority changes from the smallest to the
+# largest patch at the same M, by a straight line in doublings of the side, one value a seed that
+# has every size. *Supports*: below zero. *Contradicts*: above zero. *Equivalent to none*: within 5
+# points. Else *open*. M patches of another size are another share of the canvas, so every size is
+# also run with the kept area M P² held fixed.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
@@ -56,20 +58,21 @@ from ipslib.study import (
     PUBLISHED,
     Study,
     arm_colours,
-    arm_finding,
     arm_table,
     attention_against_accuracy,
     bare,
     chance_level,
+    change_along,
     cost_table,
     draw_means,
+    effects_over_seeds,
     headline,
     published_accuracy,
     published_beside,
-    rising_trend,
     row_legend,
     run_comparisons,
     show,
+    slope_finding,
 )
 
 study = Study("08_patch_size", profile, overrides=overrides)
@@ -146,7 +149,7 @@ show(meaning)
 
 # %% [markdown]
 # ## The published runs
-# At their own scale (majority). Runs that stopped early are left out below, and so is a run whose
+# At their own scale (majority). Runs that stopped early are left out below, and so are runs whose
 # curves are those of another log.
 
 # %%
@@ -180,9 +183,9 @@ for title, rows in effects.groupby("comparison", sort=False):
 
 # %% [markdown]
 # ## The figure
-# Lines are means over seeds with their 95 % interval, dots single runs, dotted lines what random
-# patches would touch. On the right the published runs, whose digits are larger and whose patches
-# are the same share of them.
+# Lines are means over seeds with their 95 % interval (from three seeds on), dots single runs,
+# dotted lines what random patches would touch. On the right the published runs, whose digits are
+# larger and whose patches are the same share of them.
 
 # %%
 majority, their_majority = (
@@ -253,23 +256,21 @@ show(costs[["arm", "training_pixels", "mflop_per_patch", "minutes", "peak_mb", "
 
 # %% [markdown]
 # ## Does accuracy rise as patches shrink?
-# Over all runs of a comparison, and over the published runs of each noise count. *Effect* is the
-# accuracy (majority) gained per halving of the patch's side, by a straight line; *rho* is
-# Spearman's, with a one-sided permutation test. *Smallest p* is the least that it can give. A
-# straight line knows no best size in the middle; the figure shows one if there is.
+# What accuracy (majority) changes from the smallest to the largest patch, by a straight line in
+# doublings of the side, one value a seed that has every size; *effect* is their mean. The published
+# runs of each noise count are taken as of one seed, the one that their logs print, and have no
+# interval. A straight line knows no best size in the middle; the figure shows one if there is.
 
 # %%
 titles = their_majority["n_noise"].map("published, {:g} noise objects".format)
-rows = []
-runs = pd.concat([majority, their_majority.assign(comparison=titles)])
-for title, each in runs.groupby("comparison", sort=False):
-    if len(each) > 3 and each["ratio"].nunique() > 1:
-        trend = rising_trend(1 / each["ratio"], each["accuracy"])
-        rows.append({"comparison": title, "runs": len(each)} | trend)
-measures = ["rho", "p", "smallest_p", "effect", "effect_low", "effect_high"]
-trends = pd.DataFrame(rows, columns=["comparison", "runs", *measures])
+changes = [
+    change_along(runs, "patch_size", by=["seed"]).assign(comparison=title)
+    for each in (majority, their_majority.assign(comparison=titles, seed=0))
+    for title, runs in each.groupby("comparison", sort=False)
+]
+trends = effects_over_seeds(pd.concat(changes), by=["comparison"])
 study.save_table("trends", trends)
-show(trends)
+show(trends[["comparison", "n", "effect", "effect_low", "effect_high", "p"]])
 
 # %% [markdown]
 # ## The finding
@@ -277,20 +278,21 @@ show(trends)
 
 # %%
 is_theirs = trends["comparison"].str.startswith("published")
-best = trends[is_theirs].nlargest(1, "runs")["effect"]  # the noise count of most runs
-ours = next((row for _, row in trends[~is_theirs].iterrows()), None)
-compared = "per halving of the patch's side, {comparison}"
-finding = arm_finding(ours, compared, published=best.max(), direction=1)
+usual = trends[trends["comparison"] == titles.mode()[0]]  # the noise count of most runs
+title, runs = next(iter(frame.groupby("comparison", sort=False)))
+sides = sorted(runs["patch_size"].unique())
+contrast = f"straight line from {sides[0]} to {sides[-1]} px, {title}"
+more = {"direction": -1, "published": usual["effect"].max()}
+finding = slope_finding("smaller patches read better", contrast, runs, "patch_size", **more)
 study.finding(finding, figure="ratio")
 
 # %% [markdown]
 # ## Reading
-# Accuracy on majority throughout. The claim needs accuracy to rise as patches shrink, at the same M
-# and with the same kept area. A run *found* the digits if it keeps at least half of those that
-# random patches would miss; what is not found cannot be read.
+# Accuracy on majority throughout. The claim needs accuracy to fall as patches grow, at the same M
+# and with the same kept area.
 
 # %%
-measures = ["mean", "low", "high", "chance", "roi_recall", "times_random", "n_found", "n"]
+measures = ["mean", "low", "high", "chance", "roi_recall", "times_random", "took_off", "n"]
 arms = means.drop_duplicates("arm").set_index("arm")
 minutes = costs.drop_duplicates("arm").set_index("arm")[["training_pixels", "minutes"]]
 show(arms[measures].join(minutes).reset_index(), caption="small patches first")
@@ -301,16 +303,16 @@ below = trends["effect_high"] < 0
 random = arms["roi_recall"] / arms["times_random"]
 cells = their_majority.groupby(["patch_size", "n_noise"])["accuracy"]
 Markdown(f"""
-1. Of {(~is_theirs).sum()} comparisons here with runs enough for a trend, the whole interval of what
-   a halving gains is above zero in {(above & ~is_theirs).sum()}, below in
-   {(below & ~is_theirs).sum()}; of {is_theirs.sum()} published ones above in
-   {(above & is_theirs).sum()}, below in {(below & is_theirs).sum()}.
-2. The best arm here is {arms["mean"].idxmax()}, with {100 * arms["mean"].max():.0f} %. Published
-   runs of one setting, at most {cells.size().max()}, lie up to
+1. Of {(~is_theirs).sum()} comparisons here, the whole interval of the change from the smallest to
+   the largest patch is below zero in {below.sum()}, above in {above.sum()}. Published it is below
+   zero at {(trends.loc[is_theirs, "effect"] < 0).sum()} of {is_theirs.sum()} noise counts, without
+   an interval.
+2. Published runs of one setting, at most {cells.size().max()}, lie up to
    {100 * (cells.max() - cells.min()).max():.0f} points apart.
-3. {arms["n_found"].sum()} of {arms["n"].sum()} runs found the digits; random patches alone touch
-   {100 * random.min():.0f} to {100 * random.max():.0f} % of them.
-4. Seeds an arm: {arms["n"].min()} to {arms["n"].max()}. With one, what is luck cannot be told.
+3. {(arms["took_off"] * arms["n"]).sum():.0f} of {arms["n"].sum()} runs took off; random patches
+   alone touch {100 * random.min():.0f} to {100 * random.max():.0f} % of the digits.
+4. Seeds an arm: {arms["n"].min()} to {arms["n"].max()}. With fewer than three, what is luck cannot
+   be told.
 """)
 
 # %% [markdown]

@@ -312,8 +312,8 @@ Markdown(f"""
 3. Its kept patches touch {100 * reference["roi_recall"]:.0f} % of the signs,
    {reference["times_random"]:.1f} times as many as random ones.
 4. Arms whose effect has an interval that leaves out zero:
-   {(arms["effect_low"] * arms["effect_high"] > 0).sum()} of {len(arms) - 1}. Arms with one seed,
-   whose effect cannot be told from luck: {(n_seeds == 1).sum()} of {len(n_seeds)}.
+   {(arms["effect_low"] * arms["effect_high"] > 0).sum()} of {len(arms) - 1}. Arms with fewer
+   than three seeds, whose effect cannot be told from luck: {(n_seeds < 3).sum()} of {len(n_seeds)}.
 5. Published: {100 * full["mean"]:.1f} % with {full["n_train"]} images; with
    {few["n_train"].iloc[0]}, by setting, {100 * few["mean"].min():.0f} to
    {100 * few["mean"].max():.0f} %, below the most frequent class's

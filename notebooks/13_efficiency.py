@@ -19,9 +19,11 @@
 # **Published**: on 1500 x 1500 px, in batches of 16 with M = I = 100, a training step peaks at
 # 1.84 GB and takes 371 ms, on a GPU that the logs do not name. No other side was logged.
 #
-# **What would refute it**: peak memory of IPS that grows with the side; or a network that keeps
-# all patches (M = N), or a plain network over the whole image, that reaches sides as large under
-# the same limit.
+# **Contrast, written before any run**: memory of a training step of IPS as a power of the image's
+# area, from the smallest to the largest side that it did. *Supports*: an exponent of at most 0.05,
+# where 1000 times the area takes 1.4 times the memory. *Contradicts*: 0.5 or more, growth with the
+# side or faster. Between them *open*. A measured curve is no sample: it has no interval.
+
 #
 # Nothing is learned here: steps of untrained networks are timed, one at a time, each measurement
 # in a fresh process. *Fails* is measured too: a process that may ask for no more memory than the
@@ -41,13 +43,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-import statsmodels.formula.api as smf
 from IPython.display import Markdown
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from ipslib import MegapixelMNIST
-from ipslib.study import GREY, INK, Finding, Study, at_side, measure_sides, row_legend, show
+from ipslib.study import (
+    CONTRADICTS,
+    GREY,
+    INK,
+    OPEN,
+    SUPPORTS,
+    Finding,
+    Study,
+    at_side,
+    measure_sides,
+    row_legend,
+    show,
+)
 
 study = Study("13_efficiency", profile, overrides=overrides)
 base = study.config(batch_size=batch_size)
@@ -206,25 +219,21 @@ study.save_figure("sides", figure)
 
 # %% [markdown]
 # ## The finding
-# Memory of a training step as a power of the image's area: the exponent of IPS less that of the
-# whole image, by a straight line each in logarithms. Memory that does not depend on the image has
-# exponent 0.
+# What the summary (notebook 99) says of this question. Memory that does not depend on the image has
+# exponent 0, memory in proportion to its area 1.
 
 # %%
-grown = frame[(frame["step"] == "train") & frame["step_mb"].gt(0)]
-grown = grown[grown["variant"].isin(["ips", "whole"])].assign(area=grown["side"] ** 2)
-ips = reached.loc[("ips", "train")]
-finding = None
-if grown.groupby("variant")["side"].nunique().gt(1).sum() == 2:
-    formula = "np.log(step_mb) ~ C(variant, Treatment('whole')) * np.log(area)"
-    fit = smf.ols(formula, grown).fit()
-    whole, less = fit.params.iloc[-2:]
-    low, high = fit.conf_int().iloc[-1] if fit.df_resid > 0 else (np.nan, np.nan)
-    note = f"A training step of IPS takes {ips['step_mb_first']:.0f} MB at {ips['first']} px and "
-    note += f"{ips['step_mb_last']:.0f} MB at {ips['last']} px; exponent {whole + less:.2f}."
-    compared = "exponent of memory in the area, IPS less whole image"
-    more = {"direction": -1, "unit": "exponent", "note": note}
-    finding = Finding(compared, less, low, high, **more)
+train = reached.xs("train", level="step").astype({"first": float, "last": float})
+areas = 2 * np.log(train["last"] / train["first"])
+exponents = np.log(train["step_mb_last"] / train["step_mb_first"]) / areas.where(areas > 0)
+ips, exponent, finding = reached.loc[("ips", "train")], exponents["ips"], None
+if np.isfinite(exponent):
+    verdict = SUPPORTS if exponent <= 0.05 else CONTRADICTS if exponent >= 0.5 else OPEN
+    others = exponents.drop("ips").dropna().rename(NAMES).map("{:.2f}".format)
+    note = f"Exponents of the others: {'; '.join(others.index + ' ' + others)}."
+    contrast = f"exponent of IPS' memory in the area, {ips['first']} to {ips['last']} px"
+    more = {"measured": verdict, "unit": "exponent", "note": note}
+    finding = Finding("memory does not grow with the image", contrast, 0, exponent, **more)
 study.finding(finding, figure="sides")
 
 # %% [markdown]

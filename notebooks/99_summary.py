@@ -13,15 +13,20 @@
 # %% [markdown]
 # # 99 - What did the study find?
 #
-# One effect a notebook, with its 95 % interval and what was published of it. Nothing is trained
-# here: every number is as a notebook of this profile has stated it, and take-off is that of the
-# profile's records.
+# One claim a notebook, judged by the one contrast that its head states. Nothing is trained here:
+# every number is as a notebook of this profile has stated it, and take-off is that of the profile's
+# records.
 #
-# **Claim and published**: stated in each notebook; here only the direction is compared, because
-# levels of accuracy belong to one canvas and one network.
+# **Claim and published**: stated in each notebook. The verdict is on the claim; whether the effect
+# has the sign of the published one stands apart. Levels belong to one canvas and one network.
 #
-# **What would refute it**: a finding *disagrees* where the whole interval lies on the other side of
-# zero than the published effect. An interval that holds zero cannot tell.
+# **How a claim is judged**: one effect on accuracy a training seed, so that no network counts twice
+# and no spread is shared between settings. *Supports*, *contradicts*: the effect is not zero
+# (paired t; from six seeds on flipped signs), on the claim's side or the other. *Equivalent to
+# none*: it lies within 5 points (two one-sided t tests, of seeds whose runs all took off). Over all
+# claims p values are by Holm's method, at 5 %. *Open*: neither; then the table says how many seeds
+# it would take, at the spread that was seen, to decide it in four studies of five. One seed tells
+# no spread, and fewer than three decide nothing.
 
 # %% tags=["parameters"]
 profile = "quick"  # whose tables and figures are read
@@ -38,19 +43,19 @@ from ipslib.config import ARITHMETIC, arithmetic_of
 from ipslib.datasets.registry import run_config
 from ipslib.runs.profiles import list_notebooks
 from ipslib.study import (
-    AGREES,
     CATEGORIES,
     DIAMOND,
-    DISAGREES,
     GREY,
     INK,
     OPEN,
+    VERDICTS,
     Study,
     correlation,
     findings_table,
     load_findings,
     long_form,
     published_accuracy,
+    read_together,
     show,
 )
 
@@ -59,29 +64,31 @@ study
 
 # %% [markdown]
 # ## All findings
-# Effects are on accuracy in the task majority, in points, unless they say otherwise. Published
-# effects are those of the published runs at their own scale.
+# Effects are on accuracy in the task majority, in points, unless they say otherwise. *Took off*:
+# runs of either side that learned anything. *Published* effects are those of the published runs at
+# their own scale; *same* or *other* sign where both can be told.
 
 # %%
 questions = {path.stem: title_of(read_source(path))[5:] for path in list_notebooks()}
-findings = [each for each in load_findings(study.layout.tables) if each.notebook in questions]
-columns = ["notebook", "compared", "unit", "effect", "low", "high", "published", "verdict"]
-rows = [each._asdict() | {"verdict": each.verdict} for each in findings]
-table = pd.DataFrame(rows, columns=columns)
+stated = [each for each in load_findings(study.layout.tables) if each.notebook in questions]
+findings = read_together(stated)
+words = findings_table(findings)
+columns = ["notebook", "claim", "contrast", "unit", "direction", "took_off", "n", "effect"]
+columns += ["low", "high", "sd", "none", "p", "published"]
+table = pd.DataFrame([each._asdict() for each in findings], columns=columns)
+table = table.assign(own_p=[each.p for each in stated], verdict=words["verdict"])
+table = table.assign(published_sign=words["published sign"], seeds=words["seeds it would take"])
 table.insert(1, "question", table["notebook"].map(questions))
 names = {"low": "effect_low", "high": "effect_high", "published": "published_effect"}
 study.save_table("findings", table.rename(columns=names))
-
-# %%
-shown = findings_table(findings).drop(columns="note")
-shown.insert(0, "question", table["question"])
-show(shown)
+words.insert(0, "", table["notebook"].str[:2])
+show(words)
 
 # %% [markdown]
 # Those in points, with their 95 % interval; diamonds are the published effects.
 
 # %%
-COLOURS = {AGREES: "#2c8fa6", DISAGREES: "#b5387c", OPEN: "#8c8c8c"}
+COLOURS = dict(zip(VERDICTS, ("#2c8fa6", "#b5387c", "#c9a24b", "#8c8c8c"), strict=True))
 rows = [each for each in findings if each.unit == "points"]
 figure, ax = plt.subplots(figsize=(10, 1.2 + 0.42 * len(rows)))
 for y, each in enumerate(rows):
@@ -90,11 +97,11 @@ for y, each in enumerate(rows):
     ax.plot(100 * each.effect, y, "o", ms=6, color=style["color"])
     ax.plot(100 * each.published, y + 0.25, **DIAMOND)
 ax.axvline(0, color=GREY, lw=1)
-ax.set_yticks(range(len(rows)), [f"{each.notebook[:2]}  {each.compared}" for each in rows])
+ax.set_yticks(range(len(rows)), [f"{each.notebook[:2]}  {each.claim}" for each in rows])
 ax.set(ylim=(max(len(rows), 1) - 0.5, -0.5), xlabel="effect (points)")
 keys = [Line2D([], [], color=c, marker="o", lw=2, label=name) for name, c in COLOURS.items()]
 keys.append(Line2D([], [], label="published, own scale", **DIAMOND))
-figure.legend(handles=keys, loc="outside upper right", ncols=4, labelcolor=INK)
+figure.legend(handles=keys, loc="outside upper right", ncols=5, labelcolor=INK)
 study.save_figure("effects", figure)
 
 # %% [markdown]
@@ -107,9 +114,11 @@ def links(notebook: str) -> str:
     return f"{notebook}: [page]({notebook}.html), [notebook]({notebook}.ipynb)"
 
 
-for each in findings:
+for i, each in enumerate(findings):
     display(Markdown(f"### {questions[each.notebook]}\n\n{links(each.notebook)}"))
-    display(show(findings_table([each])))
+    display(show(words.iloc[[i], 1:]))
+    if each.note:
+        display(Markdown(each.note))
     figure = study.layout.figures / each.figure
     if figure.is_file():
         display(Image(figure.read_bytes(), width=700, alt=figure.stem))
@@ -133,7 +142,8 @@ Markdown("\n".join(lines) or "Every notebook has its finding.")
 # accuracy lies above what a constant answer reaches by luck. How far that epoch explains where a
 # run ends: Pearson's r of the epoch with test accuracy in the last one, on majority, over the `n`
 # runs that took off. *Same setting*: over runs that differ by their seed alone, each setting's mean
-# taken off. Ours are the Megapixel MNIST records of this profile by today's arithmetic.
+# taken off. The published logs print one seed: their intervals are over repeats. Ours are the
+# Megapixel MNIST records of this profile by today's arithmetic.
 
 # %%
 logs = pd.concat([published_accuracy(category) for category in CATEGORIES])
@@ -165,25 +175,33 @@ Markdown("\n".join(lines) or "Too few runs took off.")
 # ## Reading
 
 # %%
-verdicts = [each.verdict for each in findings]
 named = {
     kind: ", ".join(each.notebook for each in findings if each.verdict == kind) or "none"
-    for kind in (AGREES, DISAGREES, OPEN)
+    for kind in VERDICTS
 }
-Markdown(f"""
-1. Of {len(findings)} findings {verdicts.count(AGREES)} agree with the published direction:
-   {named[AGREES]}.
-2. {verdicts.count(DISAGREES)} disagree: {named[DISAGREES]}.
-3. {verdicts.count(OPEN)} cannot be told: {named[OPEN]}. That is no evidence of no effect: more
-   seeds would narrow the intervals.
-""")
+lines = [f"{i}. *{kind}*: {named[kind]}." for i, kind in enumerate(VERDICTS, start=1)]
+lost = sum(each.verdict == OPEN != own.verdict for each, own in zip(findings, stated, strict=True))
+signs = [each.published_sign for each in findings]
+Markdown(
+    "\n".join(lines)
+    + f"""
+5. Open is no evidence of no effect. By themselves {lost} of the open ones would have been decided;
+   among {len(findings)} claims luck may do as much.
+6. The effect has the published sign in {signs.count("same")} of the
+   {len(signs) - signs.count("")} findings where both can be told.
+"""
+)
 
 # %% [markdown]
 # ## Limits
-# - One effect stands for a notebook: of several published arms the one with the largest published
+# - One contrast stands for a notebook: of several published arms the one with the largest published
 #   effect, whatever ours is. The others are in the notebook.
-# - Slopes (per doubling) lay one straight line through all runs; accuracy that has reached its
-#   ceiling flattens them, so that only the direction compares.
-# - Intervals are of training seeds and of the settings run; the published runs are mostly one a
-#   setting and have none. They are not corrected for the number of findings.
-# - An agreement at another scale is no proof at the published one, nor is a disagreement.
+# - Changes along sizes and counts lay one straight line through all runs; accuracy that has reached
+#   its ceiling flattens them, so that only the direction compares.
+# - Intervals are of training seeds and of the settings run, and each stands for itself: only p
+#   values are Holm's. Published runs are mostly one a setting, print one seed, and have none.
+# - Where runs may fail to take off, an interval knows nothing of failures rarer than were seen;
+#   each notebook shows what its few runs leave room for.
+# - Findings share runs, those of the reference above all. Holm's method holds nevertheless, but the
+#   luck of these seeds is in many of them.
+# - Support at another scale is no proof at the published one, nor is contradiction.

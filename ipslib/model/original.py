@@ -26,7 +26,8 @@ _RENAMED = {
 
 
 def load_original(path: str | Path, **changes: object) -> IPSNet:
-    """Open an original checkpoint as a network in evaluation mode.
+    """Open an original checkpoint as a network in evaluation mode. To predict with it and to save
+    it, `TrainedImages.of(network, patch_size=50, several=["multi"])`: its `multi` are sets.
 
     Sizes are read off the weights; where the checkpoint has no branch map (the base method), the
     number of heads is the published 8.

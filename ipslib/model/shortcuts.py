@@ -13,7 +13,7 @@ short stretches and joined in float64.
 """
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import NamedTuple
 
@@ -82,17 +82,20 @@ def repeated(norms: Iterable[RepeatBatchNorm2d], repeats: int) -> Iterator[None]
             del norm.repeats
 
 
-def _blocks(x: Tensor) -> list[Tensor]:
-    """The values of x (n, C, H, W), channels last, as views (1, lanes C, at most 500, 1): value k
-    of a channel is in lane k modulo lanes. What is left over comes last, in one lane."""
-    rows = x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (n H W, C)
-    whole = len(rows) // _LANES * _LANES
-    blocks = []
-    for part, lanes in ((rows[:whole], _LANES), (rows[whole:], 1)):
-        if len(part):
-            lined_up = part.reshape(1, -1, 1, lanes * x.shape[1]).permute(0, 3, 1, 2)
-            blocks += lined_up.split(_LENGTH, dim=2)
-    return blocks
+def _blocks(*maps: Tensor) -> Iterator[tuple[int, list[Tensor]]]:
+    """The values of maps (n, C, H, W), channels last, as views (1, lanes C, at most 500, 1), and
+    the number of lanes: value k of a channel is in lane k modulo lanes. What is left over comes
+    last, in one lane."""
+    n_channels = maps[0].shape[1]
+    n_rows = maps[0].numel() // n_channels
+    n_whole = n_rows // _LANES
+    for lanes, first, stop in ((_LANES, 0, n_whole), (1, n_whole * _LANES, n_rows)):
+        width = lanes * n_channels
+        for start in range(first, stop, _LENGTH):
+            length = min(_LENGTH, stop - start)
+            shape, strides = (1, width, length, 1), (width * length, 1, width, width)
+            where = start * width
+            yield lanes, [x.as_strided(shape, strides, x.storage_offset() + where) for x in maps]
 
 
 @torch.no_grad()
@@ -100,15 +103,14 @@ def _moments(x: Tensor, repeats: int) -> tuple[Tensor, Tensor]:
     """Mean and variance (C,) of each channel: those of blocks of x and of the further copies of
     its first sample, joined (Chan, Golub and LeVeque, 1983)."""
     n_channels, dtype = x.shape[1], torch.promote_types(x.dtype, torch.float32)
-    means, variances, weights = [], [], []
+    moments, weights = [], []
     for part, times in ((x, 1), (x[:1], repeats - 1)):
-        for block in _blocks(part) if times else ():
-            running = (x.new_zeros(block.shape[1], dtype=dtype) for _ in range(2))
-            mean, var = torch.batch_norm_update_stats(block, *running, 0.0)
-            means.append(mean.view(-1, n_channels))
-            variances.append(var.view(-1, n_channels))
-            weights += [times * block.shape[2]] * len(means[-1])
-    means, variances = torch.cat(means).double(), torch.cat(variances).double()  # (blocks, C)
+        for lanes, (block,) in _blocks(part) if times else ():
+            zeros = x.new_zeros(block.shape[1], dtype=dtype)  # left as they are
+            moments += torch.batch_norm_update_stats(block, zeros, zeros, 0.0)
+            weights += [times * block.shape[2]] * lanes
+    means = torch.cat(moments[::2]).double().view(-1, n_channels)  # (blocks, C)
+    variances = torch.cat(moments[1::2]).double().view(-1, n_channels)
     share = torch.tensor(weights, dtype=torch.float64, device=x.device) / sum(weights)
     mean = share @ means
     var = share @ (variances + (means - mean).square())
@@ -133,28 +135,32 @@ class _Normalise(torch.autograd.Function):
         x, weight, mean, var = ctx.saved_tensors
         grad = grad.contiguous(memory_format=torch.channels_last)
         dx, inverse_sd = torch.empty_like(x), (var + ctx.eps).rsqrt()
-        blocks = list(zip(*map(_blocks, (dx, grad, x)), strict=True))
-        sums = []
-        for _, g, values in blocks:
-            lanes = g.shape[1] // x.shape[1]
-            given = (each.repeat(lanes) for each in (weight, mean, var))
-            _, dweight, dbias = torch.ops.aten.native_batch_norm_backward(
-                g, values, *given, None, None, False, ctx.eps, [False, True, True]
+        blocks = list(_blocks(dx, grad, x))
+        given, sums = _in_lanes(weight, mean, var), []
+        for lanes, (_, g, values) in blocks:
+            _, *of_lanes = torch.ops.aten.native_batch_norm_backward.default(
+                g, values, *given[lanes], None, None, False, ctx.eps, [False, True, True]
             )
-            sums.append(torch.stack([dweight, dbias]).view(2, lanes, -1).double().sum(1))
+            sums.append(torch.stack(of_lanes).view(2, lanes, -1).double().sum(1))
         dweight, dbias = torch.stack(sums).sum(0).to(weight.dtype)
         scale = weight * inverse_sd
         slope = -scale * inverse_sd * dweight / ctx.n_values
         level = -scale * dbias / ctx.n_values - slope * mean
         scale, slope, level = (each[:, None, None].to(x.dtype) for each in (scale, slope, level))
-        for out, g, values in blocks:
-            lanes = g.shape[1] // x.shape[1]
-            of_lanes = [each.repeat(lanes, 1, 1) for each in (scale, slope, level)]
-            torch.addcmul(of_lanes[2], values, of_lanes[1], out=out).addcmul_(g, of_lanes[0])
+        given = _in_lanes(scale, slope, level)
+        for lanes, (out, g, values) in blocks:
+            scales, slopes, levels = given[lanes]
+            torch.addcmul(levels, values, slopes, out=out).addcmul_(g, scales)
         n_copies = ctx.n_values // x[0, 0].numel() - len(x)
         if n_copies:
             dx[0] += n_copies * (x[0] * slope + level)
         return dx, dweight, dbias, None, None, None, None
+
+
+def _in_lanes(*values: Tensor) -> dict[int, Sequence[Tensor]]:
+    """Values of channels (C, ...) as blocks of so many lanes take them."""
+    many = torch.stack(values).repeat(1, _LANES, *[1] * (values[0].ndim - 1))
+    return {1: values, _LANES: many.unbind()}
 
 
 def _twin(encoder: nn.Module) -> nn.Module:

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 import ipslib
-from ipslib.config import ARITHMETIC, RunConfig
+from ipslib.config import ARITHMETIC, WEIGHTS, RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError, reason_of
 from ipslib.model.ips import IPSNet
@@ -29,12 +29,15 @@ def write_model(
     path: str | Path, config: RunConfig, network: IPSNet, *, arithmetic: int, result: Mapping
 ) -> Path:
     """Write a network to a file, without the paths of what it was trained on."""
+    flat = config.flat() | {"labels": Path(config.data.labels).name, "boxes": ""}
+    if flat["weights"] not in WEIGHTS:
+        flat["weights"] = f"./{Path(flat['weights']).name}"
     about = {
         "format": FORMAT,
         "ipslib": ipslib.__version__,
         "arithmetic": arithmetic,
         "torch": torch.__version__,
-        "config": config.flat() | {"labels": Path(config.data.labels).name, "boxes": ""},
+        "config": flat,
         "result": result,
     }
     state = network.state_dict()
@@ -70,13 +73,12 @@ def read_model(
         network = build_network(config, pretrained=False, encoder=encoder)
         network.load_state_dict(weights)
     except (IpslibError, RuntimeError) as error:
-        is_ours = isinstance(error, IpslibError)
-        reason = (
-            str(error) if is_ours else f"its weights are of another encoder: {reason_of(error)}"
-        )
+        reason = f"its weights are of another encoder ({reason_of(error)})."
+        if isinstance(error, IpslibError):
+            reason = str(error)
         raise IpslibError(
             f"{path}, written by ipslib {version}, does not open with ipslib {ours}: {reason} If "
-            "that is not it, install the version that wrote it."
+            "that cannot be, install the version that wrote it."
         ) from error
     return config, network.eval(), about
 

@@ -74,8 +74,12 @@ class TrainedImages:
         names |= {task: list(of_task) for task, of_task in (classes or {}).items()}
         shape = {"in_channels": network.in_channels, "patch_size": patch_size}
         data = OwnImagesConfig(labels="", labels_sha256="", classes=names, **shape, **fields)
-        if list(data.n_classes.items()) != list(sizes.items()):
-            raise IpslibError(f"classes: wanted names for outputs {sizes}, got {classes}.")
+        is_known = {*data.several} <= sizes.keys()
+        if not is_known or list(data.n_classes.items()) != list(sizes.items()):
+            raise IpslibError(
+                f"classes and several: wanted outputs {sizes}, got {data.n_classes} and "
+                f"{data.several}; correct the names."
+            )
         precision = "bf16" if network.precision == torch.bfloat16 else "fp32"
         training = TrainingConfig(precision=precision)
         config = RunConfig(data=data, model=network.config, training=training)

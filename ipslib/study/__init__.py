@@ -6,12 +6,12 @@ Notebooks import from here; a name's module is imported when the name is first a
 from importlib import import_module
 
 _NAMES = {
-    "arms": "arm_table found_digits headline published_beside run_arms run_comparisons",
+    "arms": "arm_table compare_arm headline published_beside run_arms run_comparisons",
     "efficiency": "at_side measure_sides",
     "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED arm_colours chance_title draw_means "
     "level_colours panel_grid row_legend task_panels",
-    "findings": "AGREES DISAGREES OPEN Finding arm_finding findings_table load_findings "
-    "per_doubling published_row",
+    "findings": "CONTRADICTS NONE OPEN SUPPORTS VERDICTS Finding arm_finding findings_table "
+    "load_findings published_row read_together slope_finding state",
     ".datasets.maps": "ATTENTION_COLOURS BOX_COLOUR attention_figure attention_values bare "
     "colour_bar example_row image_row map_of_image",
     "networks": "cost_table evaluate_again obtain_weights trained_runs",
@@ -20,9 +20,10 @@ _NAMES = {
     "run_figures": "arm_dots attention_against_accuracy grouped_bars learning_curves",
     "session": "Study",
     "slides": "find_material heat_map",
-    "statistics": "auc_interval correlation rising_trend t_interval",
+    "statistics": "auc_interval correlation t_interval",
     "strokes": "noise_patterns stroke_table",
-    "tables": "beside_published chance_level long_form points show summarise",
+    "tables": "beside_published chance_level change_along effects_over_seeds long_form "
+    "paired_differences points show summarise",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_MODULE_OF)

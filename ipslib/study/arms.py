@@ -4,31 +4,36 @@ and the table that puts each beside the reference and beside its published count
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
-import statsmodels.formula.api as smf
-from scipy import stats
 
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.study.session import Study
-from ipslib.study.statistics import CONFIDENCE, SEEDS_WITH_OWN_SPREAD, sign_flip_p, t_interval
+from ipslib.study.statistics import (
+    compare_means,
+    compare_shares,
+    over_seeds,
+    share_interval,
+    t_interval,
+)
 from ipslib.study.tables import (
     PUBLISHED_TAKE_OFF,
     TAKE_OFF,
     beside_published,
+    effects_over_seeds,
     long_form,
+    paired_differences,
     require_columns,
     summarise,
 )
 
 Arms = Mapping[str, Mapping[str, object]]  # {label: fields of RunConfig that differ from the base}
 
-_NO_EFFECT = {"effect_low": np.nan, "effect_high": np.nan, "effect_interval": "", "p": np.nan}
+_EFFECT = ["effect", "effect_low", "effect_high", "p"]
 _BALANCED = "balanced_accuracy"
 _HEADLINE = (
     *("arm", "n", "mean", "low", "high", "chance", _BALANCED),
-    *("effect", "effect_low", "effect_high", *TAKE_OFF),
-    *("roi_recall", "times_random", "n_found"),
+    *("effect", "effect_low", "effect_high", "p", *TAKE_OFF),
+    *("roi_recall", "times_random"),
     *("published", "published_effect", "difference"),
     *PUBLISHED_TAKE_OFF,
 )
@@ -111,14 +116,10 @@ def arm_table(
     Returns:
         The columns of `summarise`, then
 
-        - `effect`: mean difference to the reference over the seeds that both have, with
-          `effect_low`, `effect_high`, and in `effect_interval` how these were made: `paired t`
-          from the arm's own differences; where no arm has five seeds `pooled paired t`, from the
-          spread that is left in all arms together once arms and seeds are accounted for. Blank
-          with one seed. `p` is that of `sign_flip_p`, or of the pooled t; neither is corrected for
-          the number of arms;
-        - `roi_recall`, `times_random` (that over its value at random), `entropy`, `n_found` (the
-          runs that `found_digits`), and `balanced_accuracy` where the runs have it;
+        - `effect`: the mean of `paired_differences`, with the interval and the p value of
+          `over_seeds`: each arm's own, corrected for no other arm;
+        - `roi_recall`, `times_random` (that over its value at random), `entropy`, and
+          `balanced_accuracy` where the runs have it;
         - the columns of `beside_published`, and `published_effect`.
     """
     if "comparison" in frame:
@@ -134,14 +135,10 @@ def arm_table(
         if reference not in known:
             raise IpslibError(f"there is no arm {reference!r}{did_you_mean(reference, known)}.")
         frame = frame.sort_values("arm", key=lambda arms: arms != reference, kind="stable")
-    runs_of = frame["id"].groupby(frame["arm"], sort=False).agg(frozenset)
-    twin_of = {arm: runs_of.index[runs_of == ids][0] for arm, ids in runs_of.items()}
-    alone = frame[frame["arm"].isin(twin_of.values())]  # the same runs twice would feign spread
-    alone = summarise(alone, by=["arm"]).merge(_effects(alone), on=["arm", "task"])
-    table = pd.concat(
-        [alone[alone["arm"] == twin].assign(arm=arm) for arm, twin in twin_of.items()],
-        ignore_index=True,
-    )
+    differences = paired_differences(frame, frame["arm"].iloc[0])
+    effects = effects_over_seeds(differences, by=["arm", "task"])
+    table = summarise(frame, by=["arm"])
+    table = table.merge(effects[["arm", "task", *_EFFECT]], how="left", on=["arm", "task"])
     table = table.merge(_attention(frame), on="arm")
     if _BALANCED in frame:
         balanced = frame.groupby(["arm", "task"])[_BALANCED].mean().reset_index()
@@ -179,68 +176,41 @@ def published_beside(
     return asked.merge(published, on=list(on))
 
 
-def found_digits(frame: pd.DataFrame) -> pd.Series:
-    """Whether each run keeps at least half of the digits that random patches would miss.
+def compare_arm(
+    frame: pd.DataFrame, arm: str, *, reference: str | None = None, task: str = "majority"
+) -> pd.DataFrame:
+    """An arm and its reference, the first arm if None, looked at in three ways: the share of runs
+    that take off, the accuracy of those that did, and of all runs together.
 
-    A run that does not has failed before any digit could be read: its accuracy says nothing of
-    how well digits are read.
+    Returns:
+        Two rows a look, reference first: `look`, `arm`, the number of runs `n`, `mean` with its
+        interval (of shares Clopper's and Pearson's), and in the arm's row the `effect` with its
+        interval, `p`, and of which `test` it is. Without take-off the last look alone.
     """
-    random = frame["roi_recall_random"]
-    return frame["roi_recall"] - random >= (1 - random) / 2
-
-
-def _effects(frame: pd.DataFrame) -> pd.DataFrame:
-    """The effect columns of every arm and task; blank for the reference."""
-    reference, rows = frame["arm"].iloc[0], []
-    for task, runs in frame.groupby("task", sort=False):
-        accuracy = runs.pivot(index="seed", columns="arm", values="accuracy")
-        others = accuracy[runs["arm"].unique()].drop(columns=reference)
-        differences = others.sub(accuracy[reference], axis=0)
-        most = differences.count().max()
-        own = most >= SEEDS_WITH_OWN_SPREAD
-        pooled = _residual_spread(accuracy) if most > 1 and not own else None
-        rows.append({"arm": reference, "task": task, "effect": np.nan} | _NO_EFFECT)
-        for arm, difference in differences.items():
-            pair = accuracy.loc[difference.notna(), [arm, reference]]
-            bounds = _NO_EFFECT
-            if len(pair) > 1:
-                bounds = _own_bounds(pair) if own else _pooled_bounds(pair, *pooled)
-            rows.append({"arm": arm, "task": task, "effect": difference.mean()} | bounds)
-    return pd.DataFrame(rows)
-
-
-def _own_bounds(pair: pd.DataFrame) -> dict[str, object]:
-    difference, kind = pair.iloc[:, 0] - pair.iloc[:, 1], f"paired t, {len(pair)} seeds"
-    values = (*t_interval(difference), kind, sign_flip_p(difference))
-    return dict(zip(_NO_EFFECT, values, strict=True))
-
-
-def _pooled_bounds(pair: pd.DataFrame, spread: float, freedom: float) -> dict[str, object]:
-    effect, n = (pair.iloc[:, 0] - pair.iloc[:, 1]).mean(), len(pair)
-    error = max(spread, 1e-12) * np.sqrt(2 / n)
-    low, high = stats.t.interval(CONFIDENCE, freedom, loc=effect, scale=error)
-    p = 2 * stats.t.sf(abs(effect) / error, freedom)
-    kind = f"pooled paired t, {n} seeds"
-    return dict(zip(_NO_EFFECT, (low, high, kind, p), strict=True))
-
-
-def _residual_spread(accuracy: pd.DataFrame) -> tuple[float, float]:
-    """What is left of a run's spread, and its degrees of freedom, in a model arm + seed.
-
-    For two arms it gives the paired t interval. For more, pooling the arms' differences to the
-    one reference would count the reference's own luck once an arm.
-    """
-    runs = accuracy.melt(ignore_index=False, var_name="arm", value_name="accuracy")
-    runs = runs.dropna().reset_index()
-    fit = smf.ols("accuracy ~ C(arm) + C(seed)", runs).fit()
-    return float(np.sqrt(fit.mse_resid)), float(fit.df_resid)
+    reference = frame["arm"].iloc[0] if reference is None else reference
+    runs = frame[frame["task"] == task].drop_duplicates(["arm", "id"]).set_index("seed")
+    sides, looks = [runs[runs["arm"] == name] for name in (reference, arm)], []
+    if "took_off" in runs and runs["took_off"].notna().all():
+        shares = [side["took_off"] for side in sides]
+        looks.append(("share that takes off", shares, share_interval, compare_shares(*shares)))
+        left = [side.loc[side["took_off"] == 1, "accuracy"] for side in sides]
+        looks.append(("accuracy of those that did", left, t_interval, compare_means(*left)))
+    differences = paired_differences(runs.reset_index(), reference).query("arm == @arm")
+    means = [side["accuracy"] for side in sides]
+    looks.append(("accuracy of all runs", means, t_interval, over_seeds(differences["accuracy"])))
+    rows = []
+    for look, values, interval, effect in looks:
+        for name, each, found in zip((reference, arm), values, ({}, effect), strict=True):
+            low, high = interval(each)
+            row = {"look": look, "arm": name, "n": len(each), "mean": each.mean()}
+            rows.append(found | row | {"low": low, "high": high})
+    columns = ["look", "arm", "n", "mean", "low", "high", *_EFFECT, "test"]
+    return pd.DataFrame(rows)[columns]
 
 
 def _attention(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row an arm: means over its runs, and how many found the digits."""
+    """One row an arm: means over its runs."""
     measures = ["roi_recall", "roi_recall_random", "entropy"]
-    runs = frame.drop_duplicates(["arm", "id"])
-    found = runs.groupby("arm", sort=False)[measures].mean().reset_index()
-    found.insert(2, "times_random", found["roi_recall"] / found.pop("roi_recall_random"))
-    n_found = found_digits(runs).groupby(runs["arm"], sort=False).sum()
-    return found.assign(n_found=n_found.to_numpy()).astype({"n_found": int})
+    found = frame.drop_duplicates(["arm", "id"]).groupby("arm", sort=False)[measures].mean()
+    found["times_random"] = found["roi_recall"] / found.pop("roi_recall_random")
+    return found.reset_index()

@@ -54,7 +54,8 @@ def grouped_bars(
     """Draw last-epoch test accuracy in one panel a task: groups of bars along x.
 
     Args:
-        frame: a long form; bars are means over seeds with their 95 % interval, dots single runs.
+        frame: a long form; bars are means over seeds with their 95 % interval, where there are
+            seeds enough, dots single runs.
         x: column of numbers. Beside a digit size that has one object-to-image ratio only that is
             written too.
         bars: column of numbers told apart by colour within a group, or None.
@@ -91,7 +92,8 @@ def grouped_bars(
     keys = [Patch(color=c, label=f"{v:g}") for v, c in colours.items()] if bars else []
     dot = {"linestyle": "", "color": INK}
     keys.append(Line2D([], [], marker="o", markersize=4, label="one run", **dot))
-    keys.append(Line2D([], [], marker="|", markersize=12, label="95 % interval", **dot))
+    if summary["low"].notna().any():
+        keys.append(Line2D([], [], marker="|", markersize=12, label="95 % interval", **dot))
     if published is not None:
         keys.append(Line2D([], [], label="published", **DIAMOND))
     row_legend(figure, keys, _axis_label(bars) if bars else "")
@@ -174,8 +176,9 @@ def arm_dots(
         ax.set(xlim=(0, 102), xticks=range(0, 101, 20), ylim=(len(arms) - 0.4, -0.6))
         ax.set(yticks=range(len(arms)), yticklabels=arms)
         ax.grid(axis="x")
+    mean = "mean with 95 % interval" if table["low"].notna().any() else "mean"
     keys = [
-        Line2D([], [], marker="o", ms=6, color=OURS, label="mean with 95 % interval"),
+        Line2D([], [], marker="o", ms=6, color=OURS, label=mean),
         Line2D([], [], marker="o", ms=3.5, ls="", color=INK, label="one run"),
         Line2D([], [], label=f"mean of {arms[0]}", **_REFERENCE_LINE),
     ]

@@ -1,20 +1,24 @@
 """The study's intervals and tests, through scipy and statsmodels.
 
-Accuracies are shares in 0..1. A sample is one value per training seed, so an interval over seeds
-says what another seed would give; a Wilson interval says what other test images would give.
+Accuracies are shares in 0..1. What is judged is one value per training seed: a paired difference,
+a slope, an interaction. No spread is shared between settings: runs take off or do not, so that
+settings scatter differently. statsmodels is imported where it is used: the queue of published runs
+does without it.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, special, stats
-
-from ipslib.errors import IpslibError
+from scipy import optimize, stats
 
 CONFIDENCE = 0.95
-SEEDS_WITH_OWN_SPREAD = 5  # with fewer, settings share their spread
-_RESAMPLES = 9999
+LEVEL = 1 - CONFIDENCE  # of the tests
+MARGIN = 0.05  # an effect within five points counts as none
+FEWEST = 3  # values with an interval: of runs that take off or not, two are too often alike
+_FEWEST_TO_FLIP = 6  # with fewer, no flip of signs has a p below 0.05
+_FLIPS = 9999
+_POWER, _MOST_SEEDS = 0.8, 2000
 _LEAST_SPREAD = 1e-12  # where no spread was seen, scipy's bounds would be nan
 _AT_THE_ROOT = 1e-12  # an area of 1 is a root by itself
 _BY_LUCK = 0.999  # quantile of what a constant answer scores
@@ -72,103 +76,122 @@ def correlation(
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float]:
-    """Student's t interval of the mean over seeds; needs two values or more."""
-    values = _sample(values, at_least=2)
-    if np.ptp(values) == 0:  # no spread seen: scipy's would be nan
-        return float(values[0]), float(values[0])
+    """Student's t interval of the mean over seeds; blank with fewer than three."""
+    values = _finite(values)
+    if len(values) < FEWEST:
+        return np.nan, np.nan
     low, high = stats.ttest_1samp(values, 0).confidence_interval(CONFIDENCE)
     return float(low), float(high)
 
 
-def wilson_interval(accuracy: float, n: int) -> tuple[float, float]:
-    """Wilson's score interval of one run's accuracy on n test images."""
-    test = stats.binomtest(round(accuracy * n), n)
-    low, high = test.proportion_ci(CONFIDENCE, method="wilson")
+def over_seeds(values: Sequence[float]) -> dict[str, object]:
+    """Of effects on accuracy, one a seed, blanks left out: their number `n`, mean `effect`, `sd`,
+    t interval from `effect_low` to `effect_high`, and two p values, blank with fewer than three.
+
+    `p` is that of an effect of zero, by the `test` of t, from six seeds on by flipping signs (all
+    2^n ways up to 13 seeds, random ones beyond). `p_none` is that of an effect beyond five points,
+    by two one-sided t tests: small where the 90 % interval lies within.
+
+    The interval knows nothing of failures rarer than were seen: where runs may fail to take off,
+    read it beside `share_interval`.
+    """
+    from statsmodels.stats.weightstats import ttost_paired
+
+    values = _finite(values)
+    n = len(values)
+    mean, sd = values.mean() if n else np.nan, values.std(ddof=1) if n > 1 else np.nan
+    low, high = t_interval(values)
+    p, p_none, test = np.nan, np.nan, "paired t"
+    if n >= FEWEST:
+        p = stats.ttest_1samp(values, 0).pvalue
+        p_none, _, _ = ttost_paired(values, np.zeros(n), -MARGIN, MARGIN)
+    if n >= _FEWEST_TO_FLIP:
+        flips = {"n_resamples": _FLIPS, "rng": np.random.default_rng(0)}
+        found = stats.permutation_test((values,), np.mean, permutation_type="samples", **flips)
+        p, test = found.pvalue, "flipped signs"
+    numbers = {"effect": mean, "sd": sd, "effect_low": low, "effect_high": high}
+    numbers |= {"p": p, "p_none": p_none}
+    return {"n": n, "test": test} | {name: float(value) for name, value in numbers.items()}
+
+
+def _finite(values: Sequence[float]) -> np.ndarray:
+    values = np.asarray(values, float)
+    values = values[np.isfinite(values)]
+    if len(values) and np.ptp(values) == 0:
+        values = values + _LEAST_SPREAD * np.linspace(-1, 1, len(values))
+    return values
+
+
+def share_interval(yes: Sequence[float]) -> tuple[float, float]:
+    """Clopper and Pearson's interval of the share of ones among ones and zeros."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    low, high = proportion_confint(np.sum(yes), len(yes), LEVEL, method="beta")
     return float(low), float(high)
 
 
-def spread_over_seeds(values: Sequence[float], *, n_test: int) -> dict[str, object]:
-    """Of shares in 0..1, one a seed, blanks left out: `n`, `mean`, `sd`, the mean's 95 % interval
-    from `low` to `high`, and how that was made in `interval`.
+def compare_shares(reference: pd.Series, arm: pd.Series) -> dict[str, object]:
+    """What share of runs does something, such as take off, in one arm and not in another.
 
-    It is Student's t over seeds, cut to 0..1. One value has Wilson's on its `n_test` images.
-    """
-    values = np.asarray(values, float)
-    values = values[np.isfinite(values)]
-    n, low, high, interval = len(values), np.nan, np.nan, ""
-    if n > 1:
-        (low, high), interval = t_interval(values), f"t, {n} seeds"
-    elif n == 1:
-        (low, high), interval = wilson_interval(values[0], n_test), f"Wilson, {n_test} images"
-    mean, sd = values.mean() if n else np.nan, values.std(ddof=1) if n > 1 else np.nan
-    bounds = {"low": max(low, 0.0), "high": min(high, 1.0), "interval": interval}
-    return {"n": n, "mean": mean, "sd": sd} | bounds
-
-
-def pooled_intervals(n: pd.Series, mean: pd.Series, sd: pd.Series) -> pd.DataFrame:
-    """95 % t intervals, columns `low` and `high`, of means that share one spread.
-
-    The spread within settings is pooled over all of them: two seeds tell none of their own. It
-    takes the settings to vary alike from seed to seed. A setting is a row of two values or more.
-    """
-    freedom = n - 1
-    spread = np.sqrt((freedom * sd**2).sum() / freedom.sum())
-    error = np.maximum(spread, _LEAST_SPREAD) / np.sqrt(n)
-    low, high = stats.t.interval(CONFIDENCE, freedom.sum(), loc=mean, scale=error)
-    return pd.DataFrame({"low": low, "high": high}, index=n.index)
-
-
-def sign_flip_p(differences: Sequence[float]) -> float:
-    """Two-sided p value of paired differences, one a seed, from flipping their signs: all 2^n ways
-    up to 13 seeds, random ones beyond. It cannot fall below 2 / 2^n: 0.25 for 3, 0.06 for 5."""
-    flips = stats.permutation_test(
-        (_sample(differences, at_least=2),),
-        np.mean,
-        permutation_type="samples",
-        n_resamples=_RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    return float(flips.pvalue)
-
-
-def rising_trend(n: Sequence[float], accuracy: Sequence[float]) -> dict[str, float]:
-    """Test whether accuracy rises with n, such as the number of training images; a value a run.
+    Args:
+        reference, arm: 1 or 0 for every run, indexed by seed.
 
     Returns:
-        Spearman's `rho` with its one-sided permutation `p` (small when accuracy rises), and the
-        `smallest_p` that the test could have given with so few runs; what a doubling gains by a
-        straight line, `effect`, with its t interval from `effect_low` to `effect_high`.
+        `effect`, the difference of the shares; Newcombe's interval of it; `p`, and of which `test`
+        it is: the exact McNemar where both arms have the same seeds, else Boschloo's.
     """
-    import statsmodels.api as sm  # here: the queue of published runs does without it
+    from statsmodels.stats.proportion import confint_proportions_2indep
 
-    n, accuracy = _sample(n, at_least=3), _sample(accuracy, at_least=3)
-    sizes, n_runs = np.unique(n, return_counts=True)
-    if len(sizes) < 2:
-        raise IpslibError(f"wanted two sizes or more to see a trend, got only {sizes[0]:g}.")
-    rank, other = stats.rankdata(n), stats.rankdata(accuracy)
-    test = stats.permutation_test(
-        (rank,),
-        lambda shuffled, axis: np.sum(shuffled * other, axis=axis),  # grows as rho does
-        permutation_type="pairings",
-        vectorized=True,
-        alternative="greater",
-        n_resamples=_RESAMPLES,
-        rng=np.random.default_rng(0),
-    )
-    line = sm.OLS(accuracy, sm.add_constant(np.log2(n))).fit()
-    low, high = line.conf_int(1 - CONFIDENCE)[1]
-    rho = stats.spearmanr(n, accuracy).statistic if np.ptp(accuracy) else np.nan
-    smallest = np.prod(special.factorial(n_runs)) / special.factorial(len(n))
-    found = {"rho": rho, "p": test.pvalue, "smallest_p": smallest}
-    found |= {"effect": line.params[1], "effect_low": low, "effect_high": high}
-    return {name: float(value) for name, value in found.items()}
+    yes, n = (arm.sum(), reference.sum()), (len(arm), len(reference))
+    how = {"method": "newcomb", "compare": "diff", "alpha": LEVEL}
+    bounds = confint_proportions_2indep(yes[0], n[0], yes[1], n[1], **how)
+    if set(arm.index) == set(reference.index):
+        change = arm - reference
+        more, either = int((change > 0).sum()), int((change != 0).sum())
+        p, test = stats.binomtest(more, either).pvalue if either else 1.0, "McNemar, exact"
+    else:
+        counts = [yes, (n[0] - yes[0], n[1] - yes[1])]
+        p, test = stats.boschloo_exact(counts).pvalue, "Boschloo"
+    return _comparison(arm.mean() - reference.mean(), bounds, p, test)
 
 
-def _sample(values: Sequence[float], *, at_least: int) -> np.ndarray:
-    sample = np.asarray(values, float)
-    if len(sample) < at_least or not np.isfinite(sample).all():
-        raise IpslibError(f"wanted {at_least} finite values or more, got {sample.tolist()}.")
-    return sample
+def compare_means(reference: Sequence[float], arm: Sequence[float]) -> dict[str, object]:
+    """The same of two means by Welch's test, blank where either has fewer than three values."""
+    arm, reference = _finite(arm), _finite(reference)
+    if min(len(arm), len(reference)) < FEWEST:
+        return _comparison(np.nan, (np.nan, np.nan), np.nan, "Welch")
+    welch = stats.ttest_ind(arm, reference, equal_var=False)
+    effect, bounds = arm.mean() - reference.mean(), welch.confidence_interval(CONFIDENCE)
+    return _comparison(effect, bounds, welch.pvalue, "Welch")
+
+
+def _comparison(effect: float, bounds: Sequence[float], p: float, test: str) -> dict[str, object]:
+    low, high = map(float, bounds)
+    found = {"effect": float(effect), "effect_low": low, "effect_high": high}
+    return found | {"p": float(p), "test": test}
+
+
+def seeds_needed(
+    effect: float, sd: float, *, level: float = LEVEL, more_than: int = FEWEST - 1
+) -> float:
+    """How many seeds an arm it takes to tell an effect of that size from none, or to show that it
+    is none, whichever are fewer, in four studies of five; blank beyond 2000.
+
+    Args:
+        effect: mean of the paired differences, or slopes; sd: theirs.
+        level: at which it is tested; more_than: so many seeds, which did not do.
+    """
+    if not sd > 0:
+        return np.nan
+    n = np.arange(max(more_than + 1, FEWEST), _MOST_SEEDS + 1)
+    error, freedom = sd / np.sqrt(n), n - 1
+    bound = stats.t.ppf(1 - level / 2, freedom)
+    tells = stats.nct.sf(bound, freedom, abs(effect) / error)
+    tells[(n >= _FEWEST_TO_FLIP) & (2.0 ** (1 - n) > level)] = 0  # no flip of signs is that rare
+    bound = stats.t.ppf(1 - level, freedom)
+    misses = [stats.nct.cdf(bound, freedom, (MARGIN + s * effect) / error) for s in (-1, 1)]
+    enough = n[np.maximum(tells, 1 - sum(misses)) >= _POWER]
+    return float(enough[0]) if len(enough) else np.nan
 
 
 def auc_interval(auc: float, n_positive: int, n_negative: int) -> tuple[float, float]:

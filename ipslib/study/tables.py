@@ -5,16 +5,12 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 
+import numpy as np
 import pandas as pd
 
 from ipslib.datasets.megapixel_mnist.config import chance_level
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.study.statistics import (
-    SEEDS_WITH_OWN_SPREAD,
-    pooled_intervals,
-    spread_over_seeds,
-    take_off_epoch,
-)
+from ipslib.study.statistics import over_seeds, t_interval, take_off_epoch
 
 ATTENTION = (
     "roi_recall",
@@ -41,7 +37,6 @@ _HEADINGS |= {
     "attention_on_digits_random": "same at random (%)",
     "entropy": "entropy (% of uniform)",
     "o2i_ratio": "O2I (%)",
-    "n_found": "runs that found",
 }
 _TOOK_OFF = "took off (%), median epoch"
 _PAIRS = {  # two columns that are shown as one, and what stands between them
@@ -106,11 +101,10 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
         by: columns that make a setting; `task` is added where the frame has it.
 
     Returns:
-        The columns of `by` and task, those of `spread_over_seeds`, and where the frame has them
-        `chance`, `took_off` (the share of runs) and `take_off_epoch` (the median of those that
-        did). Where every setting has fewer than five seeds the interval is a `pooled t`: two seeds
-        tell no spread of their own, so the spread within settings is taken together, a task at a
-        time.
+        The columns of `by` and task, the number of runs `n`, their `mean` and `sd`, Student's t
+        interval from `low` to `high`, cut to 0..1 and blank with fewer than three, and where the
+        frame has them `chance`, `took_off` (the share of runs) and `take_off_epoch` (the median
+        of those that did).
 
     Raises:
         IpslibError: an unknown column, or two runs of one seed in one setting.
@@ -121,20 +115,61 @@ def summarise(frame: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
     rows = []
     for setting, group in frame.groupby(keys, sort=False, dropna=False):
         _refuse_mixed(group, keys)
-        spread = spread_over_seeds(group["accuracy"], n_test=int(group["n_test"].iloc[0]))
-        row = dict(zip(keys, setting, strict=True)) | spread
+        accuracy = group["accuracy"].dropna()
+        low, high = np.clip(t_interval(accuracy), 0, 1)
+        row = dict(zip(keys, setting, strict=True)) | {"n": len(accuracy)}
+        row |= {"mean": accuracy.mean(), "sd": accuracy.std(), "low": low, "high": high}
         if "chance" in frame:
             row["chance"] = group["chance"].iloc[0]
         if TAKE_OFF[0] in frame:
             row["took_off"] = group["took_off"].mean()
             row["take_off_epoch"] = group["take_off_epoch"].median()
         rows.append(row)
-    table = pd.DataFrame(rows)
-    if 2 <= table["n"].max() < SEEDS_WITH_OWN_SPREAD:
-        per_task = table.groupby("task") if "task" in table else [("", table)]
-        for _, rows_of_task in per_task:
-            _pool_spread(table, rows_of_task)
-    return table
+    return pd.DataFrame(rows)
+
+
+def change_along(frame: pd.DataFrame, x: str, *, by: Sequence[str]) -> pd.DataFrame:
+    """What accuracy changes from the smallest to the largest `x`, by a straight line in doublings.
+
+    The change of changes is an interaction: of what `change_along(frame, "n_train", by=["seed",
+    "digit_size"])` gives, the change along `digit_size` by seed.
+
+    Args:
+        frame: one row per run, of one task; or an earlier answer.
+        x: a column of positive numbers.
+        by: columns that make a group; one that lacks a value of x is left out.
+
+    Returns:
+        The columns `by` and `accuracy`, the change, one row a group.
+    """
+    way = np.log(frame[x].astype(float))
+    way = (way - way.min()) / np.ptp(way) if np.ptp(way) else way * 0
+    rows = [
+        (*group, np.polyfit(way[runs.index], runs["accuracy"], 1)[0])
+        for group, runs in frame.groupby(list(by))
+        if 1 < frame[x].nunique() == runs[x].nunique()
+    ]
+    return pd.DataFrame(rows, columns=[*by, "accuracy"])
+
+
+def paired_differences(frame: pd.DataFrame, reference: str) -> pd.DataFrame:
+    """What each run of an arm differs by from the reference's of the same seed: columns `arm`,
+    `task`, `seed` and `accuracy`. A run that an arm shares with the reference has no difference.
+    """
+    runs = frame.drop_duplicates(["arm", "task", "id"])
+    own, theirs = runs[runs["arm"] != reference], runs[runs["arm"] == reference]
+    pairs = own.merge(theirs, on=["task", "seed"], suffixes=("", "_of_reference"))
+    pairs = pairs[pairs["id"] != pairs["id_of_reference"]]
+    difference = pairs["accuracy"] - pairs["accuracy_of_reference"]
+    return pairs.assign(accuracy=difference)[["arm", "task", "seed", "accuracy"]]
+
+
+def effects_over_seeds(changes: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
+    """The columns of `over_seeds`, one row for each setting of `by`, of changes one a seed."""
+    columns = [*by, *over_seeds([])]
+    groups = changes.groupby(list(by), sort=False)
+    rows = [dict(zip(by, of, strict=True)) | over_seeds(g["accuracy"]) for of, g in groups]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def beside_published(
@@ -242,16 +277,6 @@ def _cell(name: str, value: object) -> object:
     if name == "canvas":
         return value[0] if value[0] == value[1] else "x".join(map(str, value))
     return " ".join(map(str, value))
-
-
-def _pool_spread(table: pd.DataFrame, rows: pd.DataFrame) -> None:
-    """Replace the t intervals of settings with few seeds by those of their common spread."""
-    rows = rows[rows["n"] > 1]
-    if len(rows) < 2:
-        return
-    bounds = pooled_intervals(rows["n"], rows["mean"], rows["sd"]).clip(0, 1)
-    table.loc[rows.index, ["low", "high"]] = bounds
-    table.loc[rows.index, "interval"] = [f"pooled t, {n} seeds" for n in rows["n"]]
 
 
 def _refuse_mixed(group: pd.DataFrame, keys: Sequence[str]) -> None:

@@ -144,11 +144,13 @@ def test_an_encoder_of_ones_own_is_given_again(image, tmp_path):
         layers = nn.Conv2d(1, dim, 3), nn.BatchNorm2d(dim), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
         return nn.Sequential(*layers, nn.Flatten())
 
-    config = ModelConfig(n_heads=3, memory_size=4, iter_size=4)
+    started_from = str(tmp_path / "weights.pth")
+    config = ModelConfig(n_heads=3, memory_size=4, iter_size=4, weights=started_from)
     network = IPSNet(config, {"kind": 3}, patch_size=20, encoder=encoder())
     model = TrainedImages.of(network, patch_size=20, classes={"kind": ["a", "b", "c"]})
     path = model.save(tmp_path / "model.ipslib")
     assert load(path, encoder=encoder()).predict(image).equals(model.predict(image))
+    assert str(tmp_path).encode() not in path.read_bytes()
     assert "encoder" in refusal(path)
     assert "weights" in refusal(path, encoder=encoder(dim=12))
 
@@ -156,12 +158,14 @@ def test_an_encoder_of_ones_own_is_given_again(image, tmp_path):
 def test_an_original_checkpoint_is_converted(shared, tmp_path):
     original = load_original(shared / "checkpoints" / "original_84px_400noise_1500.pth")
     digits = {"majority": [f"digit {i}" for i in range(10)]}
-    model = TrainedImages.of(original, patch_size=50, classes=digits)
+    sets = {"several": ["multi"]}
+    model = TrainedImages.of(original, patch_size=50, classes=digits, **sets)
     image = np.random.RandomState(0).randint(0, 256, (400, 300), np.uint8)
     opened = load(model.save(tmp_path / "model.ipslib"))
     table = opened.predict(image)
     assert table.equals(model.predict(image)) and len(table) == 4
     assert table["predicted"][0].startswith("digit ") and opened.accuracy == {}
-    for wrong in ({"majority": ["a"]}, {"minority": ["a", "b"]}):
+    assert table.loc[3, [str(i) for i in range(10)]].sum() != pytest.approx(1)  # each for itself
+    for wrong in ({"classes": {"minority": ["a", "b"]}}, {"several": ["mutli"]}):
         with pytest.raises(IpslibError, match="classes"):
-            TrainedImages.of(original, patch_size=50, classes=wrong)
+            TrainedImages.of(original, patch_size=50, **wrong)

@@ -3,7 +3,6 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.config import TASKS
@@ -11,12 +10,13 @@ from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
 from ipslib.study.arms import (
     arm_table,
+    compare_arm,
     headline,
     published_beside,
     run_arms,
     run_comparisons,
 )
-from ipslib.study.statistics import sign_flip_p, t_interval
+from ipslib.study.statistics import over_seeds
 from ipslib.study.tables import show
 from tests.study.made_up import make_record
 
@@ -91,38 +91,26 @@ def test_no_arm_and_seeds_of_an_arm_that_is_not_there_are_refused():
         run_comparisons(make_study(scattered), {"one": ARMS}, [0], arm_seeds={"referense": [1]})
 
 
-def test_effects_of_many_seeds_are_the_arms_own_paired_differences():
-    frame = run_arms(make_study(scattered), ARMS, range(6)).frame
+@pytest.mark.parametrize("n", [3, 6])
+def test_effects_are_the_arms_own_paired_differences_whatever_the_others(n):
+    frame = run_arms(make_study(scattered), ARMS, range(n)).frame
     table = arm_table(frame)
     assert table["arm"].tolist() == [arm for arm in ARMS for _ in TASKS]
     runs = frame[frame["task"] == "top"].pivot(index="seed", columns="arm", values="accuracy")
     difference = runs["less noise"] - runs["reference"]
     row = rows_of(table, "top").loc["less noise"]
-    assert row[["effect", "effect_low", "effect_high", "p"]].tolist() == pytest.approx(
-        [difference.mean(), *t_interval(difference), sign_flip_p(difference)]
-    )
-    assert row["effect_interval"] == "paired t, 6 seeds"
+    columns = ["effect", "effect_low", "effect_high", "p"]
+    found = over_seeds(difference)
+    assert row[columns].tolist() == pytest.approx([found[name] for name in columns])
     reference = rows_of(table).loc["reference"]
     assert reference[["effect", "effect_low", "p"]].isna().all()
 
 
-def test_two_arms_of_few_seeds_have_the_paired_t_interval():
-    """The pooled model of one comparison is the paired t test."""
-    two = dict(list(ARMS.items())[:2])
-    frame = run_arms(make_study(scattered), two, range(3)).frame
-    runs = frame[frame["task"] == "max"].pivot(index="seed", columns="arm", values="accuracy")
-    difference = runs["less noise"] - runs["reference"]
-    row = rows_of(arm_table(frame), "max").loc["less noise"]
-    assert row["effect"] == pytest.approx(difference.mean())
-    assert (row["effect_low"], row["effect_high"]) == pytest.approx(t_interval(difference))
-    assert row["p"] == pytest.approx(stats.ttest_1samp(difference, 0).pvalue)
-    assert row["effect_interval"] == "pooled paired t, 3 seeds"
-
-
-def test_one_seed_has_an_effect_and_no_interval():
-    row = rows_of(arm_table(run_arms(make_study(scattered), ARMS, [1]).frame)).loc["less noise"]
-    assert row["effect"] != 0 and row["n"] == 1
-    assert row[["effect_low", "effect_high", "p"]].isna().all() and row["effect_interval"] == ""
+@pytest.mark.parametrize("seeds", [[1], [0, 1]])
+def test_one_seed_or_two_have_an_effect_and_no_interval(seeds):
+    row = rows_of(arm_table(run_arms(make_study(scattered), ARMS, seeds).frame)).loc["less noise"]
+    assert row["effect"] != 0 and row["n"] == len(seeds)
+    assert row[["effect_low", "effect_high", "p"]].isna().all()
 
 
 def test_pairs_are_the_seeds_that_both_arms_have():
@@ -138,15 +126,30 @@ def test_pairs_are_the_seeds_that_both_arms_have():
     assert np.isnan(rows.at["least noise", "effect"])
 
 
-def test_the_same_runs_under_two_names_feign_no_spread():
-    def bounds(arms):
-        rows = rows_of(arm_table(run_arms(make_study(scattered), arms, [0, 1]).frame))
-        return rows.loc["least noise", ["low", "high", "effect_low", "effect_high"]].tolist()
+def test_a_network_is_counted_once():
+    arms = ARMS | {"again": {"n_noise": 800}}
+    frame = run_arms(make_study(scattered), arms, range(3)).frame
+    table = arm_table(frame)
+    assert rows_of(table).at["again", "mean"] == rows_of(table).at["reference", "mean"]
+    assert np.isnan(rows_of(table).at["again", "effect"])  # the reference's own runs
+    pd.testing.assert_frame_equal(arm_table(pd.concat([frame, frame])), table)
+    as_another = frame[frame["arm"] == "less noise"].assign(id=lambda f: f["id"] + " as other")
+    with pytest.raises(IpslibError, match="seed"):
+        arm_table(pd.concat([frame, as_another]))
 
-    again = {f"again {i}": {"n_noise": 800} for i in range(5)}
-    assert bounds(ARMS | again) == pytest.approx(bounds(ARMS))
-    rows = rows_of(arm_table(run_arms(make_study(scattered), ARMS | again, [0, 1]).frame))
-    assert rows.at["again 4", "mean"] == rows.at["reference", "mean"]
+
+def test_an_arm_is_looked_at_in_three_ways():
+    frame = run_arms(make_study(scattered), ARMS, range(4)).frame
+    took_off = (frame["arm"] == "reference") | (frame["seed"] > 0)
+    looks = compare_arm(frame.assign(took_off=took_off * 1.0), "less noise")
+    assert looks["n"].tolist() == [4, 4, 4, 3, 4, 4]
+    assert (
+        looks["mean"].tolist()[:2] == [1, 0.75] and looks["effect"].notna().tolist() == [0, 1] * 3
+    )
+    row = rows_of(arm_table(frame)).loc["less noise"]
+    assert looks["effect"].iloc[-1] == pytest.approx(row["effect"])
+    unknown = compare_arm(frame.assign(took_off=np.nan), "least noise", reference="less noise")
+    assert unknown["arm"].tolist() == ["less noise", "least noise"]
 
 
 def published() -> pd.DataFrame:
@@ -187,11 +190,10 @@ def test_effects_are_differences_to_the_reference_that_was_named():
 
 
 def test_the_headline_shows_one_task_with_effects_in_signed_points():
-    frame = run_arms(make_study(scattered), ARMS, [0, 1]).frame
+    frame = run_arms(make_study(scattered), ARMS, [0, 1, 2]).frame
     theirs = published_beside(frame, published(), on=["n_noise"])
     table = arm_table(frame, published=theirs)
     assert rows_of(table).at["less noise", "roi_recall"] == pytest.approx(0.4)
-    assert headline(table)["n_found"].tolist() == [2, 0, 0]  # half of what random ones would miss
     balanced = arm_table(frame.assign(balanced_accuracy=0.25))
     assert (headline(balanced)["balanced_accuracy"] == 0.25).all()
     cells = show(headline(table)).cells

@@ -94,6 +94,11 @@ def test_runs_that_stopped_early_are_marked_and_left_out():
     assert set(everything["seed"]) == {1, 2, 3}
 
 
+def test_a_run_with_the_curves_of_another_setting_is_noted():
+    (run,) = load_published("Patch_Size").query("log == 'd787f62c6b'").itertuples()
+    assert "same curves" in run.note and "400n_1000d_PS_100" in run.note
+
+
 def test_long_form_keeps_each_figure_with_its_run_and_task():
     wide = load_published("Noise_Generator").set_index("log")
     long = published_accuracy("Noise_Generator", noise=["line"])

@@ -4,70 +4,130 @@ import pytest
 import statsmodels.formula.api as smf
 from scipy import stats
 from sklearn.metrics import roc_auc_score
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.proportion import proportion_confint
 
-from ipslib.errors import IpslibError
 from ipslib.study.statistics import (
     auc_interval,
+    compare_means,
+    compare_shares,
     correlation,
-    rising_trend,
-    sign_flip_p,
+    over_seeds,
+    seeds_needed,
+    share_interval,
     t_interval,
     take_off_epoch,
-    wilson_interval,
 )
+
+ENDS = ("effect_low", "effect_high")
 
 
 def test_t_interval_of_known_values():
     # mean 3, sd sqrt(2.5), t of 4 degrees of freedom 2.776: 3 +- 1.963
-    low, high = t_interval([1, 2, 3, 4, 5])
+    low, high = t_interval([1, 2, 3, np.nan, 4, 5])
     assert (low, high) == pytest.approx((3 - 1.9633, 3 + 1.9633), abs=1e-4)
-    # two seeds: t of one degree of freedom is 12.706
-    assert t_interval([0.4, 0.6])[1] == pytest.approx(0.5 + 12.706 * 0.1, abs=1e-3)
-    assert t_interval([0.7, 0.7, 0.7]) == (0.7, 0.7)
-    for tells_nothing in ([0.5], [], [0.5, np.nan]):
-        with pytest.raises(IpslibError, match="finite"):
-            t_interval(tells_nothing)
-
-
-def test_wilson_interval_of_known_values():
-    z = 1.959964
-    for n, k in ((169, 152), (1000, 0), (1000, 1000)):
-        p = k / n
-        centre = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-        half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-        interval = wilson_interval(p, n)
-        assert interval == pytest.approx((centre - half, centre + half), abs=1e-6)
+    assert t_interval([0.7, 0.7, 0.7]) == pytest.approx((0.7, 0.7))
+    assert np.isnan([t_interval(two) for two in ([0.4, 0.6], [0.4, 0.6, np.nan], [])]).all()
 
 
 @pytest.mark.parametrize(
-    ("differences", "p"),
+    ("effects", "p"),
     [
-        ([0.1, 0.15, 0.3], 2 / 2**3),  # all of one sign: the smallest there is
-        ([0.1, 0.11, 0.12, 0.13, 0.14], 2 / 2**5),
-        ([0.1, -0.1, 0.1, -0.1], 1),
+        ([0.1, 0.15, 0.3, 0.2, 0.4, 0.3], 2 / 2**6),  # all of one sign: the smallest there is
+        ([0.1, -0.1, 0.1, -0.1, 0.1, -0.1], 1),
+        ([0.1, 0.15, 0.3, 0.2, 0.4], stats.ttest_1samp([0.1, 0.15, 0.3, 0.2, 0.4], 0).pvalue),
+        ([0.1, 0.2], np.nan),
     ],
 )
-def test_signs_of_differences_are_flipped_in_every_way(differences, p):
-    assert sign_flip_p(differences) == pytest.approx(p)
+def test_signs_are_flipped_from_six_seeds_on_and_two_decide_nothing(effects, p):
+    assert over_seeds(effects)["p"] == pytest.approx(p, nan_ok=True)
 
 
-def test_rising_trend_of_a_straight_line_in_log_n():
-    n = np.array([100, 200, 400, 800, 1600])
-    trend = rising_trend(n, 0.1 + 0.12 * np.log2(n / 100))
-    assert [trend[f"effect{end}"] for end in ("", "_low", "_high")] == pytest.approx([0.12] * 3)
-    assert trend["rho"] == pytest.approx(1)
-    assert trend["p"] == pytest.approx(trend["smallest_p"]) == pytest.approx(1 / 120)  # one of 5!
-    falling = rising_trend(n, -np.log2(n))
-    assert falling["rho"] == pytest.approx(-1) and falling["p"] == pytest.approx(1)
-    assert rising_trend([1, 1, 2, 2], [1, 2, 3, 4])["p"] == pytest.approx(1 / 6)  # 4 of 24 as good
-    with pytest.raises(IpslibError, match="sizes"):
-        rising_trend([5, 5, 5], [0.1, 0.2, 0.3])
+def test_no_effect_is_shown_where_the_90_percent_interval_lies_within_five_points():
+    for effects in ([0.01, 0.02, 0.03, 0.0], [0.02, 0.06, 0.0, 0.03], [0.2, 0.21, 0.22]):
+        low, high = stats.ttest_1samp(effects, 0).confidence_interval(0.9)
+        assert (over_seeds(effects)["p_none"] < 0.05) == (low > -0.05 and high < 0.05)
+    flat = over_seeds([0.0, 0.0, 0.0])
+    assert flat["p"] == pytest.approx(1) and flat["p_none"] < 1e-6
 
 
-def test_no_trend_is_seen_in_a_constant_and_nothing_warns(recwarn):
-    flat = rising_trend([1, 1, 2, 2], [0.1, 0.1, 0.1, 0.1])
-    assert np.isnan(flat["rho"]) and flat["p"] == 1 and flat["effect"] == pytest.approx(0)
-    assert not recwarn
+def test_shares_of_paired_seeds_are_mcnemars_and_of_others_boschloos():
+    half, all_of_them = pd.Series([1, 0, 1, 0, 0, 1, 0, 1, 0, 1]), pd.Series([1] * 10)
+    paired = compare_shares(all_of_them, half)
+    assert paired["effect"] == -0.5 and paired["p"] == 2 / 2**5
+    assert -1 < paired["effect_low"] < -0.5 < paired["effect_high"] < 0
+    others = compare_shares(all_of_them.set_axis(range(5, 15)), half)
+    assert others["p"] == pytest.approx(stats.boschloo_exact([[5, 10], [5, 0]]).pvalue)
+    assert compare_shares(half, half)["p"] == 1
+
+
+def test_means_are_compared_from_three_runs_an_arm_on():
+    arm, reference = [0.8, 0.82, 0.85], [0.7, 0.6, 0.75, 0.72]
+    found = compare_means(reference, arm)
+    assert found["p"] == stats.ttest_ind(arm, reference, equal_var=False).pvalue
+    assert found["effect_low"] < found["effect"] < found["effect_high"]
+    assert np.isnan(compare_means(reference, arm[:2])["p"])
+
+
+@pytest.mark.parametrize(
+    ("effect", "sd", "n"),
+    [(0, 0.02, 4), (0.02, 0.02, 5), (-0.35, 0.37, 11), (0.05, 0.1, 34), (0, 0.0, np.nan)],
+)
+def test_seeds_needed_are_those_of_known_power(effect, sd, n):
+    assert seeds_needed(effect, sd) == pytest.approx(n, nan_ok=True)
+    if effect:  # a paired t test of that size
+        power = TTestPower().power(abs(effect) / sd, n, 0.05)
+        assert power >= 0.8 or abs(effect) < 0.05
+    assert not seeds_needed(effect, sd, level=0.005) < n
+
+
+def test_where_six_seeds_did_not_do_more_are_asked_than_no_flip_of_signs_could_tell():
+    assert seeds_needed(0.3, 0.01, level=0.005) == 3
+    assert seeds_needed(0.3, 0.01, level=0.005, more_than=6) == 9  # 2 / 2^9 is below the level
+
+
+def taking_off(random: np.random.Generator, share: float, shape: tuple) -> np.ndarray:
+    """Accuracies of runs that take off, or stay at chance."""
+    took_off = random.random(shape) < share
+    return np.where(took_off, random.normal(0.8, 0.02, shape), random.normal(0.1, 0.02, shape))
+
+
+@pytest.mark.parametrize("n", [5, 10])
+def test_the_interval_over_seeds_covers_the_effect_where_half_of_an_arms_runs_take_off(n):
+    random = np.random.default_rng(n)
+    effects = taking_off(random, 0.5, (1000, n)) - taking_off(random, 1, (1000, n))
+    low, high = np.transpose([t_interval(each) for each in effects])
+    assert 0.92 <= ((low <= -0.35) & (high >= -0.35)).mean() <= 0.97
+
+
+@pytest.mark.parametrize(("n", "share"), [(3, 0.5), (3, 0.9), (5, 0.5), (10, 0.7)])
+def test_arms_that_do_not_differ_are_rarely_told_apart_though_runs_may_not_take_off(n, share):
+    random = np.random.default_rng(n)
+    shape = (300 if n > 5 else 1000, n)
+    effects = taking_off(random, share, shape) - taking_off(random, share, shape)
+    assert np.mean([over_seeds(each)["p"] < 0.05 for each in effects]) <= 0.06
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 1.0])
+@pytest.mark.parametrize("n", [5, 10])
+def test_intervals_of_shares_cover_them(n, share):
+    k = np.arange(n + 1)
+    chance, ones = stats.binom.pmf(k, n, share), [pd.Series(np.r_[:n] < each) * 1 for each in k]
+    low, high = np.transpose([share_interval(each) for each in ones])
+    assert chance[(low <= share) & (share <= high)].sum() >= 0.95
+    for other in (1.0, 0.5):  # Newcombe's is a little below nominal where a share is extreme
+        weight = np.outer(chance, stats.binom.pmf(k, n, other))
+        found = [[compare_shares(b, a) for b in ones] for a in ones]
+        low, high = (np.array([[f[end] for f in row] for row in found]) for end in ENDS)
+        assert weight[(low <= share - other) & (share - other <= high)].sum() >= 0.91
+
+
+def test_survivors_means_are_covered():
+    random, held = np.random.default_rng(0), []
+    for arm, reference in taking_off(random, 0.7, (500, 2, 10)):
+        found = compare_means(reference[reference > 0.4], arm[arm > 0.4])
+        held.append(found["effect_low"] <= 0 <= found["effect_high"] or np.isnan(found["p"]))
+    assert 0.92 <= np.mean(held) <= 0.98
 
 
 def test_a_constant_answer_rarely_takes_off_and_one_image_more_than_luck_does():
@@ -126,7 +186,7 @@ def test_the_interval_of_an_auc_holds_it_and_narrows_with_more_slides():
 
 def test_the_interval_of_one_pair_is_wilsons_of_one_trial():
     """Of one slide of each kind the area is right or wrong, a share of one."""
-    assert auc_interval(1.0, 1, 1) == pytest.approx(wilson_interval(1.0, 1))
+    assert auc_interval(1.0, 1, 1) == pytest.approx(proportion_confint(1, 1, method="wilson"))
 
 
 def test_the_interval_of_an_auc_covers_the_true_area():

@@ -1,15 +1,16 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
 
 from ipslib.datasets.megapixel_mnist.config import TASKS
 from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError
-from ipslib.study.statistics import t_interval, wilson_interval
+from ipslib.study.statistics import over_seeds, t_interval
 from ipslib.study.tables import (
     beside_published,
     chance_level,
+    change_along,
+    effects_over_seeds,
     long_form,
     points,
     show,
@@ -50,24 +51,10 @@ def test_summary_over_seeds_and_of_a_single_run():
     assert majority.at[800, "mean"] == pytest.approx(0.5)
     assert majority.at[800, "sd"] == pytest.approx(0.1)
     assert majority.loc[800, ["low", "high"]].tolist() == pytest.approx(t_interval([0.4, 0.5, 0.6]))
-    assert majority.at[800, "interval"] == "t, 3 seeds"
-    assert majority.loc[400, ["low", "high"]].tolist() == pytest.approx(wilson_interval(0.7, 200))
-    assert majority.at[400, "interval"] == "Wilson, 200 images"
-    assert np.isnan(majority.at[400, "sd"])
+    assert majority.loc[400, ["sd", "low", "high"]].isna().all()  # one run has no interval
     assert majority.at[400, "chance"] == 0.1
-
-
-def test_settings_of_few_seeds_share_their_spread():
-    few = [record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.6))]
-    more = [record(a, seed=s, n_train=400) for s, a in enumerate((0.50, 0.51, 0.52))]
-    summary = summarise(long_form([*few, *more]), by=["n_train"])
-    majority = summary[summary["task"] == "majority"].set_index("n_train")
-    spread = np.sqrt((0.02 + 0.0002) / 3)  # sums of squares about both means, 1 + 2 freedoms
-    reach = stats.t.ppf(0.975, 3) * spread
-    for n_train, mean, n in ((800, 0.5, 2), (400, 0.51, 3)):
-        expected = [mean - reach / np.sqrt(n), mean + reach / np.sqrt(n)]
-        assert majority.loc[n_train, ["low", "high"]].tolist() == pytest.approx(expected)
-        assert majority.at[n_train, "interval"] == f"pooled t, {n} seeds"
+    spread = summarise(long_form([record(a, seed=s) for s, a in enumerate((0.1, 0.9, 0.9))]), by=[])
+    assert spread["high"].max() == 1  # the interval is cut to what accuracy can be
 
 
 def test_a_mean_over_seeds_hides_no_other_difference():
@@ -104,22 +91,46 @@ def test_published_numbers_stand_beside_the_same_setting():
         beside_published(summary, published, on=["digit_size"])
 
 
+def test_a_change_is_by_a_straight_line_in_doublings_and_of_whole_groups():
+    rows = [
+        {"seed": seed, "size": size, "n": n, "accuracy": 0.1 * seed + gain * i}
+        for seed in (0, 1)
+        for size, gain in ((14, 0.2), (28, 0.1))
+        for i, n in enumerate((100, 200, 400))
+    ]
+    frame = pd.DataFrame(rows)
+    gains = change_along(frame, "n", by=["size", "seed"])
+    assert gains.set_index(["size", "seed"])["accuracy"].to_dict() == pytest.approx(
+        {(14, 0): 0.4, (14, 1): 0.4, (28, 0): 0.2, (28, 1): 0.2}
+    )
+    closing = change_along(gains, "size", by=["seed"])  # the interaction
+    assert closing["accuracy"].tolist() == pytest.approx([-0.2, -0.2])
+    whole = change_along(frame[1:], "n", by=["size", "seed"])
+    assert len(whole) == 3  # the group that lacks a size of training set is left out
+    assert change_along(frame[frame["n"] == 100], "n", by=["seed"]).empty
+    table = effects_over_seeds(gains.assign(accuracy=[0.1, 0.3, 0.1, 0.2]), by=["size"])
+    assert table.set_index("size")["effect"].to_dict() == pytest.approx({14: 0.2, 28: 0.15})
+    assert table["n"].tolist() == [2, 2]
+    assert list(effects_over_seeds(gains[:0], by=["size"])) == ["size", *over_seeds([])]
+
+
 def test_a_shown_table_reads_as_text_and_as_html():
-    summary = summarise(long_form([record(0.5, n_train=800)]), by=["n_train"])
+    several = [record(a, seed=s, n_train=800) for s, a in enumerate((0.4, 0.5, 0.6))]
+    summary = summarise(long_form(several), by=["n_train"])
     published = pd.DataFrame({"n_train": [800], "task": "majority", "accuracy": [0.532]})
     shown = show(beside_published(summary, published, on=["n_train"]), caption="A <caption>")
     lines = repr(shown).splitlines()
     assert lines[0] == "A <caption>"
     assert "mean (%)" in lines[1] and "difference (points)" in lines[1]
     assert "800 majority" in lines[2] and "50.0" in lines[2] and "−3.2" in lines[2]
-    assert "43.1 to 56.9" in lines[2]
+    assert "25.2 to 74.8" in lines[2]
     assert "800" not in lines[3] and "–" in lines[3]  # printed once; nothing published for max
     cells = show(
         summarise(long_form([record(n_train=n) for n in (800, 400)]), by=["n_train"])
     ).cells
     assert cells["n train"].tolist() == ["800", "", "", "", "400", "", "", ""]
     html = shown._repr_html_()
-    assert "43.1 to 56.9" in html and "A <caption>" not in html
+    assert "25.2 to 74.8" in html and "A <caption>" not in html
 
 
 def test_headings_name_what_attention_is_to_find():
