@@ -60,7 +60,9 @@ other = {  # of the second run
     "iter_size": 64,
     "batch_size": 4,
     "lr": 0.004,
-    "epochs": 5,
+    "epochs": 6,
+    "flips": "none",
+    "rotations": False,
 }
 overrides = {}  # any other field of the images, the network or its training
 
@@ -170,9 +172,8 @@ if not labels:
     pictures, places = zip(*map(draw_image, range(3)), strict=True)
     outlines = [np.array([[top, left, SIZE, SIZE]]) for left, top in places]
     study.save_figure("examples", image_row(pictures, SHAPES, boxes=outlines))
-Markdown(
-    f"The images of {Path(labels).name}." if labels else "**Drawn examples**, not photographs."
-)
+what = f"Images of {Path(labels).name}." if labels else "**Drawn examples**, not photographs."
+Markdown(what)
 
 # %% [markdown]
 # ## The call
@@ -193,8 +194,7 @@ Markdown(
 # - `several`, `numbers`: the columns that hold several labels an image (`a|b`), or numbers.
 # - `encoder`, `weights`: the network that looks at a patch; see below.
 #
-# All others, and what is refused, are on
-# [a page of their own](../ipslib/datasets/images/README.md).
+# All others, and what is refused, are in `ipslib/datasets/images/README.md`.
 #
 # Checkpoints and the result go to `folder`. The same call again finds it there and trains nothing;
 # a run that was stopped goes on. The network is the narrow ResNet-18 of this profile, which a
@@ -257,7 +257,9 @@ show(predicted)
 # pictures below. The box is where the shape is.
 
 # %%
-study.save_figure("map", trained.attention_map(test.names[image]))
+figure = trained.attention_map(test.names[image])
+study.save_figure("map", figure)
+figure
 
 # %% [markdown]
 # **A page to zoom into.** One HTML file, which needs neither a network nor this library: the image
@@ -273,7 +275,9 @@ HTML(f'{link}<iframe srcdoc="{escape(page.read_text())}" width="100%" height="56
 
 # %% [markdown]
 # **GeoJSON for QuPath** and other viewers: a polygon a kept patch, in pixels of the full
-# resolution, with the same numbers as measurements. Drop the file onto the opened image.
+# resolution, with the same numbers as measurements. Drop the file onto the opened image. *Alone* is
+# what the network would answer to an image of this patch only: worth reading where attention is
+# high, and no more than a guess on a patch that shows nothing.
 
 # %%
 patches = trained.to_geojson(test.names[image], figures / "14_patches.geojson")
@@ -302,30 +306,29 @@ answers to the {len(shown)} images above are {same}.
 # %% [markdown]
 # ## Another encoder
 # Any network that turns a patch into a vector can look at the patches: `"torchvision/NAME"`,
-# `"timm/NAME"` (with `pip install 'ipslib[timm]'`), or a module of your own, as the
-# [README](../README.md) shows for `IPSNet`. The rest of the call stays as it is.
+# `"timm/NAME"` (with `pip install 'ipslib[timm]'`), or, where you train in a loop of your own, any
+# module: `IPSNet(..., encoder=module)`, as README.md shows. The rest of the call stays as it is.
 #
 # What it is for: **photographs**. There, begin with `weights="default"`, what the network learned
 # on ImageNet (downloaded once), and train all of it, its last `trained_blocks`, or with
 # `frozen=True` only what comes behind it.
 #
-# Here ShuffleNetV2 starts from drawn weights, so that nothing is downloaded, and for a few epochs:
-# a check that another network trains by the same call, and no contest of the two, which keep other
-# numbers of patches. Deep networks learn to *find* (objects kept) before they learn to *name*
-# (accuracy). From drawn weights prefer one whose batch norms follow quickly: those of MobileNetV3 in
-# torchvision move by 1 % a step, most others by 10 %.
+# Here ShuffleNetV2 starts from drawn weights, so that nothing is downloaded, and for a few epochs
+# without augmentation: a check that another network trains by the same call, and no contest of the
+# two, which keep other numbers of patches. After so few epochs look at *objects kept* and *attention
+# on objects* first: a network has to find the shapes before it can name them. From drawn weights
+# prefer one whose batch norms follow quickly: those of MobileNetV3 in torchvision move by 1 % a
+# step, most others by 10 %.
 
 # %%
 second = train_images(folder=study.layout.records, **fields | {"width": 1.0} | other)
 runs = [trained, second]
-columns = ["encoder", "weights", "epochs", "task", *MEASURES[:4]]
+columns = ["encoder", "epochs", "memory_size", "task", *MEASURES]
 both = long_form([run.record for run in runs])[["id", *columns]]
-sizes = {r.record["id"]: sum(w.numel() for w in r.network.encoder.parameters()) for r in runs}
-seconds = {r.record["id"]: r.record["timing"]["training_seconds"] for r in runs}
-both.insert(1, "parameters", both["id"].map(sizes))
-both["training_s"] = both["id"].map(seconds)
+seconds = {run.record["id"]: run.record["timing"]["training_seconds"] for run in runs}
+both["seconds"] = both.pop("id").map(seconds)
 study.save_table("encoders", both)
-show(both[["encoder", "parameters", *columns[1:], "training_s"]], objects="objects")
+show(both, objects="objects")
 
 # %% [markdown]
 # ## From a terminal
@@ -349,12 +352,15 @@ texts = []
 for run in both.itertuples():
     text = f"1. `{run.encoder}`, {run.epochs} epochs, names `{run.task}` rightly in "
     text += f"{100 * run.accuracy:.0f} % of the test images; chance is {100 * run.chance:.0f} %. "
-    text += (
-        "It has learned." if run.accuracy >= 2 * run.chance else "**It does not name them yet.**"
-    )
+    learned = run.accuracy >= 2 * run.chance
+    text += "It has learned to name them." if learned else "**It does not name them yet.**"
     if pd.notna(run.roi_recall):  # boxes are known
         text += f" Its patches touch {100 * run.roi_recall:.0f} % of the objects, where as many "
-        text += f"drawn blindly touch {100 * run.roi_recall_random:.0f} %."
+        text += f"drawn blindly touch {100 * run.roi_recall_random:.0f} %, and have "
+        text += (
+            f"{100 * run.attention_on_digits:.0f} % of the attention there, where even attention "
+        )
+        text += f"has {100 * run.attention_on_digits_random:.0f} %."
     texts.append(text)
 Markdown("\n".join(texts))
 
