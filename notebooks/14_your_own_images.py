@@ -315,10 +315,10 @@ answers to the {len(shown)} images above are {same}.
 #
 # Here ShuffleNetV2 starts from drawn weights, so that nothing is downloaded, and for a few epochs
 # without augmentation: a check that another network trains by the same call, and no contest of the
-# two, which keep other numbers of patches. After so few epochs look at *objects kept* and *attention
-# on objects* first: a network has to find the shapes before it can name them. From drawn weights
-# prefer one whose batch norms follow quickly: those of MobileNetV3 in torchvision move by 1 % a
-# step, most others by 10 %.
+# two, which keep other numbers of patches. After so few epochs look at the objects kept and the
+# attention on them first: a network has to find the shapes before it can name them. From drawn
+# weights prefer one whose batch norms follow quickly: those of MobileNetV3 in torchvision move by
+# 1 % a step, most others by 10 %.
 
 # %%
 second = train_images(folder=study.layout.records, **fields | {"width": 1.0} | other)
@@ -356,11 +356,9 @@ for run in both.itertuples():
     text += "It has learned to name them." if learned else "**It does not name them yet.**"
     if pd.notna(run.roi_recall):  # boxes are known
         text += f" Its patches touch {100 * run.roi_recall:.0f} % of the objects, where as many "
-        text += f"drawn blindly touch {100 * run.roi_recall_random:.0f} %, and have "
-        text += (
-            f"{100 * run.attention_on_digits:.0f} % of the attention there, where even attention "
-        )
-        text += f"has {100 * run.attention_on_digits_random:.0f} %."
+        text += f"drawn blindly touch {100 * run.roi_recall_random:.0f} %; the objects have "
+        text += f"{100 * run.attention_on_digits:.0f} % of the attention, where even attention "
+        text += f"would give them {100 * run.attention_on_digits_random:.0f} %."
     texts.append(text)
 Markdown("\n".join(texts))
 
