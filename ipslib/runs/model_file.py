@@ -96,8 +96,8 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         is_whole = about.pop("sha256") == _digest(about, weights)
     except (OSError, SafetensorError, LookupError, TypeError, json.JSONDecodeError) as error:
         raise IpslibError(
-            f"{path}: wanted a model that ipslib saved, got another file or a part of one "
-            f"({reason_of(error)}); copy it again, or save it anew."
+            f"{path}: wanted a model that ipslib saved, such as FOLDER/model.ipslib of `ipslib "
+            f"train`, got another file or a part of one ({reason_of(error)})."
         ) from error
     if not is_whole:
         raise IpslibError(

@@ -69,6 +69,26 @@ def test_the_map_is_as_large_as_the_image(trained):
     assert trained.attention_map(image, scale="linear").axes[0].get_xlim() == (0, 120)
 
 
+def test_a_tenth_of_the_epochs_warms_up_unless_said_otherwise(tmp_path):
+    write_images(tmp_path, n=12)
+    of = {name: value for name, value in SMALL.items() if name != "warmup_epochs"}
+    short = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **of | {"epochs": 2})
+    assert short.config.training.warmup_epochs == 1
+    with pytest.raises(IpslibError, match="epochs"):
+        train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **of | {"epochs": "many"})
+
+
+@pytest.mark.parametrize(
+    ("size", "doubt"),
+    [({"memory_size": 4}, ""), ({"memory_size": 16}, "memory_size"), ({"patch_size": 50}, "side")],
+)
+def test_sizes_that_leave_nothing_to_select_are_said(tmp_path, capsys, size, doubt):
+    write_images(tmp_path, n=12)  # of 40 px
+    train_images(tmp_path / "labels.csv", folder=tmp_path, **SMALL | {"epochs": 1} | size)
+    said = capsys.readouterr().err
+    assert doubt in said and ("memory_size" in said) == bool(doubt)
+
+
 def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
     write_images(tmp_path, n=12)
     few = SMALL | {"epochs": 1}
