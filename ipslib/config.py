@@ -66,6 +66,11 @@ class ModelConfig:
                 f"{self.memory_size + self.iter_size} patches, got {self.mask_k}."
             )
         partly = self.frozen or self.trained_blocks
+        if self.encoder == "own" and self.weights != "none":
+            raise IpslibError(
+                f"weights: an encoder of your own comes with its own, got {self.weights}; leave "
+                "them out."
+            )
         if self.encoder == "features" and (self.weights != "none" or partly):
             raise IpslibError(
                 "weights: the encoder of feature bags is trained from the start; use weights none, "

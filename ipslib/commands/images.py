@@ -4,6 +4,7 @@ import argparse
 import inspect
 import re
 import sys
+from io import BytesIO
 
 from ipslib.errors import IpslibError
 
@@ -133,17 +134,22 @@ def _predict(arguments: argparse.Namespace) -> int:
 
 
 def _map(arguments: argparse.Namespace) -> int:
-    from ipslib.paths import from_here
+    from ipslib.paths import from_here, write_atomically
     from ipslib.runs.trained_images import load
 
     outputs = [arguments.html, arguments.geojson, arguments.png]
     if not any(outputs):
         raise IpslibError("map: wanted a file to write as --html, --geojson or --png, got none.")
+    part = {"task": arguments.task, "head": arguments.head}
+    if not any(outputs[1:]) and any(each is not None for each in part.values()):
+        raise IpslibError("map: --task and --head are of --geojson and --png; a page shows all.")
     model, image = load(arguments.model, device=arguments.device), arguments.image
-    attention, part = model.attention(image), {"task": arguments.task, "head": arguments.head}
+    attention = model.attention(image)
     if arguments.png:
         figure = model.attention_map(image, attention=attention, **part)
-        figure.savefig(from_here(arguments.png), format="png", dpi=150)
+        content = BytesIO()
+        figure.savefig(content, format="png", dpi=150)
+        write_atomically(from_here(arguments.png), content.getvalue())
     if arguments.geojson:
         model.to_geojson(image, arguments.geojson, attention=attention, **part)
     if arguments.html:

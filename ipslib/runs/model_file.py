@@ -70,7 +70,8 @@ def read_model(
         )
     try:
         config = run_config(about["config"])
-        network = build_network(config, pretrained=False, encoder=encoder)
+        with torch.random.fork_rng(devices=[]):  # whoever opens a file goes on with draws as before
+            network = build_network(config, pretrained=False, encoder=encoder)
         network.load_state_dict(weights)
     except (IpslibError, RuntimeError) as error:
         reason = f"its weights are of another encoder ({reason_of(error)})."

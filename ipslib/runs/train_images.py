@@ -7,6 +7,7 @@ trained.save("model.ipslib")  # one file for another machine, see `ipslib.load`
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,7 +19,15 @@ from ipslib.config import ModelConfig, RunConfig, TrainingConfig
 from ipslib.datasets.images.config import OwnImagesConfig
 from ipslib.datasets.images.own_images import OwnImages, describe_images, image_stamps
 from ipslib.datasets.registry import run_config
-from ipslib.paths import changed_files, from_here, from_project, stamp, write_atomically
+from ipslib.paths import (
+    changed_files,
+    found,
+    from_here,
+    from_project,
+    inside_project,
+    stamp,
+    write_atomically,
+)
 from ipslib.runs import reporting
 from ipslib.runs.one_run import train_and_record
 from ipslib.runs.records import RecordStore
@@ -78,11 +87,16 @@ def train_images(
         before = {}
     described |= {"several": several, "numbers": numbers, "boxes": boxes}
     data = describe_images(labels, group=group, tasks=tasks, known=before, **described)
+    weights, start = str(settings.get("weights", "")), ""
+    if {*weights} & {*"./\\"} and found(weights).is_file():
+        settings["weights"] = start = os.path.join(".", inside_project(found(weights)))
+        data = attrs.evolve(data, weights_sha256=stamp(from_project(start)).sha256)
     config = run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
     record = store.find(config)
     if record is None:
         after = image_stamps(data, before)
-        after |= {table: stamp(from_project(table)) for table in (data.labels, data.boxes) if table}
+        files = filter(None, (data.labels, data.boxes, start))
+        after |= {file: stamp(from_project(file)) for file in files}
         changed = changed_files(before, after) if data.labels in before else []
         images = data.open_split("train")
         data.open_split("test").batch([0])

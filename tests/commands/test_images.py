@@ -55,11 +55,11 @@ def test_a_session(folder, train, capsys):
     said = capsys.readouterr()
     assert "none.png" in said.err and "0.png" in said.out
 
-    shown = {name: str(folder / f"map.{name}") for name in ("html", "geojson", "png")}
+    shown = {name: str(folder / name / f"map.{name}") for name in ("html", "geojson", "png")}
     assert main(["map", str(path), images[0], *flags(**shown, task="kind", head=0)]) == 0
-    assert json.loads((folder / "map.geojson").read_text())["type"] == "FeatureCollection"
-    assert Image.open(folder / "map.png").size > (100, 100)
-    assert "<html" in (folder / "map.html").read_text()
+    assert json.loads((folder / "geojson/map.geojson").read_text())["type"] == "FeatureCollection"
+    assert Image.open(folder / "png/map.png").size > (100, 100)
+    assert "<html" in (folder / "html/map.html").read_text()
 
 
 def test_numbers_sets_and_boxes_are_named_as_in_python(folder, capsys):
@@ -124,6 +124,7 @@ def test_every_field_of_python_is_a_flag(capsys):
         ("predict model.ipslib", "IMAGE"),
         ("predict labels.csv 0.png", "labels.csv"),
         ("map model.ipslib 0.png", "--html"),
+        ("map model.ipslib 0.png --html a.html --head 0", "--png"),
     ],
 )
 def test_wrong_use_says_in_a_line_what_is_wanted(folder, command, wanted, capsys, monkeypatch):

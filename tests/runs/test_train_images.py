@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import resnet18
 
 from ipslib.datasets.images import own_images
 from ipslib.datasets.images.image import ImageSource
@@ -130,6 +131,16 @@ class TestReuse:
         (tmp_path / "labels.csv").write_text(table.replace("11.png,bright", "11.png,dim"))
         third, said = train()
         assert third not in (first, second) and "labels.csv" in said
+
+    def test_other_weights_to_start_from_under_the_same_name_are_another_run(self, train, tmp_path):
+        file, ids = tmp_path / "weights.pth", []
+        fields = {"weights": str(file), "width": 1.0, "n_stages": 1}
+        for _ in range(2):
+            torch.save(resnet18().state_dict(), file)
+            ids += [train(**fields), train(**fields)]
+        (first, _), (again, _), (other, said), _ = ids
+        assert first == again != other == ids[3][0]
+        assert "weights.pth" in said and "labels.csv," not in said
 
     def test_what_was_left_out_is_said_again_without_reading_images(
         self, train, tmp_path, monkeypatch
