@@ -86,7 +86,10 @@ def _settings(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says in one sentence what is wrong."""
+    """Says in one sentence what is wrong, and takes no option by its beginning alone."""
+
+    def __init__(self, **options) -> None:
+        super().__init__(**options, allow_abbrev=False)
 
     def parse_known_args(self, *arguments, **options) -> tuple[argparse.Namespace, list[str]]:
         namespace, unknown = super().parse_known_args(*arguments, **options)

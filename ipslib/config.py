@@ -69,6 +69,11 @@ class ModelConfig:
         if self.mask_k and self.selection == "random":
             raise IpslibError("mask_k: patches chosen by lot have no scores to mask; leave it 0.")
         partly = self.frozen or self.trained_blocks
+        if self.encoder == "own" and self.weights != "none":
+            raise IpslibError(
+                f"weights: an encoder of your own comes with its own, got {self.weights}; leave "
+                "them out."
+            )
         if self.encoder == "features" and (self.weights != "none" or partly):
             raise IpslibError(
                 "weights: the encoder of feature bags is trained from the start; use weights none, "

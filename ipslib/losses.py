@@ -32,7 +32,8 @@ def task_losses(
 ) -> dict[str, Tensor]:
     """Of logits {task: (B, C)}: each task's negative log-likelihood for labels (B,) of one class,
     binary cross-entropy for sets, (B, C) multi-hot, or squared error for numbers, (B,) float.
-    Weights {task: (C,)} are of classes, or of having one label of a set."""
+    Weights {task: (C,)} are of classes, or of having one label of a set. Their sum over a
+    batch divides no loss: in a batch of one image, or one class, they would count for nothing."""
     losses = {}
     for task, each in logits.items():
         label, weight = labels[task], (class_weights or {}).get(task)
@@ -40,8 +41,10 @@ def task_losses(
             losses[task] = F.binary_cross_entropy_with_logits(each, label, pos_weight=weight)
         elif is_number(label):
             losses[task] = F.mse_loss(each[:, 0], label)
+        elif weight is None:
+            losses[task] = F.cross_entropy(each, label)
         else:
-            losses[task] = F.cross_entropy(each, label, weight=weight)
+            losses[task] = F.cross_entropy(each, label, weight=weight, reduction="sum") / len(label)
     return losses
 
 

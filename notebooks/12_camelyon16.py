@@ -72,7 +72,7 @@ from matplotlib.patches import Polygon, Rectangle
 from matplotlib.patheffects import withStroke
 from sklearn.metrics import roc_curve
 
-from ipslib import IpslibError
+from ipslib import IpslibError, attention_of, attention_page, to_geojson
 from ipslib.datasets.slides.annotations import read_asap
 from ipslib.datasets.slides.bags import describe_bags
 from ipslib.datasets.slides.evaluation import (
@@ -325,6 +325,24 @@ def draw_map(scores, scale, what):
 if shown:
     draw_map(attention_values(answer.attention), "rank", "attention")
     draw_map(answer.tumour, "score", "tumour")
+
+# %% [markdown]
+# The patches that it kept, by attention: as a page to zoom into the slide, and as GeoJSON for
+# QuPath. Boxes hold the annotator's outlines.
+
+# %%
+if shown:
+    network, this = study.store.load_network(by_id[first[1]]), test.names.index(slide)
+    seen = attention_of(network, test.batch([this]), classes={"tumour": ["normal", "tumour"]})
+    around = [(*line.min(axis=0)[::-1], *np.ptp(line, axis=0)[::-1]) for line in tumour]
+    known = {"boxes": np.array(around)} if around else {}
+    path, title = study.layout.figures / "12_page.html", titled(slide, material.is_synthetic)
+    attention_page(shown, seen, path, title=title, box_name="tumour", **known)
+    to_geojson(seen, path.with_name("12_patches.geojson"))
+links = (
+    "[12_page.html](../figures/12_page.html), [12_patches.geojson](../figures/12_patches.geojson)"
+)
+Markdown(f"Beside the figures: {links}." if shown else "No slide is at hand.")
 
 # %% [markdown]
 # ## Reading

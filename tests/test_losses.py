@@ -49,7 +49,12 @@ class TestTask:
         labels, weights = torch.tensor([0, 1, 1]), torch.tensor([3.0, 1])
         costs = F.cross_entropy(logits, labels, reduction="none")
         found = task_losses({"kind": logits}, {"kind": labels}, {"kind": weights})["kind"]
-        assert found.item() == pytest.approx(((costs * weights[labels]).sum() / 5).item())
+        assert found.item() == pytest.approx((costs * weights[labels]).mean().item())
+        alone = [
+            task_losses({"kind": x[None]}, {"kind": y[None]}, {"kind": weights})["kind"]
+            for x, y in zip(logits, labels, strict=True)
+        ]
+        assert torch.stack(alone).mean().item() == pytest.approx(found.item())  # however batched
         both = task_losses({"tags": logits}, {"tags": torch.ones(3, 2)}, {"tags": weights})["tags"]
         costs = -F.logsigmoid(logits) * weights
         assert both.item() == pytest.approx(costs.mean().item())

@@ -4,10 +4,14 @@ import argparse
 import inspect
 import re
 import sys
-from pathlib import Path
+from io import BytesIO
 
 from ipslib.errors import IpslibError
 
+_REMEDIES = (
+    "more --epochs or images, a --patch-size of about the objects', another --memory-size, or "
+    "--semantic-weight 1"
+)
 # What does the work is imported when it is called, as in the other commands.
 
 
@@ -82,19 +86,27 @@ def _flag(name: str) -> str:
 
 
 def _train(arguments: argparse.Namespace) -> int:
+    from scipy.stats import binom
+
+    from ipslib.paths import from_here
     from ipslib.runs.train_images import train_images
 
     of_parser = ("command", "handler", "valid")
     trained = train_images(**{k: v for k, v in vars(arguments).items() if k not in of_parser})
-    model = trained.save(Path(arguments.folder) / "model.ipslib")
+    path = from_here(arguments.folder) / "model.ipslib"
+    replaces = " (in place of an earlier one)" if path.exists() else ""
+    model, n_test = trained.save(path), trained.record["result"]["n_test"]
     for task, accuracy in trained.accuracy.items():
-        chance = f"{100 * trained.chance[task]:.1f} % by chance"
-        print(f"{task}: {100 * accuracy:.1f} % of the test images right, {chance}")
+        chance = trained.chance[task]
+        by_luck = f"{100 * chance:.1f} % by chance"
+        print(f"{task}: {100 * accuracy:.1f} % of {n_test} test images right, {by_luck}")
+        if accuracy <= binom.ppf(0.975, n_test, chance) / n_test:
+            print(f"{task}: no better than chance; try {_REMEDIES}")
     for task in trained.config.data.numbers:
         measures = trained.measures.items()
         of_task = [f"{name} {each[task]:.3g}" for name, each in measures if task in each]
         print(f"{task}: {', '.join(of_task)} on the test images")
-    print(f"model: {model}")
+    print(f"model: {model}{replaces}")
     return 0
 
 
@@ -115,24 +127,29 @@ def _predict(arguments: argparse.Namespace) -> int:
     table = pd.concat(tables) if tables else pd.DataFrame()
     if arguments.csv:
         path = write_atomically(from_here(arguments.csv), table.to_csv(index=False))
-        print(f"{len(tables)} images: {path}")
+        print(f"images: {len(tables)}; table: {path}")
     elif tables:
         print(table.to_string(index=False))
     return int(bool(left_out))
 
 
 def _map(arguments: argparse.Namespace) -> int:
-    from ipslib.paths import from_here
+    from ipslib.paths import from_here, write_atomically
     from ipslib.runs.trained_images import load
 
     outputs = [arguments.html, arguments.geojson, arguments.png]
     if not any(outputs):
         raise IpslibError("map: wanted a file to write as --html, --geojson or --png, got none.")
+    part = {"task": arguments.task, "head": arguments.head}
+    if not any(outputs[1:]) and any(each is not None for each in part.values()):
+        raise IpslibError("map: --task and --head are of --geojson and --png; a page shows all.")
     model, image = load(arguments.model, device=arguments.device), arguments.image
-    attention, part = model.attention(image), {"task": arguments.task, "head": arguments.head}
+    attention = model.attention(image)
     if arguments.png:
         figure = model.attention_map(image, attention=attention, **part)
-        figure.savefig(from_here(arguments.png), format="png", dpi=150)
+        content = BytesIO()
+        figure.savefig(content, format="png", dpi=150)
+        write_atomically(from_here(arguments.png), content.getvalue())
     if arguments.geojson:
         model.to_geojson(image, arguments.geojson, attention=attention, **part)
     if arguments.html:

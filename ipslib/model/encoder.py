@@ -76,7 +76,8 @@ def build_encoder(config: ModelConfig, in_channels: int) -> nn.Module:
 
 
 def _of_torchvision(config: ModelConfig) -> nn.Module:
-    """A network of torchvision's, its last linear map taken off."""
+    """A network of torchvision's without its classifier: its last linear map or, of SqueezeNet,
+    convolution, and what Inception answers beside it in training."""
     name = config.encoder.removeprefix("torchvision/")
     known = torchvision.models.list_models(module=torchvision.models)
     if name not in known:
@@ -91,9 +92,13 @@ def _of_torchvision(config: ModelConfig) -> nn.Module:
             f"put {file.path.name} from torchvision's model zoo into {file.path.parent}, or use "
             "weights: none."
         ) from error
-    linear = [name for name, part in network.named_modules() if isinstance(part, nn.Linear)]
-    for last in linear[-1:]:
-        network.set_submodule(last, nn.Identity())
+    for name in ("aux1", "aux2", "AuxLogits"):
+        if hasattr(network, name):
+            setattr(network, name, None)
+            network.aux_logits = False
+    maps = nn.Linear | nn.Conv2d
+    *_, last = (name for name, part in network.named_modules() if isinstance(part, maps))
+    network.set_submodule(last, nn.Identity())
     if not file and config.weights != "none":
         _load(network, config)
     return network
@@ -104,7 +109,8 @@ def _load(network: nn.Module, config: ModelConfig) -> None:
     classifier, is left out."""
     try:
         state = torch.load(found(config.weights), map_location="cpu", weights_only=True)
-        network.load_state_dict({name: state[name] for name in network.state_dict()})
+        ours = network.state_dict()
+        network.load_state_dict({name: value for name, value in state.items() if name in ours})
     except IpslibError:
         raise
     except Exception as error:  # torn archives and foreign pickles raise many kinds

@@ -70,7 +70,8 @@ def read_model(
         )
     try:
         config = run_config(about["config"])
-        network = build_network(config, pretrained=False, encoder=encoder)
+        with torch.random.fork_rng(devices=[]):  # whoever opens a file goes on with draws as before
+            network = build_network(config, pretrained=False, encoder=encoder)
         network.load_state_dict(weights)
     except (IpslibError, RuntimeError) as error:
         reason = f"its weights are of another encoder ({reason_of(error)})."
@@ -96,8 +97,8 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
         is_whole = about.pop("sha256") == _digest(about, weights)
     except (OSError, SafetensorError, LookupError, TypeError, json.JSONDecodeError) as error:
         raise IpslibError(
-            f"{path}: wanted a model that ipslib saved, got another file or a part of one "
-            f"({reason_of(error)}); copy it again, or save it anew."
+            f"{path}: wanted a model that ipslib saved, such as FOLDER/model.ipslib of `ipslib "
+            f"train`, got another file or a part of one ({reason_of(error)})."
         ) from error
     if not is_whole:
         raise IpslibError(

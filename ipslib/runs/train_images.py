@@ -7,25 +7,34 @@ trained.save("model.ipslib")  # one file for another machine, see `ipslib.load`
 """
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import attrs
 
-from ipslib.config import ModelConfig, TrainingConfig
+from ipslib.config import ModelConfig, RunConfig, TrainingConfig
 from ipslib.datasets.images.config import OwnImagesConfig
-from ipslib.datasets.images.own_images import describe_images, image_stamps
+from ipslib.datasets.images.own_images import OwnImages, describe_images, image_stamps
 from ipslib.datasets.registry import run_config
-from ipslib.paths import changed_files, from_here, from_project, stamp, write_atomically
+from ipslib.paths import (
+    changed_files,
+    found,
+    from_here,
+    from_project,
+    inside_project,
+    stamp,
+    write_atomically,
+)
 from ipslib.runs import reporting
 from ipslib.runs.one_run import train_and_record
 from ipslib.runs.records import RecordStore
 from ipslib.runs.trained_images import TrainedImages
 from ipslib.runtime import chosen_device
 
-# Of images, for which none are published.
+# Of images, for which none are published; the warm-up is a tenth of the epochs, as published.
 DEFAULTS = {"position_encoding": False, "memory_size": 50, "iter_size": 50}
 
 
@@ -57,8 +66,8 @@ def train_images(
         boxes: a CSV of what is to be found, see `ipslib.datasets.images.boxes`.
         fields: of `OwnImagesConfig`, `ModelConfig` and `TrainingConfig`: `patch_size`, `epochs`,
             `weights="imagenet_v1"`, `validation=0.15`, `flips="both"`, `class_weights="balanced"`,
-            ... Images have no published defaults: M = I = 50 and no position encoding unless said
-            otherwise, and nothing is augmented.
+            ... Images have no published defaults: unless said otherwise M = I = 50, no position
+            encoding, a tenth of the epochs to warm up, and nothing is augmented.
 
     Raises:
         IpslibError: for labels, images, settings or a device that cannot be used, before anything
@@ -67,6 +76,9 @@ def train_images(
     device, store = chosen_device(device), RecordStore(from_here(folder))
     known = {field.name for of in (ModelConfig, TrainingConfig) for field in attrs.fields(of)}
     settings = DEFAULTS | {name: value for name, value in fields.items() if name in known}
+    epochs = settings.get("epochs", TrainingConfig().epochs)
+    if type(epochs) is int:  # else it is refused below
+        settings.setdefault("warmup_epochs", -(-epochs // 10))
     described = {name: value for name, value in fields.items() if name not in known}
     memory = store.folder / ".contents" / f"{Path(labels).name}.json"
     try:
@@ -75,15 +87,20 @@ def train_images(
         before = {}
     described |= {"several": several, "numbers": numbers, "boxes": boxes}
     data = describe_images(labels, group=group, tasks=tasks, known=before, **described)
+    weights, start = str(settings.get("weights", "")), ""
+    if {*weights} & {*"./\\"} and found(weights).is_file():
+        settings["weights"] = start = os.path.join(".", inside_project(found(weights)))
+        data = attrs.evolve(data, weights_sha256=stamp(from_project(start)).sha256)
     config = run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
     record = store.find(config)
     if record is None:
         after = image_stamps(data, before)
-        after |= {table: stamp(from_project(table)) for table in (data.labels, data.boxes) if table}
+        files = filter(None, (data.labels, data.boxes, start))
+        after |= {file: stamp(from_project(file)) for file in files}
         changed = changed_files(before, after) if data.labels in before else []
         images = data.open_split("train")
         data.open_split("test").batch([0])
-        _say(data, images.skipped, images.notes, changed)
+        _say(data, images.skipped, (*images.notes, *_too_large(config, images)), changed)
         with suppress(OSError):  # a folder that cannot be written is told with the run
             write_atomically(memory, json.dumps(after))
         with reporting([], [config]) as report:
@@ -91,9 +108,26 @@ def train_images(
             report({"event": "run", "id": config.id, "status": "made"})
     else:
         of_images = record["provenance"]
-        _say(data, of_images["skipped"], of_images["notes"])
+        done = (
+            f"trained before with these images and settings; nothing is trained: {config.id}.json."
+        )
+        _say(data, of_images["skipped"], (*of_images["notes"], done))
     skipped, notes = (tuple(record["provenance"][of]) for of in ("skipped", "notes"))
     return TrainedImages(record, config, store.load_network(record), skipped, notes)
+
+
+def _too_large(config: RunConfig, images: OwnImages) -> Iterator[str]:
+    """What is larger than the images, so that nothing is selected."""
+    data, n_kept = config.data, config.model.memory_size
+    grids = [images.source(i).grid for i in range(len(images))]
+    side, n_patches = max(max(grid.canvas) for grid in grids), max(grid.n_patches for grid in grids)
+    if data.patch_size > side:
+        yield f"patch_size is {data.patch_size} px, and no image has a side of more than {side} px."
+    if n_kept >= n_patches:
+        yield (
+            f"memory_size is {n_kept}, and no image has more than {n_patches} patches: all are "
+            "kept, and none is selected."
+        )
 
 
 def _say(

@@ -42,9 +42,8 @@ def test_a_session(folder, train, capsys):
     said = capsys.readouterr().out
     path = folder / "runs" / "model.ipslib"
     model = load(path)
-    assert (
-        str(path) in said and f"{100 * model.accuracy['kind']:.1f} %" in said and "50.0 %" in said
-    )
+    accuracy = f"{100 * model.accuracy['kind']:.1f} % of {model.record['result']['n_test']} test"
+    assert str(path) in said and accuracy in said and "50.0 %" in said
 
     images = [str(folder / name) for name in ("0.png", "1.png")]
     table = ["--csv", str(folder / "out.csv")]
@@ -56,11 +55,11 @@ def test_a_session(folder, train, capsys):
     said = capsys.readouterr()
     assert "none.png" in said.err and "0.png" in said.out
 
-    shown = {name: str(folder / f"map.{name}") for name in ("html", "geojson", "png")}
+    shown = {name: str(folder / name / f"map.{name}") for name in ("html", "geojson", "png")}
     assert main(["map", str(path), images[0], *flags(**shown, task="kind", head=0)]) == 0
-    assert json.loads((folder / "map.geojson").read_text())["type"] == "FeatureCollection"
-    assert Image.open(folder / "map.png").size > (100, 100)
-    assert "<html" in (folder / "map.html").read_text()
+    assert json.loads((folder / "geojson/map.geojson").read_text())["type"] == "FeatureCollection"
+    assert Image.open(folder / "png/map.png").size > (100, 100)
+    assert "<html" in (folder / "html/map.html").read_text()
 
 
 def test_numbers_sets_and_boxes_are_named_as_in_python(folder, capsys):
@@ -79,18 +78,8 @@ def test_numbers_sets_and_boxes_are_named_as_in_python(folder, capsys):
     assert model.predict(folder / "0.png")["task"].tolist() == ["kind", "tags", "age"]
     assert model.config.data.class_weights == {"kind": {"dim": 2.0, "bright": 1.0}}
     assert b"boxes.csv" not in (folder / "model.ipslib").read_bytes()
-    assert (
-        main(
-            [
-                "map",
-                str(folder / "model.ipslib"),
-                str(folder / "0.png"),
-                "--png",
-                str(folder / "p.png"),
-            ]
-        )
-        == 0
-    )
+    files = [str(folder / name) for name in ("model.ipslib", "0.png")]
+    assert main(["map", *files, "--png", str(folder / "p.png")]) == 0
 
 
 def test_stopped_it_goes_on(train, capsys, monkeypatch):
@@ -108,7 +97,8 @@ def test_stopped_it_goes_on(train, capsys, monkeypatch):
     said = capsys.readouterr().err
     assert "epoch 2 of 3" in said and "epoch 1 of 3" not in said
     assert train() == 0
-    assert "epoch" not in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "epoch" not in said.err and "trained before" in said.err and "earlier" in said.out
 
 
 def test_every_field_of_python_is_a_flag(capsys):
@@ -128,11 +118,13 @@ def test_every_field_of_python_is_a_flag(capsys):
         ("train", "CSV"),
         ("train labels.csv", "--folder"),
         ("train labels.csv --folder runs --patch-sie 9", "--patch-size"),
+        ("train labels.csv --folder runs --epoch 9", "--epochs"),
         ("train labels.csv --folder runs --epochs many", "epochs"),
         ("train none.csv --folder runs", "none.csv"),
         ("predict model.ipslib", "IMAGE"),
         ("predict labels.csv 0.png", "labels.csv"),
         ("map model.ipslib 0.png", "--html"),
+        ("map model.ipslib 0.png --html a.html --head 0", "--png"),
     ],
 )
 def test_wrong_use_says_in_a_line_what_is_wanted(folder, command, wanted, capsys, monkeypatch):

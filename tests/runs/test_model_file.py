@@ -60,7 +60,9 @@ def test_it_answers_the_same_with_the_packages_of_the_core_alone(trained, path, 
 
 
 def test_it_says_what_it_is_and_not_where_it_was_made(trained, path):
+    draws = torch.get_rng_state()
     loaded = load(path)
+    assert torch.equal(torch.get_rng_state(), draws)
     assert loaded.accuracy == trained.accuracy and loaded.chance == trained.chance
     assert loaded.config.model == trained.config.model
     assert loaded.config.data.classes == {"kind": ["bright", "dim"]}
@@ -144,15 +146,22 @@ def test_an_encoder_of_ones_own_is_given_again(image, tmp_path):
         layers = nn.Conv2d(1, dim, 3), nn.BatchNorm2d(dim), nn.ReLU(), nn.AdaptiveAvgPool2d(1)
         return nn.Sequential(*layers, nn.Flatten())
 
-    started_from = str(tmp_path / "weights.pth")
-    config = ModelConfig(n_heads=3, memory_size=4, iter_size=4, weights=started_from)
+    config = ModelConfig(n_heads=3, memory_size=4, iter_size=4)
     network = IPSNet(config, {"kind": 3}, patch_size=20, encoder=encoder())
     model = TrainedImages.of(network, patch_size=20, classes={"kind": ["a", "b", "c"]})
     path = model.save(tmp_path / "model.ipslib")
     assert load(path, encoder=encoder()).predict(image).equals(model.predict(image))
-    assert str(tmp_path).encode() not in path.read_bytes()
     assert "encoder" in refusal(path)
     assert "weights" in refusal(path, encoder=encoder(dim=12))
+
+
+def test_where_weights_to_start_from_lay_is_not_told(image, tmp_path):
+    config = ModelConfig(n_stages=1, memory_size=4, iter_size=4, weights=f"{tmp_path}/weights.pth")
+    network = IPSNet(config, {"kind": 3}, patch_size=20, pretrained=False)
+    model = TrainedImages.of(network, patch_size=20)
+    path = model.save(tmp_path / "model.ipslib")
+    assert load(path).predict(image).equals(model.predict(image))
+    assert str(tmp_path).encode() not in path.read_bytes()
 
 
 def test_an_original_checkpoint_is_converted(shared, tmp_path):

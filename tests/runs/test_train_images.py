@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from torchvision.models import resnet18
 
 from ipslib.datasets.images import own_images
 from ipslib.datasets.images.image import ImageSource
@@ -69,6 +70,26 @@ def test_the_map_is_as_large_as_the_image(trained):
     assert trained.attention_map(image, scale="linear").axes[0].get_xlim() == (0, 120)
 
 
+def test_a_tenth_of_the_epochs_warms_up_unless_said_otherwise(tmp_path):
+    write_images(tmp_path, n=12)
+    of = {name: value for name, value in SMALL.items() if name != "warmup_epochs"}
+    short = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **of | {"epochs": 2})
+    assert short.config.training.warmup_epochs == 1
+    with pytest.raises(IpslibError, match="epochs"):
+        train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **of | {"epochs": "many"})
+
+
+@pytest.mark.parametrize(
+    ("size", "doubt"),
+    [({"memory_size": 4}, ""), ({"memory_size": 16}, "memory_size"), ({"patch_size": 50}, "side")],
+)
+def test_sizes_that_leave_nothing_to_select_are_said(tmp_path, capsys, size, doubt):
+    write_images(tmp_path, n=12)  # of 40 px
+    train_images(tmp_path / "labels.csv", folder=tmp_path, **SMALL | {"epochs": 1} | size)
+    said = capsys.readouterr().err
+    assert doubt in said and ("memory_size" in said) == bool(doubt)
+
+
 def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
     write_images(tmp_path, n=12)
     few = SMALL | {"epochs": 1}
@@ -110,6 +131,16 @@ class TestReuse:
         (tmp_path / "labels.csv").write_text(table.replace("11.png,bright", "11.png,dim"))
         third, said = train()
         assert third not in (first, second) and "labels.csv" in said
+
+    def test_other_weights_to_start_from_under_the_same_name_are_another_run(self, train, tmp_path):
+        file, ids = tmp_path / "weights.pth", []
+        fields = {"weights": str(file), "width": 1.0, "n_stages": 1}
+        for _ in range(2):
+            torch.save(resnet18().state_dict(), file)
+            ids += [train(**fields), train(**fields)]
+        (first, _), (again, _), (other, said), _ = ids
+        assert first == again != other == ids[3][0]
+        assert "weights.pth" in said and "labels.csv," not in said
 
     def test_what_was_left_out_is_said_again_without_reading_images(
         self, train, tmp_path, monkeypatch

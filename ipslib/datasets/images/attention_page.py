@@ -30,6 +30,7 @@ _PATCH_PIXELS = 160  # that a patch has at least, a side, at the resolution that
 _PICTURE_PIXELS = 256  # that the picture of a patch has at most, a side
 _QUALITY = 88  # of JPEG
 _SAMPLE = 12  # tiles that a level's size is estimated from
+_AT_ONCE = 2**24  # pixels of an image that are read together
 _NAME = 24  # bytes of a tile's name and what stands about it
 _DIGITS = 4  # of a number in the page
 
@@ -174,14 +175,20 @@ def open_picture(image: str | Path | np.ndarray | PatchSource | Slide) -> Pictur
     def read(box: Box, size: tuple[int, int]) -> Image.Image:
         left, top, right, bottom = (side / scale for side in box)
         right, bottom = min(right, width), min(bottom, height)
-        first_col, first_row = int(left), int(top)
-        pixels = source.window(slice(first_row, ceil(bottom)), slice(first_col, ceil(right)))
-        if pixels.dtype != np.uint8:
-            pixels = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
-        pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
-        inside = left - first_col, top - first_row, right - first_col, bottom - first_row
-        whole = Image.fromarray(np.ascontiguousarray(pixels))
-        return whole.resize(size, Image.Resampling.BOX, inside)
+        n_bands = min(size[1], ceil((right - left) * (bottom - top) / _AT_ONCE))
+        shown = np.linspace(0, size[1], n_bands + 1).astype(int)  # rows where bands meet
+        meet = np.minimum(top + shown * ((bottom - top) / size[1]), bottom)
+        cols, bands = slice(int(left), ceil(right)), []
+        for upper, lower, n_rows in zip(meet[:-1], meet[1:], np.diff(shown), strict=True):
+            rows = slice(int(upper), ceil(lower))
+            pixels = source.window(rows, cols)
+            if pixels.dtype != np.uint8:
+                pixels = np.rint(255 * pixels.clip(0, 1)).astype(np.uint8)
+            pixels = pixels[..., :3] if pixels.shape[2] >= 3 else pixels[..., 0]
+            band = Image.fromarray(np.ascontiguousarray(pixels))
+            inside = (left - cols.start, upper - rows.start, right - cols.start, lower - rows.start)
+            bands.append(band.resize((size[0], n_rows), Image.Resampling.BOX, inside))
+        return Image.fromarray(np.concatenate(bands))
 
     shape = round(width * scale), round(height * scale)
     return Picture(Path(source.name).name, *shape, int(log2(scale)), read)

@@ -35,8 +35,8 @@ def _to_weights(value: object) -> object:
 
 @attrs.frozen(kw_only=True)
 class DescribedImages:
-    """What `describe_images` finds in tables and images. The hashes are of the tables and of all
-    images that they name: a run belongs to what it was trained on."""
+    """What is found in tables, images and a file of weights. The hashes are of the tables, of all
+    images that they name and of the weights: a run belongs to what it was trained on."""
 
     labels: str  # path of the CSV, relative to the project where it lies inside
     labels_sha256: str
@@ -46,6 +46,7 @@ class DescribedImages:
     numbers: dict[str, list[float]] = _NOTHING  # by task: mean and deviation in training
     boxes: str = ""  # path of a CSV of what is to be found, as of `labels`
     boxes_sha256: str = ""
+    weights_sha256: str = ""  # of a file that the encoder starts from
     group: str = ""  # column of what images belong to, which stays in one part
     in_channels: int = integer(1)  # that most images have
 

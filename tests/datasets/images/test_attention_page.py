@@ -15,7 +15,7 @@ import tifffile
 from PIL import Image
 
 from ipslib.datasets.images.attention import Attention
-from ipslib.datasets.images.attention_page import attention_page
+from ipslib.datasets.images.attention_page import attention_page, open_picture
 from ipslib.datasets.images.sources import FeatureBag, open_source
 from ipslib.datasets.slides.slide import Slide
 from ipslib.errors import IpslibError
@@ -138,6 +138,25 @@ def test_a_page_stays_below_its_bound_and_says_what_that_took(tmp_path):
     assert path.stat().st_size <= 1e6
     assert page["finest"] >= 1 and "0/0/0" not in page["tiles"] and page["note"]
     assert pixels_of(page["pictures"][0]).shape == (P, P, 3)  # the patches keep their own
+
+
+def test_a_large_window_is_read_in_bands_and_looks_the_same(monkeypatch):
+    noise = np.random.RandomState(0).randint(0, 256, (*SHAPE, 3), np.uint8)
+    source, areas = open_source(noise, patch_size=P), []
+    picture, window = open_picture(source), source.window
+
+    def seen(rows: slice, cols: slice) -> np.ndarray:
+        areas.append((rows.stop - rows.start) * (cols.stop - cols.start))
+        return window(rows, cols)
+
+    monkeypatch.setattr(source, "window", seen)
+    for box, size in (((0, 0, 700, 1200), (97, 151)), ((3, 5, 698, 1190), (695, 1185))):
+        whole = np.asarray(picture.read(box, size), int)
+        with monkeypatch.context() as patch:
+            patch.setattr(f"{open_picture.__module__}._AT_ONCE", 50_000)
+            areas.clear()
+            banded = np.asarray(picture.read(box, size), int)
+        assert abs(banded - whole).max() <= 1 and max(areas) < 60_000
 
 
 def test_large_patches_are_shown_at_the_resolution_that_shows_them(tmp_path):

@@ -438,12 +438,13 @@ class TestTasks:
             ({"several": "tags"}, "'size'.* numbers"),
             ({"several": "tags", "numbers": ["size", "flat"]}, "'flat'"),
             ({"several": "tags", "numbers": "kind"}, "'kind'.* line 2"),
+            ({"several": "tags", "numbers": "flat"}, "'flat'.*0.12 in every image"),
             ({"several": ["tags", "size"], "numbers": "size"}, "several"),
             ({"several": "tagz"}, "'tagz'.*'tags'"),
         ],
     )
     def test_how_a_column_is_read_is_told_and_never_guessed(self, folder, fields, named):
-        rewrite(folder, tags=["a|b", "b"] * 6, size=np.arange(12) / 4, flat=2.5)
+        rewrite(folder, tags=["a|b", "b"] * 6, size=np.arange(12) / 4, flat=0.12)
         with pytest.raises(IpslibError, match=named):
             described(folder, tasks=None if len(fields) < 2 else ["kind"], **fields)
 
