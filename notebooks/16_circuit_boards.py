@@ -28,8 +28,8 @@
 # The public split tears families of boards apart; here every family is whole, in training or in
 # testing. Boxes are never trained on: they only judge where the network looks.
 #
-# **Beside it**, at as many pixels encoded with gradient an image: random patches, and the whole image
-# shrunk. In `paper` also all patches, with the encoder trained and with one that stays as it was
+# **Beside it**, at as many pixels encoded with gradient an image: random patches, and the whole
+# image shrunk. In `paper` also all patches, with the encoder trained and with one that stays as it was
 # initialised (weights of ImageNet, which would make it a stronger rival, cannot be had offline).
 #
 # **What would refute it**: test accuracy that random patches reach too, or a recall of the defects
