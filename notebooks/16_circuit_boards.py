@@ -29,8 +29,8 @@
 # testing. Boxes are never trained on: they only judge where the network looks.
 #
 # **Beside it**, at as many pixels encoded with gradient an image: random patches, and the whole
-# image shrunk. In `paper` also all patches, with the encoder trained and with one that stays as it was
-# initialised (weights of ImageNet, which would make it a stronger rival, cannot be had offline).
+# image shrunk. In `paper` also all patches, with the encoder trained and with one that stays as it
+# was initialised (ImageNet's weights, which would make it a stronger rival, cannot be had offline).
 #
 # **What would refute it**: test accuracy that random patches reach too, or a recall of the defects
 # below twice that of random patches.
