@@ -2,7 +2,8 @@
 
 Bergner, Lippert and Mahendran, arXiv 2210.13007, algorithm 1. A patch enters as its attention
 logits, one number for each head and query: they are all that its score in any set depends on,
-so the memory holds M indices and M logits, never embeddings or pixels.
+so the memory holds M indices and M logits, never embeddings or pixels. `attention_scores` makes
+scores of logits, which a network takes from `ipslib.model.pooling.CrossAttentionPool.score_map`.
 
 Masking (Zhang et al., ACMIL, arXiv 2311.07125) drops the best patches of a set at random, so that
 others are learned from: `mask_scores` each of the K best scores with probability p (the

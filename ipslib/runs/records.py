@@ -1,4 +1,5 @@
-"""Run records: one JSON file a run, looked up by the configuration's hash before any training.
+"""Run records: one JSON file a run, looked up before any training by `ipslib.config.RunConfig.id`:
+another configuration, or another version of the arithmetic, is another run.
 
 A folder holds, for a run `id`: `{id}.json` the record, `{id}.pt` the weights, and on the way
 there `{id}.checkpoint.pt` and perhaps `{id}.failure`. Files are written to a temporary name,
