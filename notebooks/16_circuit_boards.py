@@ -29,8 +29,8 @@
 # testing. Boxes are never trained on: they only judge where the network looks.
 #
 # **Beside it**, at as many pixels encoded with gradient an image: random patches, and the whole
-# image shrunk. In `paper` also all patches, with the encoder trained and with one that stays as it
-# was initialised (ImageNet's weights, which would make it a stronger rival, cannot be had offline).
+# image shrunk. And all patches with an encoder that stays as it was initialised (the weights of
+# ImageNet, which would make it a stronger rival, cannot be had offline); in `paper` also trained.
 #
 # **What would refute it**: test accuracy that random patches reach too, or a recall of the defects
 # below twice that of random patches.
@@ -46,8 +46,13 @@ methods = {
     "IPS, M 16": {"memory_size": 16},
     "16 random patches": {"memory_size": 16, "selection": "random"},
     "shrunk image": {"memory_size": 1},
+    "all, encoder frozen": {"memory_size": 100, "frozen": True},
 }
-method_seeds = {"16 random patches": [0], "shrunk image": [0]}  # where they differ from seeds
+method_seeds = {  # where they differ from seeds
+    "16 random patches": [0],
+    "shrunk image": [0],
+    "all, encoder frozen": [0],
+}
 settings = {"epochs": 20, "warmup_epochs": 1, "batch_size": 8, "semantic_weight": 1.0}
 image = 0  # which defective test board is shown
 overrides = {}  # any other field of the images, the network or its training
