@@ -147,10 +147,17 @@ def select_patches(
     return Selection(kept, scores)
 
 
-def random_patches(batch: PatchBatch, memory_size: int, *, generator: torch.Generator) -> Selection:
+def random_patches(
+    batch: PatchBatch,
+    memory_size: int,
+    *,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+) -> Selection:
     """M patches of each image by lot, other ones for each: what selection is to be better than."""
     lots = torch.rand(batch.batch_size, batch.n_patches, generator=generator)
-    return Selection(lots.topk(min(memory_size, batch.n_patches), dim=1).indices, None)
+    indices = lots.topk(min(memory_size, batch.n_patches), dim=1).indices
+    return Selection(moved(indices, device), None)
 
 
 def joined(selections: Sequence[Selection]) -> Selection:

@@ -258,21 +258,18 @@ def forward_step(
     network: IPSNet, batch: LabelledBatch, settings: TrainingConfig, generator: torch.Generator
 ) -> tuple[IPSOutput, Losses, Mapping[str, Tensor]]:
     """The forward pass of training, its losses, and the labels on the network's device."""
-    labels = _labels_on(network.device, batch)
+    labels, class_weights = _targets(batch, network.device)
     output = network(batch, generator=generator)
     names = ("semantic_weight", "diversity_weight", "diversity_on")
     weights = {name: getattr(settings, name) for name in names}
-    weights["class_weights"] = _class_weights(batch, network.device)
-    return output, combined_losses(output, labels, **weights), labels
+    losses = combined_losses(output, labels, class_weights=class_weights, **weights)
+    return output, losses, labels
 
 
-def _class_weights(batch: LabelledBatch, device: torch.device) -> dict[str, Tensor]:
-    weights = getattr(batch, "class_weights", {})
-    return {task: moved(weight, device) for task, weight in weights.items()}
-
-
-def _labels_on(device: torch.device, batch: LabelledBatch) -> dict[str, Tensor]:
-    return {task: moved(label, device) for task, label in batch.labels.items()}
+def _targets(batch: LabelledBatch, device: torch.device) -> tuple[dict[str, Tensor], ...]:
+    """Labels, and weights of classes where the batch has them, by task on a device."""
+    both = batch.labels, getattr(batch, "class_weights", {})
+    return tuple({task: moved(value, device) for task, value in each.items()} for each in both)
 
 
 def evaluate(
@@ -285,7 +282,7 @@ def evaluate(
     """Task loss, accuracy and localisation over a data set, as `predict` goes through it."""
     tally, parts, sizes, answers = Tally(), [], [], []
     for output, batch in predict(network, dataset, batch_size, generator=generator):
-        labels, weights = _labels_on(network.device, batch), _class_weights(batch, network.device)
+        labels, weights = _targets(batch, network.device)
         tally.add(output.logits, labels, combined_losses(output, labels, class_weights=weights))
         answers.append((output.logits, batch.labels))
         if batch.boxes is not None:

@@ -137,10 +137,9 @@ class IPSNet(nn.Module):
         """Run the selection, in evaluation mode and without gradient."""
         if isinstance(batch, MixedBatch):
             return joined([self.select(part, generator=generator) for part in batch.parts])
-        shuffle, n_patches = self.config.shuffle, batch.n_patches
-        if self.config.selection == "random":
-            by_lot = random_patches(batch, self.config.memory_size, generator=generator)
-            return by_lot._replace(indices=moved(by_lot.indices, self.device))
+        config, drawn = self.config, {"generator": generator}
+        if config.selection == "random":
+            return random_patches(batch, config.memory_size, **drawn, device=self.device)
         if self._selecting:
             self._selecting.refresh(self.precision)
         score_map = self.pool.score_map()
@@ -148,9 +147,9 @@ class IPSNet(nn.Module):
             batch,
             lambda patches: self._embed_to_select(patches, is_normalised(batch)),
             lambda embeddings, index: self._score(embeddings, index, score_map),
-            memory_size=self.config.memory_size,
-            iter_size=self.config.iter_size,
-            order=torch.randperm(n_patches, generator=generator) if shuffle else None,
+            memory_size=config.memory_size,
+            iter_size=config.iter_size,
+            order=torch.randperm(batch.n_patches, **drawn) if config.shuffle else None,
             score_set=self._score_set(generator),
             share_blanks=self.shortcuts.alone,
             device=self.device,
@@ -184,7 +183,11 @@ class IPSNet(nn.Module):
     ) -> dict[str, Tensor]:
         """Logits {task: (n, C)} of images of one patch each: patches as of `embed`, and where in
         their image they lie, (n,)."""
-        embeddings = self._at_position(self.embed(patches, normalised=normalised), index)
+        embeddings = self.embed(patches, normalised=normalised)
+        return self.classify_alone(self._at_position(embeddings, index))
+
+    def classify_alone(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """Logits {task: (n, C)} of images of one patch each, by their embeddings (n, D)."""
         tokens = self.pool.alone(embeddings).unbind(dim=1)
         heads = zip(self.tasks, self.heads.values(), tokens, strict=True)
         return {task: head(token) for task, head, token in heads}

@@ -26,8 +26,8 @@ from ipslib.errors import IpslibError
 from ipslib.runtime import is_accelerator
 
 _LENGTH = 500  # values of a channel that are added up in float32
-_TRIED_SIDE = 64  # px, of patches on which shortcuts are tried
 _LANES = 16  # such sums made side by side, as if of so many times the channels: fewer calls
+_TRIED_SIDE = 64  # px, of patches on which shortcuts are tried
 
 
 class RepeatBatchNorm2d(nn.BatchNorm2d):

@@ -204,6 +204,11 @@ class SlideBag:
             )
         return rows
 
+    def blocks(self) -> Iterator[Tensor]:
+        """All rows in their order, some at a time: (n, D) float32."""
+        for rows in torch.arange(self.n_patches).split(_ROWS):
+            yield self.read(rows)
+
     def probe(self) -> Tensor:
         """Rows that tell this bag from another of the slide: all of a small one, some of a large
         one, which all change where a bag is made anew."""
@@ -286,8 +291,8 @@ def open_bags(
         try:
             bag = SlideBag(file, slide=slide)
             _ = bag.probe_sha256  # rows that cannot be read are told now
-            for rows in torch.arange(bag.n_patches * every_row).split(_ROWS):
-                bag.read(rows)
+            for _ in bag.blocks() if every_row else ():
+                pass  # that they can be read is enough
             bags.setdefault(canonical_name(name), []).append(bag)
         except IpslibError as error:
             skipped[name] = str(error)

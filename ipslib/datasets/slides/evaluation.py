@@ -24,7 +24,6 @@ from ipslib.model.ips import IPSNet, evaluating
 from ipslib.training import answer
 
 FALSE_POSITIVE_RATES = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)  # a slide
-_ROWS = 4096  # of a bag that are read together
 _MASK_MPP = 8.0  # microns per pixel of the mask of metastases; the official one has 7.8
 _REACH = 37.5  # µm around an outline that still count; so outlines 75 µm apart are one metastasis
 _LARGEST_ITC = 275.0  # µm: isolated tumour cells, of less than 200 µm, reach and all
@@ -75,10 +74,10 @@ def answer_slides(network: IPSNet, dataset: BagDataset) -> list[SlideAnswer]:
         score_map = network.pool.score_map()
         for i, name in enumerate(dataset.names):
             output, attn_scores, log_odds = answer(network, dataset.batch([i])), [], []
-            for rows in torch.arange(dataset[i].n_patches).split(_ROWS):
-                embeddings = network.embed(dataset[i].read(rows))  # (n, D)
+            for rows in dataset[i].blocks():
+                embeddings = network.embed(rows)  # (n, D)
                 attn_scores.append(embeddings @ score_map)  # (n, H T)
-                logits = network.heads[TASK](network.pool.alone(embeddings)[:, 0])
+                logits = network.classify_alone(embeddings)[TASK]
                 log_odds.append(logits[:, 1] - logits[:, 0])
             normal, tumour = output.logits[TASK][0]
             attention = torch.cat(attn_scores).softmax(dim=0).mean(dim=1)

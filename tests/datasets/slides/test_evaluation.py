@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ipslib.datasets.registry import run_config
-from ipslib.datasets.slides import evaluation
+from ipslib.datasets.slides import bags
 from ipslib.datasets.slides.bags import describe_bags
 from ipslib.datasets.slides.camelyon16 import find_annotations
 from ipslib.datasets.slides.evaluation import (
@@ -42,7 +42,7 @@ def oracle(test) -> list[SlideAnswer]:
 
 
 def test_a_slide_is_answered_as_in_evaluation_and_a_patch_as_a_slide_of_one(config, monkeypatch):
-    monkeypatch.setattr(evaluation, "_ROWS", 50)  # several blocks a bag
+    monkeypatch.setattr(bags, "_ROWS", 50)  # several blocks a bag
     network, test = build_network(config), config.data.open_split("test")
     answers = answer_slides(network, test)
     assert [each.name for each in answers] == test.names and network.training
