@@ -8,6 +8,7 @@ trained.save("model.ipslib")  # one file for another machine, see `ipslib.load`
 
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import attrs
 
-from ipslib.config import ModelConfig, RunConfig, TrainingConfig
+from ipslib.config import OTHER_WEIGHTS, ModelConfig, RunConfig, TrainingConfig
 from ipslib.datasets.images.config import OwnImagesConfig
 from ipslib.datasets.images.own_images import OwnImages, describe_images, image_stamps
 from ipslib.datasets.registry import run_config
@@ -88,8 +89,8 @@ def train_images(
     described |= {"several": several, "numbers": numbers, "boxes": boxes}
     data = describe_images(labels, group=group, tasks=tasks, known=before, **described)
     weights, start = str(settings.get("weights", "")), ""
-    if {*weights} & {*"./\\"} and found(weights).is_file():
-        settings["weights"] = start = os.path.join(".", inside_project(found(weights)))
+    if re.fullmatch(OTHER_WEIGHTS["pattern"], weights) and (file := found(weights)).is_file():
+        settings["weights"] = start = os.path.join(".", inside_project(file))
         data = attrs.evolve(data, weights_sha256=stamp(from_project(start)).sha256)
     config = run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
     record = store.find(config)

@@ -21,11 +21,12 @@ from ipslib.datasets.images.attention import (
     attention_of,
     class_named,
     number_of,
+    probabilities_of,
     to_geojson,
 )
 from ipslib.datasets.images.attention_page import attention_page
 from ipslib.datasets.images.config import OwnImagesConfig
-from ipslib.datasets.images.sources import SourceBatch, with_channels
+from ipslib.datasets.images.sources import PatchSource, SourceBatch, with_channels
 from ipslib.errors import IpslibError
 from ipslib.model.ips import IPSNet
 from ipslib.paths import found, from_here
@@ -133,7 +134,7 @@ class TrainedImages:
                     rows.append({"image": name, "task": task, "predicted": predicted})
                     continue
                 names, is_set = data.classes[task], task in data.several
-                shares = (logits.sigmoid() if is_set else logits.softmax(dim=0)).tolist()
+                shares = probabilities_of(logits, is_set).tolist()
                 best = class_named(np.array(shares), names, is_set)
                 row = {"image": name, "task": task, "predicted": best}
                 columns = [f"{name} (class)" if name in row else name for name in names]
@@ -142,9 +143,7 @@ class TrainedImages:
 
     def attention(self, image: Image) -> Attention:
         """What the network keeps of an image, how it attends to it and what it answers."""
-        data = self.config.data
-        names = {"classes": data.classes, "several": data.several, "numbers": data.numbers}
-        return attention_of(self.network, self._batch(image), **names)
+        return self._seen(image)[1]
 
     def attention_map(
         self,
@@ -167,7 +166,7 @@ class TrainedImages:
 
         from ipslib.datasets.maps import attention_figure, map_of
 
-        source, attention = self._batch(image).sources[0], attention or self.attention(image)
+        source, attention = self._seen(image, attention)
         boxes, title = self._boxes(image), Path(source.name).name
         kept_patches = map_of(source, attention, title=title, boxes=boxes, **part)
         figure = attention_figure([kept_patches], scale=scale, box_name="object")
@@ -184,7 +183,7 @@ class TrainedImages:
     ) -> Path:
         """Write a page of an image, of what the network kept of it and of its boxes, where they
         are known; `options` as of `ipslib.attention_page`."""
-        source, attention = self._batch(image).sources[0], attention or self.attention(image)
+        source, attention = self._seen(image, attention)
         options = {"boxes": self._boxes(image)} | options
         return attention_page(source, attention, from_here(path), **options)
 
@@ -199,6 +198,14 @@ class TrainedImages:
         """The kept patches of an image for QuPath; `options` as of `ipslib.to_geojson`."""
         path = path and from_here(path)
         return to_geojson(attention or self.attention(image), path, **options)
+
+    def _seen(
+        self, image: Image, attention: Attention | None = None
+    ) -> tuple[PatchSource, Attention]:
+        """An image, opened once, and what is kept of it, where that is not there already."""
+        batch, data = self._batch(image), self.config.data
+        names = {"classes": data.classes, "several": data.several, "numbers": data.numbers}
+        return batch.sources[0], attention or attention_of(self.network, batch, **names)
 
     def _boxes(self, image: Image) -> np.ndarray | None:
         return None if isinstance(image, np.ndarray) else self.config.data.boxes_of(image)

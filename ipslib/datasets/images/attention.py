@@ -100,17 +100,17 @@ def attention_of(
             continue
         is_set = task in several or (task in labels and labels[task].ndim == 2)
         names = list((classes or {}).get(task, map(str, range(logits.shape[1]))))
-        shares = _probabilities(logits, is_set)[0]
+        shares = probabilities_of(logits.cpu().double(), is_set)[0].numpy()
         answers[task] = class_named(shares, names, is_set)
         probabilities[task] = dict(zip(names, shares.tolist(), strict=True))
-        alone[task] = _probabilities(logits_alone[task], is_set)
+        alone[task] = probabilities_of(logits_alone[task].cpu().double(), is_set).numpy()
     of_task = {task: weights[:, i] for i, task in enumerate(output.logits)}
     return Attention(*_places(part, kept.numpy()), of_task, answers, probabilities, alone)
 
 
-def _probabilities(logits: Tensor, is_set: bool) -> np.ndarray:
-    logits = logits.cpu().double()
-    return (logits.sigmoid() if is_set else logits.softmax(dim=1)).numpy()
+def probabilities_of(logits: Tensor, is_set: bool) -> Tensor:
+    """Of logits (..., C): of each class, or of each label of a set by itself."""
+    return logits.sigmoid() if is_set else logits.softmax(dim=-1)
 
 
 def class_named(shares: np.ndarray, names: Sequence[str], is_set: bool) -> str:

@@ -121,8 +121,8 @@ def describe_images(
 def _scales(config: OwnImagesConfig, table: Table, rows: Sequence[int]) -> dict[str, list[float]]:
     """Mean and deviation of the numbers to train on, by task."""
     scales = {}
+    train = parts_of(config, table.columns, rows)["train"] if config.numbers else ()
     for task in config.numbers:
-        train = parts_of(config, table.columns, rows)["train"]
         values = np.array([table.columns[task][row] for row in train], float)
         scales[task] = [float(values.mean()), float(values.std())]
         if not np.ptp(values):  # the deviation of 0.1, 0.1, 0.1 is not 0
