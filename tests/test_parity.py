@@ -52,7 +52,7 @@ def step_of(network: nn.Module, output: IPSOutput, losses: Losses, rate: float) 
     weights = dict(network.named_parameters())
     return Step(
         output.selection.indices.sort(dim=1).values,
-        {part: value.item() for part, value in parts.items()},
+        {part: value.item() for part, value in parts.items() if value is not None},
         rate,
         {name: weight.detach().double().clone() for name, weight in weights.items()},
         {name: w.grad.double() for name, w in weights.items() if w.grad is not None},

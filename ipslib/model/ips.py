@@ -50,6 +50,7 @@ class IPSOutput(NamedTuple):
     attn_weights: Tensor  # (B, H, T, M) over the kept patches, 0 where there is none
     head_outputs: Tensor  # (B, H, T, D_v)
     selection: Selection
+    embeddings: Tensor | None = None  # (B, M, D) of the kept patches, at their positions
 
 
 class IPSNet(nn.Module):
@@ -171,12 +172,14 @@ class IPSNet(nn.Module):
         if selection.scores is None:  # else they were seen when they were selected
             check_finite(batch, image, index, patches)
         embeddings = self._at_position(self._embed_kept(patches, is_normalised(batch)), index)
-        pooled = self.pool(selection.by_image(embeddings), selection.real)
+        embeddings = selection.by_image(embeddings)
+        pooled = self.pool(embeddings, selection.real)
         logits, branch_logits = {}, {}
         for i, (task, head) in enumerate(zip(self.tasks, self.heads.values(), strict=True)):
             logits[task] = head(pooled.tokens[:, i])
             branch_logits[task] = head(pooled.branches[:, :, i])
-        return IPSOutput(logits, branch_logits, pooled.attn_weights, pooled.head_outputs, selection)
+        attended = pooled.attn_weights, pooled.head_outputs
+        return IPSOutput(logits, branch_logits, *attended, selection, embeddings)
 
     def answer_alone(
         self, patches: Tensor, index: Tensor, *, normalised: bool = False
@@ -191,6 +194,11 @@ class IPSNet(nn.Module):
         tokens = self.pool.alone(embeddings).unbind(dim=1)
         heads = zip(self.tasks, self.heads.values(), tokens, strict=True)
         return {task: head(token) for task, head, token in heads}
+
+    def classify_each(self, embeddings: Tensor) -> dict[str, Tensor]:
+        """Logits {task: (B, M, C)} of every patch of a set alone, by their embeddings (B, M, D)."""
+        alone = self.classify_alone(embeddings.flatten(0, 1))
+        return {task: each.unflatten(0, embeddings.shape[:2]) for task, each in alone.items()}
 
     def _embed_kept(self, patches: Tensor, normalised: bool = False) -> Tensor:
         """Embed the kept patches (n, ...): all-zero ones are encoded once, and counted as many

@@ -42,6 +42,10 @@ class CrossAttentionPool(nn.Module):
         self.mlp_norm = nn.LayerNorm(dim, eps=1e-6)
         self.dropout, self.attn_dropout = nn.Dropout(dropout), nn.Dropout(attn_dropout)
 
+    def attention_weights(self) -> list[nn.Parameter]:
+        """What attention is made of: queries, and the maps of queries and keys."""
+        return [self.query, self.to_query.weight, self.to_key.weight]
+
     def score_map(self) -> Tensor:
         """(D, H T): takes an embedding straight to its attention before softmax. The queries are
         folded into the key map, so that a patch costs H T numbers and no key."""
