@@ -127,6 +127,7 @@ class TrainingConfig:
     warmup_epochs: int = integer(10, at_least=0)
     final_lr_ratio: float = number(0.001, at_most=1.0)  # of the peak, where the cosine ends
     attention_lr_ratio: float = number(1.0, at_most=10.0)  # of queries and keys, over `lr`
+    novelty_epochs: int = integer(0, at_least=0)  # the first ones, that select by novelty
     semantic_weight: float = number(0.0)
     diversity_weight: float = number(0.0)
     diversity_on: str = choice("attention", ("attention", "outputs"))  # outputs: as published
@@ -171,6 +172,11 @@ class RunConfig:
         if self.model.embedding_dim:
             self.model.check_heads(self.model.embedding_dim)
             self._check_batch_norm()
+        if self.training.novelty_epochs and self.model.selection == "random":
+            raise IpslibError(
+                "novelty_epochs: patches chosen by lot have no scores; leave it 0, or use "
+                "selection: attention."
+            )
         if self.published_start:
             check_published_start(self.model, encoder="resnet18", width=1, mask_k=0)
 

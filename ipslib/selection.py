@@ -76,6 +76,17 @@ def attention_scores(logits: Tensor) -> Tensor:
     return logits.softmax(dim=1).mean(dim=2)
 
 
+def novelty_scores(logits: Tensor) -> Tensor:
+    """Score every patch of a set by how far its logits lie from the set's mean, either way: their
+    mean squared deviation. (B, n, S) logits to (B, n) scores.
+
+    Whether what is common in an image, such as its background, has the highest or the lowest
+    attention before anything is learned is luck of the initial weights. Novelty does not ask for
+    the sign, so that what is rare is kept, and learned from, either way.
+    """
+    return (logits - logits.mean(dim=1, keepdim=True)).square().mean(dim=2)
+
+
 def mask_scores(scores: Tensor, k: int, p: float, *, generator: torch.Generator) -> Tensor:
     """Multiply each of the k best of (B, n) non-negative scores by 0 with probability p; a k
     larger than n counts as n."""

@@ -227,6 +227,7 @@ def kept_epoch(history: Sequence[dict]) -> dict:
 def _train_epoch(state: TrainingState, train_set: Dataset, epoch: int) -> dict:
     """One pass over the training set in a new order; the means of losses and accuracies."""
     network, settings, tally = state.network.train(), state.settings, Tally()
+    network.by_novelty = epoch <= settings.novelty_epochs
     train_set = train_set.augmented(seed=settings.seed, epoch=epoch)
     sampling = getattr(train_set, "sampling_weights", None)
     steps = state.draw_training_order(len(train_set), sampling).split(settings.batch_size)

@@ -22,7 +22,8 @@ OTHER = {
     "mask_variant": "logits", "mask_in_eval": True, "epochs": 2, "batch_size": 8, "lr": 3e-4,
     "weight_decay": 0.01, "warmup_epochs": 1, "final_lr_ratio": 0.1, "semantic_weight": 1.0,
     "diversity_weight": 3.0, "diversity_on": "outputs", "eval_every": 5, "seed": 2,
-    "precision": "bf16", "selection": "random",
+    "precision": "bf16", "selection": "random", "attention_lr_ratio": 0.1, "novelty_epochs": 3,
+    "instance_weight": 1.0,
 }  # fmt: skip
 FIELDS = [
     f.name for cls in (MegapixelMNISTConfig, ModelConfig, TrainingConfig) for f in attrs.fields(cls)
@@ -81,6 +82,7 @@ def test_every_field_is_part_of_the_identity(name):
 
 def test_the_flat_form_comes_back_whole_and_explicit_defaults_change_no_identity():
     fits = {"start": "own", "encoder": "resnet18", "width": 1, "frozen": False, "mask_k": 0}
+    fits["novelty_epochs"] = 0
     other = run_config(OTHER | fits)
     for config in (run_config(), run_config({"digit_size": 56}), other):
         for values in (config.flat(), config.changed()):
@@ -117,6 +119,8 @@ def test_replace_takes_what_is_derived_along():
         ({"frozen": True, "trained_blocks": 2}, "trained_blocks"),
         ({"weights": "imagenet_v1", "width": 0.5}, "width: "),
         ({"mask_p": 1.2}, "mask_p: .* 1.2"),
+        ({"selection": "random", "mask_k": 2}, "mask_k: .*lot"),
+        ({"selection": "random", "novelty_epochs": 2}, "novelty_epochs: .*lot"),
     ],
 )
 def test_bad_input_names_its_field(values, field):

@@ -28,6 +28,7 @@ EVERYTHING = TINY.replace(
     diversity_weight=2.0,
     instance_weight=0.5,
     attention_lr_ratio=0.5,
+    novelty_epochs=2,
     mask_k=2,
     mask_p=0.5,
     n_noise=3,
@@ -91,6 +92,12 @@ class TestTrain:
         for name, weight in slow.named_parameters():
             if name in attention:
                 assert 0 < (weight - before[name]).abs().max() < 1e-5
+
+    def test_the_first_epochs_select_by_novelty(self):
+        network = {n: train(TINY.replace(novelty_epochs=n)) for n in (0, 1, 2)}
+        first = {n: each.history[0]["train"] for n, each in network.items()}
+        assert first[0] != first[1] == first[2]
+        assert network[1].history[1]["train"] != network[2].history[1]["train"]
 
     def test_eight_images_are_learned_by_heart(self):
         config = TINY.replace(

@@ -32,6 +32,7 @@ from ipslib.selection import (
     mask_logits,
     mask_scores,
     not_blank,
+    novelty_scores,
     random_patches,
     select_patches,
 )
@@ -106,6 +107,7 @@ class IPSNet(nn.Module):
             {_module_name(task): nn.Linear(dim, n) for task, n in n_classes.items()}
         )
         self.precision = torch.float32
+        self.by_novelty = False  # how patches are selected in training mode, unmasked
         self._selecting = FoldedEncoder(self.encoder) if self.shortcuts.folded else None
         train_unfrozen(self.encoder)
 
@@ -241,6 +243,8 @@ class IPSNet(nn.Module):
 
     def _score_set(self, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         config = self.config
+        if self.training and self.by_novelty:
+            return novelty_scores
         masking = {"k": config.mask_k, "p": config.mask_p, "generator": generator}
         if not config.mask_k or not (self.training or config.mask_in_eval):
             return attention_scores

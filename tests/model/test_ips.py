@@ -112,6 +112,26 @@ def test_the_visiting_order_follows_the_generator_where_patches_are_shuffled(bat
         assert torch.equal(generator.get_state(), state) != shuffle
 
 
+def test_novelty_keeps_what_is_rare_whichever_way_it_deviates(batch):
+    logits = torch.zeros(1, 50, 3)
+    logits[0, 7], logits[0, 31] = 2, -2
+    assert {*selection.novelty_scores(logits).topk(2).indices[0].tolist()} == {7, 31}
+
+    network = random_network(0, TASKS).train()
+    network.by_novelty = True
+
+    def kept():
+        indices = network.select(batch, generator=seeded()).indices
+        return indices.sort(dim=1).values.tolist()
+
+    selected = kept()
+    with torch.no_grad():
+        network.pool.query.neg_()
+    assert kept() == selected
+    network.eval()  # which selects by attention
+    assert kept() != selected
+
+
 @pytest.mark.parametrize("n_small", [45, 6, 2])  # M is 6
 def test_images_of_several_sizes_are_answered_as_each_alone(batch, n_small):
     network = random_network(3, shuffle=False)
