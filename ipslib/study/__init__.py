@@ -15,7 +15,7 @@ _NAMES = {
     ".datasets.maps": "ATTENTION_COLOURS BOX_COLOUR attention_figure attention_values bare "
     "colour_bar example_row image_row map_of_image",
     "networks": "cost_table evaluate_again obtain_weights trained_runs",
-    "plateau": "watch",
+    "plateau": "look_at_start watch",
     "published": "REFERENCE load_published published_accuracy published_curve",
     "published_configs": "CATEGORIES published_runs",
     "run_figures": "arm_dots attention_against_accuracy grouped_bars learning_curves",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ipslib.config import RunConfig
+from ipslib.datasets.megapixel_mnist.scenes import SceneBatch
 from ipslib.losses import diversity_loss
 from ipslib.metrics import localise
 from ipslib.model.ips import IPSNet
@@ -16,7 +17,7 @@ from ipslib.paths import write_atomically
 from ipslib.runs.records import RecordStore
 from ipslib.training import TrainingState, answer, forward_step, train
 
-_N_IMAGES = 64
+_N_IMAGES, _PASSES = 64, 30
 
 
 def watch(config: RunConfig, store: RecordStore) -> pd.DataFrame:
@@ -49,15 +50,30 @@ def watch(config: RunConfig, store: RecordStore) -> pd.DataFrame:
         accuracy["train_loss"] = of_epoch["loss_parts"]["task"]
         rows.append({"epoch": row["epoch"]} | accuracy | seen)
 
-    train_set = config.data.open_split("train")
-    images = train_set.batch(range(min(_N_IMAGES, len(train_set))))
+    images = _images(config)
     train(config.replace(eval_every=config.training.epochs), on_epoch=look)
     table = pd.DataFrame(rows)
     write_atomically(path, table.to_csv(index=False))
     return pd.read_csv(io.StringIO(path.read_text()))  # as it will be read again
 
 
-def _look(state: TrainingState, images, before: Tensor | None) -> tuple[dict, Tensor]:
+def look_at_start(config: RunConfig) -> dict[str, float]:
+    """The same measures before the first step, the statistics of batch norms settled by passes over
+    the images."""
+    state, images = TrainingState(config), _images(config)
+    with torch.no_grad():
+        for _ in range(_PASSES):
+            state.network.train()(images, generator=state.generator)
+    seen, _ = _look(state, images, None)
+    return seen
+
+
+def _images(config: RunConfig) -> SceneBatch:
+    train_set = config.data.open_split("train")
+    return train_set.batch(range(min(_N_IMAGES, len(train_set))))
+
+
+def _look(state: TrainingState, images: SceneBatch, before: Tensor | None) -> tuple[dict, Tensor]:
     network = copy.deepcopy(state.network)  # whose statistics must not move
     output = answer(network, images)
     kept = output.selection.indices
@@ -77,7 +93,7 @@ def _look(state: TrainingState, images, before: Tensor | None) -> tuple[dict, Te
     return seen | _gradients(network, images, state), kept
 
 
-def _gradients(network: IPSNet, images, state: TrainingState) -> dict[str, float]:
+def _gradients(network: IPSNet, images: SceneBatch, state: TrainingState) -> dict[str, float]:
     order = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]):  # dropout draws
         _, losses, _ = forward_step(network.train(), images, state.settings, order)

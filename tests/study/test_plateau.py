@@ -1,4 +1,5 @@
 import pandas as pd
+import pytest
 
 from ipslib.runs.records import RecordStore
 from ipslib.study import plateau
@@ -28,3 +29,9 @@ def test_what_is_measured(tmp_path):
     assert seen["turnover"] == 0
     assert seen["encoder_gradient"] > 0
     assert 0 < seen["spread"] < 2
+
+
+def test_the_start_is_that_of_the_seed_and_no_step_is_made():
+    start = plateau.look_at_start(CONFIG)
+    assert start == pytest.approx(plateau.look_at_start(CONFIG), nan_ok=True)
+    assert start != pytest.approx(plateau.look_at_start(CONFIG.replace(seed=1)), nan_ok=True)
