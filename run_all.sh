@@ -12,6 +12,7 @@ Sets up what the study needs and executes its notebooks. Finished runs are reuse
 
   PROFILE     smoke   every notebook in miniature, a minute or two
               quick   the study on a laptop, minutes a notebook (default)
+              overnight  published densities and more seeds, a night of two cores
               paper   the published settings; asks for a GPU and days
   NOTEBOOK    name or number, such as 01_o2i_datasize or 01; all if none is named
   --force     also run notebooks that are up to date
@@ -105,9 +106,9 @@ set_up() {
 first="${1:-quick}"
 case "$first" in
 -h | --help) usage && exit ;;
-smoke | quick | paper | test) shift $(($# > 0)) ;;
+smoke | quick | overnight | paper | test) shift $(($# > 0)) ;;
 -*) first=quick ;;
-*) fail "there is no profile '$first'; choose smoke, quick, paper or test" 2 ;;
+*) fail "there is no profile '$first'; choose smoke, quick, overnight, paper or test" 2 ;;
 esac
 
 # Folders named relative to the caller's place are meant there.

@@ -119,7 +119,7 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
     of_notebooks = ("NAME", "override a parameter of the notebooks named")
     of_run = ("FIELD", "set a field of RunConfig")
     of_every_run = ("FIELD", "set a field of RunConfig in every run")
-    profile = {"metavar": "PROFILE", "help": "smoke, quick or paper"}
+    profile = {"metavar": "PROFILE", "help": "smoke, quick, overnight or paper"}
 
     add = command("study", _study, changes=of_notebooks, help="execute the study's notebooks")
     add("profile", **profile)

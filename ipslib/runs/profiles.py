@@ -17,7 +17,7 @@ from ipslib.datasets.registry import run_config
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.paths import from_here, project_root
 
-PROFILES = ("smoke", "quick", "paper")
+PROFILES = ("smoke", "quick", "overnight", "paper")
 AUTO = "auto"  # of `digits`
 
 _NOTEBOOK = re.compile(r"\d\d_\w+\.py")

@@ -22,7 +22,7 @@ class Study:
 
     Args:
         notebook: its name, e.g. `01_o2i_datasize`.
-        profile: `smoke`, `quick` or `paper`; its base settings come from params/.
+        profile: `smoke`, `quick`, `overnight` or `paper`; its base settings come from params/.
         base: fields that this notebook sets apart from the profile's base, such as `dataset`.
         overrides: fields of RunConfig that differ from them in every run of this notebook.
         jobs: runs side by side, see `run_all`.
