@@ -66,6 +66,11 @@ class Layout:
         return self
 
 
+def committed_tables() -> Path:
+    """The tables of `overnight` that come with the project, wherever results of today go."""
+    return project_root() / "outputs" / "overnight" / "tables"
+
+
 def list_notebooks() -> list[Path]:
     """The study's notebooks, notebooks/NN_name.py, in their order."""
     sources = (project_root() / "notebooks").glob("*.py")

@@ -37,7 +37,8 @@ class Finding(NamedTuple):
         measured: the verdict of a quantity that does not differ by chance and has no p value.
         note: a further sentence.
         unit: `points`, or `exponent` of a power law.
-        notebook: that states it, and the name of the `figure` that shows it: of `Study.finding`.
+        notebook: that states it, the name of the `figure` that shows it, and the `source` of its
+            data: of `Study.finding`.
     """
 
     claim: str
@@ -57,6 +58,7 @@ class Finding(NamedTuple):
     unit: str = "points"
     notebook: str = ""
     figure: str = ""
+    source: str = ""
 
     @property
     def verdict(self) -> str:

@@ -9,11 +9,17 @@ from matplotlib.figure import Figure
 from ipslib.config import RunConfig, arithmetic_of
 from ipslib.errors import IpslibError
 from ipslib.paths import write_atomically
-from ipslib.runs.profiles import Layout, base_config, load_parameters, resolve_notebook
+from ipslib.runs.profiles import (
+    Layout,
+    base_config,
+    committed_tables,
+    load_parameters,
+    resolve_notebook,
+)
 from ipslib.runs.records import RecordStore, in_found_precision
 from ipslib.runs.schedule import run_all
 from ipslib.study.figures import save_figure, use_style
-from ipslib.study.findings import Finding, findings_table
+from ipslib.study.findings import Finding, findings_table, load_findings
 from ipslib.study.tables import ShownTable, show
 
 
@@ -129,7 +135,8 @@ class Study:
         save_figure(figure, self.layout.figures / f"{self._number}_{name}.png")
 
     def finding(self, finding: Finding | None, *, figure: str) -> ShownTable:
-        """State what this notebook found, for the summary: `NN_finding.json` among its tables.
+        """State what this notebook found, for the summary: `NN_finding.json` among its tables. What
+        the committed results of `overnight` say of the same question is shown below it.
 
         Args:
             finding: None where there are too few runs for one; an earlier statement is removed.
@@ -138,7 +145,15 @@ class Study:
         path = self.layout.tables / f"{self._number}_finding.json"
         if finding is None:
             path.unlink(missing_ok=True)
-            return show(findings_table([]), caption="too few runs for a finding")
-        finding = finding._replace(notebook=self.notebook, figure=f"{self._number}_{figure}.png")
-        finding.save(path)
-        return show(findings_table([finding]))
+        else:
+            shown_by = {"figure": f"{self._number}_{figure}.png", "source": self.source}
+            finding = finding._replace(notebook=self.notebook, **shown_by)
+            finding.save(path)
+        stated = {self.profile: finding} if finding else {}
+        if self.profile != "overnight":
+            for night in load_findings(committed_tables()):
+                if night.notebook == self.notebook:
+                    stated[f"overnight, committed ({night.source})"] = night
+        table = findings_table(list(stated.values()))
+        table.insert(0, "profile", list(stated))
+        return show(table, caption="" if finding else "too few runs for a finding here")

@@ -4,7 +4,9 @@ from matplotlib import pyplot as plt
 
 from ipslib.errors import IpslibError
 from ipslib.runs import profiles
+from ipslib.runs.profiles import committed_tables
 from ipslib.study import session
+from ipslib.study.findings import Finding
 from ipslib.study.session import Study
 
 BASE = """\
@@ -145,3 +147,18 @@ def test_results_say_what_made_them(study):
         assert part in said
         assert part not in study().made_of([old, old])
     assert "arithmetic 1, commit a1" in study().made_of([old, old])
+
+
+def test_a_finding_is_stated_beside_the_committed_one_of_the_night(study, project):
+    finding = Finding("a claim", "a against b", 1, effect=0.1, notebook="01_o2i_datasize")
+    night = committed_tables()
+    night.mkdir(parents=True)
+    finding._replace(effect=0.2, source="MNIST").save(night / "01_finding.json")
+    finding._replace(notebook="02_other").save(night / "02_finding.json")
+    built = study("01")
+    told = built.finding(finding, figure="accuracy").cells
+    assert list(told["profile"]) == ["quick", "overnight, committed (MNIST)"]
+    assert list(told["our effect"]) == ["+10 points", "+20 points"]
+    alone = built.finding(None, figure="accuracy").cells
+    assert list(alone["our effect"]) == ["+20 points"]
+    assert not list(built.layout.tables.glob("*_finding.json"))
