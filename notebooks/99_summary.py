@@ -41,7 +41,7 @@ from matplotlib.lines import Line2D
 from ipslib.commands.notebooks import read_source, title_of
 from ipslib.config import ARITHMETIC, arithmetic_of
 from ipslib.datasets.registry import run_config
-from ipslib.runs.profiles import list_notebooks
+from ipslib.runs.profiles import committed_tables, list_notebooks
 from ipslib.study import (
     CATEGORIES,
     DIAMOND,
@@ -61,6 +61,18 @@ from ipslib.study import (
 
 study = Study("99_summary", profile, overrides=overrides)
 study
+
+# %% [markdown]
+# ## Overnight
+# What the profile `overnight` found, at published noise densities and with more seeds than this one
+# has: its committed results, whichever profile is summed up below.
+
+# %%
+night = read_together(load_findings(committed_tables()))
+sources = ", ".join(sorted({each.source for each in night}))
+shown = findings_table(night)
+shown.insert(0, "", [each.notebook[:2] for each in night])
+show(shown, caption=sources) if night else Markdown("None are committed yet.")
 
 # %% [markdown]
 # ## All findings
