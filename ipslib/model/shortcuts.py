@@ -175,28 +175,38 @@ class FoldedEncoder:
     as they were at the last `refresh`."""
 
     def __init__(self, encoder: nn.Module):
-        self._encoder, self._copy = encoder, _twin(encoder).eval().requires_grad_(False)
-        self._folded: list[tuple[str, nn.Conv2d, nn.BatchNorm2d]] = []
-        before_name, before = "", None
-        for name, module in encoder.named_modules():
+        self._copy = _twin(encoder).eval().requires_grad_(False)
+        self._folded: list[tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d]] = []
+        self._others: list[tuple[nn.Module, nn.Module]] = []
+        before, own = None, None
+        twins = list(self._copy.modules())
+        for (name, module), twin in zip(encoder.named_modules(), twins, strict=True):
             if isinstance(module, nn.BatchNorm2d) and isinstance(before, nn.Conv2d):
-                bias = nn.Parameter(torch.zeros(before.out_channels), requires_grad=False)
-                self._copy.get_submodule(before_name).bias = bias
+                own.bias = nn.Parameter(torch.zeros(before.out_channels), requires_grad=False)
                 self._copy.set_submodule(name, nn.Identity())
-                self._folded.append((before_name, before, module))
-            before_name, before = name, module
+                self._folded.append((before, module, own))
+                self._others.pop()
+            elif module._parameters or module._buffers:
+                self._others.append((module, twin))
+            before, own = module, twin
 
     @torch.no_grad()
     def refresh(self, dtype: torch.dtype) -> None:
         """Take over the encoder's weights as they are now, in this precision."""
-        self._dtype, state = dtype, self._encoder.state_dict()
-        for name, conv, norm in self._folded:
+        self._dtype = dtype
+        for conv, norm, own in self._folded:
             statistics = norm.running_mean, norm.running_var, norm.eps
-            state[f"{name}.weight"], state[f"{name}.bias"] = fuse_conv_bn_weights(
+            fused = fuse_conv_bn_weights(
                 conv.weight, conv.bias, *statistics, norm.weight, norm.bias
             )
-        self._copy.load_state_dict(state, strict=False, assign=True)  # norms have no place there
-        self._copy.to(next(self._encoder.parameters(), torch.empty(0)).device, dtype)
+            own.weight.data, own.bias.data = (each.to(dtype) for each in fused)
+        for module, own in self._others:
+            for name, weight in module._parameters.items():
+                if weight is not None:
+                    own._parameters[name].data = weight.to(dtype)
+            for name, value in module._buffers.items():
+                if value is not None:
+                    own._buffers[name] = value.to(dtype) if value.is_floating_point() else value
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
