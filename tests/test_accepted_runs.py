@@ -19,6 +19,7 @@ FIELDS = {
     "noise": st.sampled_from(["bezier", "bezier_pixel", "line", "lines"]),
     "patch_size": st.integers(4, 60),
     "patch_stride": st.integers(4, 60),
+    "shrunk_to": st.tuples(st.integers(20, 120), st.integers(20, 120)).map(list),
     "tasks": st.lists(st.sampled_from(["majority", "max", "top", "multi"]), max_size=4),
     "width": st.sampled_from([0.0625, 0.125]),
     "n_stages": st.integers(1, 5),

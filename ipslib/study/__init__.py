@@ -7,7 +7,7 @@ from importlib import import_module
 
 _NAMES = {
     "arms": "arm_table compare_arm headline published_beside run_arms run_comparisons",
-    "efficiency": "at_side measure_sides",
+    "efficiency": "at_side measure_runs measure_sides",
     "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED arm_colours chance_title draw_means "
     "level_colours panel_grid row_legend task_panels",
     "findings": "CONTRADICTS NONE OPEN SUPPORTS VERDICTS Finding arm_finding findings_table "

@@ -70,31 +70,35 @@ def measure_sides(
     Raises:
         IpslibError: a step failed for another reason than its limits.
     """
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    # As the study's runs on a CPU: two threads would wait for each other where a core is taken.
-    threads = 1 if device == "cpu" else torch.get_num_threads()
-    made_by = provenance(base, device) | {"threads": threads}
-    kept = partial(_kept, folder, made_by)
     limits = {"memory_limit_mb": memory_limit_mb, "seconds_limit": seconds_limit}
-    limits |= {"n_steps": n_steps, "threads": threads, "device": device}
+    setting, made_by = _machine(base)
     rows = []
     for variant, step in itertools.product(VARIANTS, STEPS):
         outcome = DONE
         for side in sorted(sides):
             config, record = at_side(base, side), {"result": {"outcome": NOT_TRIED}}
             if outcome == DONE:
-                wanted = Measurement(variant=variant, step=step, config=config, **limits)
-                settings = attrs.asdict(wanted, recurse=False) | {"config": config.changed()}
-                # `way` is what a variant is called in measurements that are kept already.
-                settings["way"] = settings.pop("variant")
-                record = kept(settings, "result", partial(measure_apart, wanted))
+                wanted = {"variant": variant, "step": step, "config": config, "n_steps": n_steps}
+                record = _measured(Measurement(**wanted, **limits, **setting), folder, made_by)
                 outcome = record["result"]["outcome"]
             rows.append({"variant": variant, "step": step, "side": side} | _numbers(config, record))
     frame = pd.DataFrame(rows)
-    setting = {"rate": base.training.precision, "threads": threads, "device": device}
-    rates = kept(setting, "rates", partial(_rates_apart, tuple(setting.values())))["rates"]
+    setting = {"rate": base.training.precision} | setting
+    measure_them = partial(_rates_apart, tuple(setting.values()))
+    rates = _kept(folder, made_by, setting, "rates", measure_them)["rates"]
     frame["roofline_seconds"] = frame["operations"] / max(rates.values())
     return Efficiency(frame, rates, made_by)
+
+
+def measure_runs(
+    configs: Sequence[RunConfig], folder: Path, *, step: str = "train", **limits: int
+) -> pd.DataFrame:
+    """Measure a step, one of STEPS, of each configuration as it is: a row each, with the columns of
+    `Efficiency` but for variant, side and roofline; `folder`, limits and errors of `measure_sides`.
+    """
+    setting, made_by = _machine(configs[0])
+    wanted = [Measurement(step=step, config=each, **limits, **setting) for each in configs]
+    return pd.DataFrame(_numbers(each.config, _measured(each, folder, made_by)) for each in wanted)
 
 
 def at_side(base: RunConfig, side: int) -> RunConfig:
@@ -121,6 +125,21 @@ def measure_apart(measurement: Measurement) -> dict:
             f"nor time ran out ({result['said']})."
         )
     return result
+
+
+def _machine(config: RunConfig) -> tuple[dict, dict]:
+    """The threads and the device of all measurements, and their provenance."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    # As the study's runs on a CPU: two threads would wait for each other where a core is taken.
+    threads = 1 if device == "cpu" else torch.get_num_threads()
+    return {"threads": threads, "device": device}, provenance(config, device) | {"threads": threads}
+
+
+def _measured(wanted: Measurement, folder: Path, made_by: dict) -> dict:
+    settings = attrs.asdict(wanted, recurse=False) | {"config": wanted.config.changed()}
+    # `way` is what a variant is called in measurements that are kept already.
+    settings["way"] = settings.pop("variant")
+    return _kept(folder, made_by, settings, "result", partial(measure_apart, wanted))
 
 
 def _rates_apart(setting: tuple[str, int, str]) -> dict[str, float]:

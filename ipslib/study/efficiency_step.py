@@ -28,7 +28,7 @@ from ipslib.runs import Report
 from ipslib.runs.one_run import is_out_of_memory
 from ipslib.runs.provenance import peak_memory_mb, process_mb, reset_peak_memory
 from ipslib.runtime import keep_freed_memory
-from ipslib.training import build_network, forward_step
+from ipslib.training import batch_maker, build_network, forward_step
 
 VARIANTS = ("ips", "all", "whole")
 STEPS = ("classify", "train")
@@ -96,11 +96,11 @@ def build_variant(
     whole = variant == "whole"
     network = WholeImageNet(config).to(device) if whole else build_network(config, device=device)
     generator = torch.Generator().manual_seed(config.training.seed)
+    make = batch_maker(data, device)
 
     def loss_of(indices: list[int]) -> Tensor:
         if not whole:
-            batch = data.batch(indices).on(device)
-            return forward_step(network, batch, config.training, generator)[1].total
+            return forward_step(network, make(indices), config.training, generator)[1].total
         canvases = torch.from_numpy(np.stack([data.canvas(index) for index in indices]))
         labels = data.batch(indices).labels
         labels = {task: label.to(device) for task, label in labels.items()}

@@ -207,6 +207,7 @@ def arm_finding(
     """
     reference = frame["arm"].iloc[0] if reference is None else reference
     runs = frame[(frame["task"] == _TASK) & frame["arm"].isin([arm, reference])]
+    runs = runs.sort_values("arm", key=lambda arms: arms != reference, kind="stable")
     changes = paired_differences(runs, reference)
     return state(claim, f"{arm}, against {reference}", changes, runs, by="arm", **more)
 

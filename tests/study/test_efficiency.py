@@ -9,7 +9,7 @@ import pytest
 from ipslib.errors import IpslibError
 from ipslib.runs.executors import WorkerDied
 from ipslib.study import efficiency
-from ipslib.study.efficiency import NOT_TRIED, at_side, measure_sides
+from ipslib.study.efficiency import NOT_TRIED, at_side, measure_runs, measure_sides
 from ipslib.study.efficiency_step import DONE, OUT_OF_MEMORY, OUT_OF_TIME
 from tests.tiny import TINY
 
@@ -71,6 +71,15 @@ def test_what_was_measured_is_reused_and_what_differs_measured(asked, tmp_path, 
     monkeypatch.setattr(efficiency, "provenance", lambda *of: real(*of) | {"device": "another"})
     measure_sides(TINY, [84], tmp_path, **LIMITS)
     assert len(asked) == 4 * n_measured
+
+
+def test_a_run_is_measured_as_it_is_and_kept_like_a_variant(asked, tmp_path):
+    runs = [TINY.replace(canvas=168, memory_size=36), TINY]
+    frame = measure_runs(runs, tmp_path, **LIMITS)
+    assert asked == [("ips", "train", 168), ("ips", "train", 84)]
+    assert frame["step_mb"].tolist() == [84, 42] and frame["n_patches"].tolist() == [36, 9]
+    measure_sides(TINY, [84], tmp_path, **LIMITS)
+    assert asked.count(("ips", "train", 84)) == 1
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[1]", '{"schema": 0, "id": "x"}'])

@@ -61,8 +61,13 @@ def test_each_verdict_is_reached_by_data_made_for_it(arm, direction, verdict):
 
 
 def test_what_took_off_is_counted_on_both_sides_and_no_effect_asked_where_it_differs():
-    finding = arm_finding("a claim", arms(np.r_[0.7 + CLOSE[:4], 0.1, 0.1]), "arm", direction=1)
+    frame, against = (
+        arms(np.r_[0.7 + CLOSE[:4], 0.1, 0.1]),
+        {"reference": "reference", "direction": 1},
+    )
+    finding = arm_finding("a claim", frame, "arm", **against)
     assert finding.took_off == "4 of 6, against 6 of 6" and not finding.none
+    assert arm_finding("a claim", frame[::-1], "arm", **against).took_off == finding.took_off
     both_fail = arms(np.r_[0.7 + CLOSE[:4], 0.1, 0.1], np.r_[0.7 + CLOSE[:4], 0.1, 0.1])
     assert arm_finding("a claim", both_fail, "arm", direction=1).verdict == NONE
     unknown = arms(0.7 + CLOSE).drop(columns="took_off")

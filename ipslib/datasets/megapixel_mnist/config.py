@@ -35,6 +35,7 @@ class MegapixelMNISTConfig:
     stroke_width: float = number(1.925, at_least=0.1, at_most=28.0)  # px at 28 px
     patch_size: int = integer(50, at_least=4)
     patch_stride: int = integer(lambda self: self.patch_size)
+    shrunk_to: tuple[int, int] = side_lengths(lambda self: self.canvas)  # by area, before cutting
     tasks: tuple[str, ...] = choices(TASKS, TASKS)
     n_train: int = integer(1000)
     n_test: int = integer(1000)
@@ -46,8 +47,13 @@ class MegapixelMNISTConfig:
 
     def __attrs_post_init__(self) -> None:
         height, width = self.canvas
-        sides = ("patch_size", "digit_size", "noise_size")
-        check_fits(self.canvas, **{name: getattr(self, name) for name in sides})
+        check_fits(self.canvas, digit_size=self.digit_size, noise_size=self.noise_size)
+        check_fits(self.shrunk_to, patch_size=self.patch_size)
+        if self.shrunk_to[0] > height or self.shrunk_to[1] > width:
+            raise IpslibError(
+                f"shrunk_to: wanted at most {height} x {width} px, the canvas, got "
+                f"{self.shrunk_to[0]} x {self.shrunk_to[1]}; reduce shrunk_to or enlarge canvas."
+            )
         _ = self.grid  # which checks itself
         # No arrangement holds more than the plain grid does.
         n_fit = (height // self.digit_size) * (width // self.digit_size)
@@ -72,7 +78,7 @@ class MegapixelMNISTConfig:
 
     @property
     def grid(self) -> PatchGrid:
-        return PatchGrid(self.canvas, self.patch_size, self.patch_stride)
+        return PatchGrid(self.shrunk_to, self.patch_size, self.patch_stride)
 
     @property
     def n_classes(self) -> dict[str, int]:

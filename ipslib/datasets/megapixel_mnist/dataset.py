@@ -30,7 +30,14 @@ from ipslib.datasets.megapixel_mnist.placement import (
     place_freely,
     published_start,
 )
-from ipslib.datasets.megapixel_mnist.scenes import Layer, SceneBatch, Sheet, draw_whole
+from ipslib.datasets.megapixel_mnist.scenes import (
+    Layer,
+    SceneBatch,
+    Sheet,
+    ShrunkBatch,
+    draw_whole,
+    shrink,
+)
 from ipslib.datasets.synthetic import stream
 from ipslib.fields import check_fits, choice, integer, side_lengths
 from ipslib.patches import SPLITS, PatchGrid
@@ -99,7 +106,7 @@ class MegapixelMNIST:
         """The set itself: its images are never augmented."""
         return self
 
-    def batch(self, indices: Sequence[int]) -> SceneBatch:
+    def batch(self, indices: Sequence[int]) -> SceneBatch | ShrunkBatch:
         """Several images as one PatchBatch; its `boxes` are the digits'."""
         placements = [self.placement(int(index)) for index in indices]
         stacked = Placement(*(np.stack(parts) for parts in zip(*placements, strict=True)))
@@ -109,11 +116,15 @@ class MegapixelMNIST:
             Layer(self._noise.kinds, stacked.patterns, stacked.noise_corners),
             Layer(resize_area(shown, self.config.digit_size), nth, stacked.digit_corners),
         ]
-        return SceneBatch(self.grid, layers, sheet=self._noise, labels=self.labels(stacked))
+        labels = self.labels(stacked)
+        if self.config.shrunk_to != self.config.canvas:
+            return ShrunkBatch(self.grid, layers, canvas=self.config.canvas, labels=labels)
+        return SceneBatch(self.grid, layers, sheet=self._noise, labels=labels)
 
     def canvas(self, index: int) -> np.ndarray:
-        """One whole image (H, W) uint8, for figures."""
-        return draw_whole(self.batch([index]).layers, self.config.canvas)
+        """One whole image (H, W) uint8 as it is cut, for figures."""
+        whole = draw_whole(self.batch([index]).layers, self.config.canvas)
+        return shrink(whole, self.config.shrunk_to)
 
     @cached_property
     def _published(self) -> tuple[list[Placement], np.ndarray] | None:

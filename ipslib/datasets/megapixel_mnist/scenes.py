@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ipslib.patches import PatchGrid, ranges
+from ipslib.patches import PatchGrid, TensorBatch, cut_image, ranges
 from ipslib.runtime import is_accelerator, moved, uploaded
 
 _PASTED_VALUES = 4_000_000  # pixels pasted together: more would take memory that training needs
@@ -42,6 +42,31 @@ def draw_whole(layers: Sequence[Layer], canvas: tuple[int, int], image: int = 0)
         for kind, (row, col) in zip(objects[image], corners[image], strict=True):
             pixels[row : row + size, col : col + size] = kinds[kind]
     return pixels
+
+
+def shrink(image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+    """An image (H, W) uint8 at this size, where each pixel is the mean of its area."""
+    if image.shape == canvas:
+        return image
+    pixels = torch.from_numpy(image)[None, None].float()  # sums of bytes are exact
+    area = torch.nn.functional.interpolate(pixels, canvas, mode="area")[0, 0]
+    return (area + 0.5).to(torch.uint8).numpy()
+
+
+class ShrunkBatch(TensorBatch):
+    """Whole images, shrunk to the grid's canvas and then cut; `boxes`, those of the highest layer,
+    are rounded outwards."""
+
+    def __init__(
+        self, grid: PatchGrid, layers: Sequence[Layer], *, canvas: tuple[int, int], labels: Mapping
+    ):
+        self.layers, self.labels, boxes = layers, labels, layers[-1].boxes
+        whole = (draw_whole(layers, canvas, image) for image in range(len(boxes)))
+        bags = [cut_image(shrink(image, grid.canvas), grid) for image in whole]
+        super().__init__(torch.stack(bags))
+        start, end = boxes[..., :2], boxes[..., :2] + boxes[..., 2:]
+        start, end = start * grid.canvas // canvas, -(-end * grid.canvas // canvas)
+        self.boxes = torch.from_numpy(np.concatenate([start, end - start], axis=-1))
 
 
 class Sheet:

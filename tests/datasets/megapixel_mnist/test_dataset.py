@@ -66,6 +66,24 @@ def test_patches_are_the_cut_canvas_and_the_canvas_is_the_painting(small_data, v
     assert drawn.dtype == torch.uint8
 
 
+@pytest.mark.parametrize("shrunk_to", [(65, 55), (26, 22), (76, 60)], ids=str)
+def test_a_shrunk_image_is_the_whole_one_by_area(small_data, shrunk_to):
+    whole = MegapixelMNIST(small_data(), "train")
+    shrunk = MegapixelMNIST(small_data(shrunk_to=shrunk_to, patch_size=20), "train")
+    assert whole.config.shrunk_to == whole.config.canvas
+    seen, batch = whole.batch([4, 1]), shrunk.batch([4, 1])
+    for image, index in enumerate([4, 1]):
+        pixels = torch.from_numpy(whole.canvas(index)).double()[None, None]
+        area = torch.nn.functional.interpolate(pixels, shrunk_to, mode="area")[0, 0].numpy()
+        assert np.abs(shrunk.canvas(index) - area).max() <= 0.5  # rounded to bytes
+        assert torch.equal(read_all(batch)[image], cut_image(shrunk.canvas(index), shrunk.grid))
+    assert all(torch.equal(batch.labels[task], seen.labels[task]) for task in seen.labels)
+    scale = torch.tensor(shrunk_to).double() / torch.tensor(whole.config.canvas)
+    start, end = ((seen.boxes + far).double()[..., :2] for far in (0, seen.boxes.roll(2, dims=-1)))
+    first, last = (start * scale + 1e-9).floor(), (end * scale - 1e-9).ceil()
+    assert torch.equal(batch.boxes.double(), torch.cat([first, last - first], dim=-1))
+
+
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_labels_follow_from_what_lies_in_the_boxes(small_data, split):
     dataset = MegapixelMNIST(small_data(), split)
