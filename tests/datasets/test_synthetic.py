@@ -3,27 +3,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from ipslib.datasets import synthetic
-from ipslib.datasets.synthetic import (
-    MARKER,
-    is_synthetic,
-    make_once,
-    make_synthetic,
-    synthetic_folder,
-    titled,
-)
+from ipslib.datasets.synthetic import MARKER, is_synthetic, make_once, make_synthetic, titled
 from ipslib.errors import IpslibError
 
 
 def draw(part) -> None:
     (part / "inside").mkdir()
     (part / "inside" / "slide").write_text("drawn")
-
-
-def test_they_lie_in_the_project_whatever_the_data_root_is(tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "project_root", lambda: tmp_path)
-    monkeypatch.setenv("IPSLIB_DATA", "/read/only")
-    assert synthetic_folder("slides_8") == tmp_path / "data" / "standins" / "slides_8"
 
 
 def test_a_folder_is_made_once_though_several_ask_for_it(tmp_path):

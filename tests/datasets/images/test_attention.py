@@ -146,20 +146,11 @@ def test_patches_of_a_slide_lie_where_its_bag_says(tmp_path):
     assert set(seen.probabilities["tumour"]) == {"normal", "tumour"}
 
 
-@pytest.mark.parametrize("kind", ["digits", "photo", "slide"])
-def test_another_reader_finds_the_patches_in_the_geojson(tmp_path, small_data, kind):
+def test_another_reader_finds_the_patches_in_the_geojson(tmp_path, small_data):
     shapely = pytest.importorskip("shapely", reason="shapely, which reads GeoJSON, is not here")
-    if kind == "digits":
-        seen = of_digits(small_data)
-    elif kind == "photo":
-        np.save(tmp_path / "a.npy", PHOTO)
-        seen = of_photo(tmp_path / "a.npy")
-    else:
-        seen, _ = of_slide(tmp_path, patch_size_level0=224)
-    path = tmp_path / "kept.geojson"
+    seen, path = of_digits(small_data), tmp_path / "kept.geojson"
     to_geojson(seen, path)
     polygons = shapely.from_geojson(path.read_text()).geoms
-    assert len(polygons) == len(seen.corners)
     for polygon, (top, left) in zip(polygons, seen.corners, strict=True):
         assert polygon.is_valid
         assert polygon.equals(shapely.box(left, top, left + seen.patch_size, top + seen.patch_size))

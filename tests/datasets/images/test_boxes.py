@@ -52,9 +52,6 @@ def test_what_is_no_box_of_the_image_is_refused(folder, row, named):
     source = open_source(folder / "a.png", patch_size=10)
     with pytest.raises(IpslibError, match=named):
         boxes(folder, row + "\n").on(source, folder / "a.png")
-
-
-def test_a_column_that_is_missing_is_named(folder):
     with pytest.raises(IpslibError, match="height, width"):
         boxes(folder, "a.png,1,2\n", heading="image,x,y\n")
 

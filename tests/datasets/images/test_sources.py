@@ -13,15 +13,9 @@ from PIL import Image
 
 from ipslib.datasets.images import decoded
 from ipslib.datasets.images.image import PieceCache
-from ipslib.datasets.images.sources import (
-    FeatureBag,
-    SourceBatch,
-    open_source,
-    with_channels,
-)
+from ipslib.datasets.images.sources import FeatureBag, SourceBatch, open_source, with_channels
 from ipslib.errors import IpslibError
-from ipslib.patches import MixedBatch, PatchGrid, TensorBatch, cut_image
-from ipslib.selection import select_patches
+from ipslib.patches import MixedBatch, PatchGrid, cut_image
 
 CANVAS, P = (90, 70), 20
 GRID = PatchGrid(CANVAS, P, P)
@@ -32,10 +26,8 @@ IMAGE_FILES = ("a.npy", "a.tif", "plain.tif", "a.png")
 def drawn(seed: int) -> np.ndarray:
     """A few bright squares on black."""
     random, image = np.random.RandomState(seed), np.zeros(CANVAS, np.uint8)
-    for row, col in random.randint(0, 60, (6, 2)):
-        image[row : row + 12, col : col + 12] = random.randint(1, 256, (12, 12))[
-            : 90 - row, : 70 - col
-        ]
+    for row, col in random.randint(0, 58, (6, 2)):
+        image[row : row + 12, col : col + 12] = random.randint(1, 256, (12, 12))
     return image
 
 
@@ -52,10 +44,6 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def in_memory(*images: np.ndarray) -> TensorBatch:
-    return TensorBatch(torch.stack([cut_image(image, GRID) for image in images]))
-
-
 def every_pair(batch) -> tuple[torch.Tensor, torch.Tensor]:
     """All pairs of image and patch, in some order."""
     pairs = torch.cartesian_prod(torch.arange(batch.batch_size), torch.arange(batch.n_patches))
@@ -63,35 +51,13 @@ def every_pair(batch) -> tuple[torch.Tensor, torch.Tensor]:
     return tuple(pairs[order].T)
 
 
-def test_one_image_reads_alike_from_every_kind_of_file(folder):
-    paths = [folder / name for name in IMAGE_FILES]
-    batch = SourceBatch([open_source(image, patch_size=P) for image in (drawn(0), *paths)])
-    pairs = every_pair(batch)
-    assert torch.equal(batch.read(*pairs), in_memory(*[drawn(0)] * 5).read(*pairs))
-
-
-def test_every_image_of_a_batch_is_read_for_itself():
-    images = [drawn(seed) for seed in range(3)]
+def test_every_image_of_a_batch_is_read_for_itself_and_alike_from_every_kind_of_file(folder):
+    images = [folder / name for name in IMAGE_FILES] + [drawn(0), drawn(1), drawn(2)]
     batch = SourceBatch([open_source(image, patch_size=P) for image in images])
-    pairs = every_pair(batch)
-    assert (batch.batch_size, batch.n_patches) == (3, 20)
-    assert torch.equal(batch.read(*pairs), in_memory(*images).read(*pairs))
-
-
-def test_options_reach_the_file_that_takes_them(folder):
-    source = open_source(str(folder / "a.tif"), patch_size=20, patch_stride=10, level=0)
-    assert source.grid == PatchGrid(CANVAS, 20, 10)
-    assert open_source(folder / "bag.h5").n_patches == len(FEATURES)
-
-
-def test_selection_from_a_bag_keeps_its_best_rows(folder):
-    batch = SourceBatch([open_source(folder / "bag.h5")])
-    query = torch.randn(6, 1, generator=torch.Generator().manual_seed(0))
-    selection = select_patches(
-        batch, lambda x: x, lambda x, index: x @ query, memory_size=7, iter_size=5
-    )
-    best = (torch.from_numpy(FEATURES) @ query)[:, 0].argsort(descending=True)[:7]
-    assert selection.indices[0].tolist() == best.tolist()
+    whole = [cut_image(drawn(seed), GRID) for seed in (0, 0, 0, 0, 0, 1, 2)]
+    image, patch = every_pair(batch)
+    assert (batch.batch_size, batch.n_patches) == (7, 20)
+    assert torch.equal(batch.read(image, patch), torch.stack(whole)[image, patch])
 
 
 @pytest.mark.parametrize("start", ["spawn", "fork"])
@@ -114,64 +80,59 @@ def read_often(source) -> np.ndarray:
     return torch.cat(patches).numpy()
 
 
-@pytest.mark.parametrize(
-    ("other", "got"),
-    [
-        (np.zeros((130, 70), np.uint8), "28 patches of 1 x 20 x 20"),
-        (np.zeros((90, 70, 3), np.uint8), "20 patches of 3 x 20 x 20"),
-    ],
-)
-def test_images_of_a_batch_are_of_one_size(folder, other, got):
-    sources = [open_source(folder / "a.npy", patch_size=P), open_source(other, patch_size=P)]
-    with pytest.raises(IpslibError, match=rf"sources\[1\].*a\.npy, got {got}"):
-        SourceBatch(sources)
-
-
-DEPTHS = drawn(0), drawn(0).astype(np.uint16) * 257, drawn(0).astype(np.float32) / 255
-
-
-def one_by_one(sources) -> MixedBatch:
-    return MixedBatch([SourceBatch([source]) for source in sources])
-
-
-@pytest.mark.parametrize("batch_of", [SourceBatch, one_by_one])
-def test_one_picture_in_several_depths_is_one_picture(batch_of):
-    sources = [open_source(image, patch_size=P) for image in DEPTHS]
-    batch = batch_of(sources)
-    image, patch = every_pair(SourceBatch(sources))
-    wanted = TensorBatch(in_memory(*[drawn(0)] * 3).instances / 255)
-    torch.testing.assert_close(batch.read(image, patch), wanted.read(image, patch))
+def test_one_picture_in_several_depths_is_one_picture():
+    grey = drawn(0)
+    depths = grey, grey.astype(np.uint16) * 257, grey.astype(np.float32) / 255
+    sources = [open_source(image, patch_size=P) for image in depths]
+    together, one_by_one = SourceBatch(sources), MixedBatch([SourceBatch([s]) for s in sources])
+    image, patch = every_pair(together)
+    for batch in (together, one_by_one):
+        torch.testing.assert_close(batch.read(image, patch), cut_image(grey, GRID)[patch] / 255)
 
 
 def test_grey_is_a_colour_and_no_other_channels_are_made_up(folder):
     grey = open_source(folder / "a.tif", patch_size=P)
     coloured, every = with_channels(grey, 3), torch.arange(grey.n_patches)
     assert torch.equal(coloured.read(every), grey.read(every).expand(-1, 3, -1, -1))
-    assert (grey.patch_shape, coloured.patch_shape) == ((1, P, P), (3, P, P))
     assert with_channels(grey, 1) is grey
     for source, n_channels in [(coloured, 1), (grey, 4)]:
-        with pytest.raises(IpslibError, match=rf"a\.tif: wanted {n_channels} channels, got"):
+        with pytest.raises(IpslibError, match=r"a\.tif.*channels"):
             with_channels(source, n_channels)
 
 
-def test_a_batch_needs_an_image_and_a_label_for_each():
-    with pytest.raises(IpslibError, match="at least one image, got none"):
+def test_a_batch_holds_images_of_one_size_with_a_label_each(folder):
+    grey = open_source(folder / "a.npy", patch_size=P)
+    for other in (np.zeros((130, 70), np.uint8), np.zeros((90, 70, 3), np.uint8)):
+        with pytest.raises(IpslibError, match=r"sources\[1\].*a\.npy"):
+            SourceBatch([grey, open_source(other, patch_size=P)])
+    with pytest.raises(IpslibError, match="sources"):
         SourceBatch([])
-    with pytest.raises(IpslibError, match="labels of sign: wanted 1"):
-        SourceBatch([open_source(drawn(0), patch_size=P)], labels={"sign": torch.zeros(2)})
+    with pytest.raises(IpslibError, match="sign"):
+        SourceBatch([grey], labels={"sign": torch.zeros(2)})
 
 
 @pytest.mark.parametrize(
     ("image", "options", "said"),
     [
-        ("absent.tif", {"patch_size": P}, "absent.tif: .* nothing"),
-        ("absent.xyz", {"patch_size": P}, "absent.xyz: .* nothing"),
+        ("absent.tif", {"patch_size": P}, "absent.tif: "),
+        ("absent.xyz", {"patch_size": P}, "absent.xyz: "),
+        ("", {"patch_size": P}, "a folder"),
         ("a.psd", {"patch_size": P}, "a.psd: .*psd"),
-        ("noname", {"patch_size": P}, "noname: .*without a suffix"),
+        ("noname", {"patch_size": P}, "noname: .*suffix"),
         ("a.png", {}, "a.png: .*patch_size"),
         ("a.png", {"patch_size": P, "level": 1}, "a.png: .*level"),
         ("bag.h5", {"patch_size": P}, "bag.h5: .*patch_size"),
         (np.zeros((9, 9)), {}, "array: .*patch_size"),
+        (np.zeros((3, 40, 50), np.uint8), {"patch_size": 2}, "array: .*3 x 40 x 50"),
+        (np.zeros((2, 4, 4, 3), np.uint8), {"patch_size": 2}, "array: .*2 x 4 x 4 x 3"),
+        (np.ma.masked_equal(np.zeros((4, 4)), 0), {"patch_size": 2}, "array: .*MaskedArray"),
+        (np.zeros(9, np.uint8), {"patch_size": 2}, "array: .*of 9;"),
+        (np.zeros((), np.uint8), {"patch_size": 2}, "array: .*ndarray"),
+        (np.zeros((0, 4), np.uint8), {"patch_size": 2}, "array: .*0 x 4 px"),
+        *(
+            (np.zeros((9, 9)), {"patch_size": size, "patch_stride": stride}, "patch_s")
+            for size, stride in ((10, 11), (10, 0), (0, None), (-5, None))
+        ),
         (Image.new("P", (9, 9)), {"patch_size": P}, "Image.*numpy"),
     ],
 )
@@ -216,17 +177,12 @@ def test_rows_come_in_the_order_asked_for(bags, layout, rows):
     assert torch.equal(read, torch.from_numpy(ROWS[rows]))
 
 
-@pytest.mark.parametrize(
-    ("layout", "kind"),
-    [*((layout, "f4") for layout in LAYOUTS), *(("chunks", k) for k in ("f2", "f8", ">f4"))],
-)
+@pytest.mark.parametrize("kind", ["f2", "f4", "f8", ">f4"])
+@pytest.mark.parametrize("layout", [{}, {"chunks": (1, 16, D)}], ids=str)
 def test_a_bag_of_any_floats_survives_a_pickle(tmp_path, layout, kind):
     """With an axis too many, as some tools write it."""
-    options = dict(LAYOUTS[layout])
-    if "chunks" in options:
-        options["chunks"] = (1, *options["chunks"])
     stored = ROWS.astype(kind)
-    path = write(tmp_path / "a.h5", features=stored[None], name="slide/feat", **options)
+    path = write(tmp_path / "a.h5", features=stored[None], name="slide/feat", **layout)
     bag = pickle.loads(pickle.dumps(FeatureBag(path, features="slide/feat")))
     assert (bag.n_patches, bag.patch_shape, bag.dtype) == (N, (D,), torch.float32)
     assert torch.equal(bag.read(torch.arange(N)), torch.from_numpy(stored.astype(np.float32)))
@@ -245,26 +201,20 @@ def test_neighbours_and_the_rows_of_a_chunk_are_read_together(bags, monkeypatch)
     assert spans["one chunk"] == [(2, 41)]
 
 
-def test_a_row_outside_the_bag_is_a_mistake(bags):
-    for wrong in (-1, N):
-        with pytest.raises(IndexError, match=f"0 to {N - 1}"):
-            bags["compressed"].read(torch.tensor([0, wrong]))
-
-
 @pytest.mark.parametrize(
     ("name", "features", "said"),
     [
-        ("features", np.zeros((N, D), np.int32), r"features.* int32 \(300, 7\)"),
-        ("features", np.zeros((2, N, D), np.float32), r"features.* \(2, 300, 7\)"),
-        ("features", np.zeros(N, np.float32), r"features.* \(300,\)"),
-        ("features", np.zeros((0, D), np.float32), r"features.* \(0, 7\)"),
-        ("feats", ROWS, "features.* 'feats'"),
-        ("features/of", ROWS, "features.* none"),
+        ("features", np.zeros((N, D), np.int32), "int32"),
+        ("features", np.zeros((2, N, D), np.float32), "2, 300, 7"),
+        ("features", np.zeros(N, np.float32), "300,"),
+        ("features", np.zeros((0, D), np.float32), "0, 7"),
+        ("feats", ROWS, "'feats'"),
+        ("features/of", ROWS, "none"),
     ],
 )
 def test_what_is_no_bag_of_features_is_refused(tmp_path, name, features, said):
     write(tmp_path / "a.h5", features=features, name=name)
-    with pytest.raises(IpslibError, match=rf"a\.h5: wanted .*{said}"):
+    with pytest.raises(IpslibError, match=rf"a\.h5: .*features.*{said}"):
         FeatureBag(tmp_path / "a.h5")
 
 
@@ -274,7 +224,7 @@ def test_a_torn_bag_is_refused_by_name(tmp_path, layout):
     for length in [*range(0, len(stored), 1999), len(stored) - 1]:
         path = tmp_path / f"torn_{length}.h5"
         path.write_bytes(stored[:length])
-        with pytest.raises(IpslibError, match=rf"torn_{length}\.h5: wanted a readable"):
+        with pytest.raises(IpslibError, match=rf"torn_{length}\.h5"):
             FeatureBag(path)
 
 
@@ -287,14 +237,14 @@ def test_a_spoilt_chunk_is_found_when_it_is_read(tmp_path):
     path.write_bytes(spoilt)
     bag = FeatureBag(path)
     assert torch.equal(bag.read(torch.tensor([0])), torch.from_numpy(ROWS[[0]]))
-    with pytest.raises(IpslibError, match=r"a\.h5: wanted a readable file"):
+    with pytest.raises(IpslibError, match=r"a\.h5"):
         bag.read(torch.arange(N))
 
 
 def test_chunks_too_large_to_read_are_refused(tmp_path):
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file.create_dataset("features", (600_000, 512), np.float32, chunks=(600_000, 512))
-    with pytest.raises(IpslibError, match=r"a\.h5: .* 1171 MB"):
+    with pytest.raises(IpslibError, match=r"a\.h5: .* MB"):
         FeatureBag(tmp_path / "a.h5")
 
 

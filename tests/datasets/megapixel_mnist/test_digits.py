@@ -141,9 +141,3 @@ def test_a_resized_pixel_is_the_mean_of_its_area(new_size):
     blocks = fine.reshape(3, new_size, 28, new_size, 28).sum(axis=(2, 4))
     expected = (2 * blocks + 28 * 28) // (2 * 28 * 28)  # halves round up
     assert np.array_equal(resize_area(images, new_size), expected)
-
-
-def test_halves_round_up_and_a_whole_factor_replicates_pixels():
-    images = np.array([[[0, 1], [1, 0]], [[254, 255], [255, 254]]], np.uint8)
-    assert resize_area(images, 1).ravel().tolist() == [1, 255]
-    assert np.array_equal(resize_area(images, 6), np.kron(images, np.ones((1, 3, 3), np.uint8)))

@@ -47,21 +47,6 @@ def test_ink_across_a_stroke_is_its_width(size, width):
         assert np.array_equal(turned, across.T)
 
 
-@pytest.mark.parametrize("width", [0.3, 1.0, 1.925, 3.0])
-@pytest.mark.parametrize("slope", [0.3, 0.7, 1.0])
-def test_ink_grows_with_a_slanted_strokes_length_by_its_width(width, slope):
-    size, direction = 64, np.array([slope, 1]) / np.hypot(1, slope)
-
-    def ink(length: float) -> float:
-        """Mean over positions between pixels."""
-        starts = [np.array([0.1 + shift / 8 / size, 0.1]) for shift in range(8)]
-        curves = [straight(start, start + length * direction) for start in starts]
-        return np.mean([draw_stroke(c, size=size, stroke_width=width) for c in curves]) * size**2
-
-    per_length = (ink(0.9) - ink(0.2)) / 255 / (0.7 * size)
-    assert per_length == pytest.approx(width, rel=0.015)
-
-
 @pytest.mark.parametrize("j", range(12))
 def test_a_line_is_one_pixel_wide_from_the_corner_until_it_leaves(j):
     stroke = line_stroke(stream(j))

@@ -5,32 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
-from ipslib.datasets.megapixel_mnist.scenes import (
-    DrawnScenes,
-    Layer,
-    SceneBatch,
-    Sheet,
-    draw_whole,
-)
+from ipslib.datasets.megapixel_mnist.scenes import DrawnScenes, Layer, SceneBatch, Sheet, draw_whole
 from ipslib.patches import PatchGrid, cut_image
 from tests.datasets.megapixel_mnist.test_dataset import VARIANTS
 from tests.waits import Waits
 
 CPU = torch.device("cpu")
-
-
-@pytest.mark.parametrize(("size", "patch_size"), [(3, 5), (5, 3), (4, 4), (1, 2)])
-def test_every_window_is_the_patch_that_one_object_leaves(size, patch_size):
-    objects = np.random.RandomState(0).randint(1, 256, (3, size, size)).astype(np.uint8)
-    sheet, far = Sheet(objects, patch_size), size + patch_size
-    for k, each in enumerate(objects):
-        around = np.zeros((3 * far, 3 * far), np.uint8)
-        around[far : far + size, far : far + size] = each
-        for row in range(1 - size, patch_size):
-            for col in range(1 - size, patch_size):
-                expected = around[far - row :, far - col :][:patch_size, :patch_size]
-                assert np.array_equal(sheet.windows[sheet.window(k, row, col)], expected)
-    assert not sheet.windows[sheet.blank].any()
 
 
 @pytest.mark.parametrize(("limit", "n_kinds"), [(0, 0), (48, 0), (49, 1), (10**6, 5)])

@@ -3,13 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ipslib.datasets.slides.annotations import (
-    Outlines,
-    covered,
-    read_asap,
-    tumour_mask,
-    tumour_share,
-)
+from ipslib.datasets.slides.annotations import Outlines, covered, read_asap, tumour_mask
 from ipslib.datasets.slides.synthetic import write_asap
 from ipslib.errors import IpslibError
 
@@ -110,16 +104,6 @@ def test_a_mask_has_the_area_of_the_outlines_less_what_is_cut_out():
     small = tumour_mask(Outlines([SQUARE], [HOLE]), SHAPE, 8)
     assert small.shape == (20, 25) and 64 * small.sum() == pytest.approx(80**2 - 20**2, rel=0.15)
     assert tumour_mask(Outlines([SQUARE * 10 - 500], []), SHAPE, 4).all()  # it leaves the slide
-
-
-def test_the_share_of_a_tile_that_is_tumour():
-    coords = np.array([(40, 20), (80, 60), (100, 20), (120, 100), (0, 0), (64, 44)])
-    share = tumour_share(Outlines([SQUARE], [HOLE]), SHAPE, coords, 16)
-    assert share[[0, 1]] == pytest.approx(1, abs=0.13)
-    assert share[[3, 4, 5]] == pytest.approx(0, abs=0.13)
-    half = tumour_share(Outlines([SQUARE], []), SHAPE, np.array([[112, 40]]), 16)
-    assert half[0] == pytest.approx(0.5, abs=0.07)
-    assert not tumour_share(Outlines([], []), SHAPE, coords, 16).any()
 
 
 @settings(max_examples=40, deadline=None)

@@ -16,7 +16,6 @@ from ipslib.datasets.slides.bags import (
     label_bags,
     open_bags,
     open_slides,
-    stored_labels,
 )
 from ipslib.errors import IpslibError
 
@@ -99,7 +98,7 @@ def test_every_layout_gives_the_same_rows(tmp_path, layout):
     read = bag.read(ROWS)
     assert read.dtype == torch.float32
     assert torch.allclose(read, TENSOR[ROWS], atol=2e-3 if layout == "stamp" else 1e-7)
-    with pytest.raises(IndexError, match="from 0 to 39"):
+    with pytest.raises(IndexError):
         bag.read(torch.tensor([N]))
     has_corners, has_labels = layout not in ("ips", "one array"), layout in ("torchmil", "archive")
     assert np.array_equal(bag.coords(), COORDS) if has_corners else bag.coords() is None
@@ -142,23 +141,24 @@ def test_python_objects_are_not_opened_and_not_called_damaged(tmp_path, zipped, 
 
 class TestCorners:
     @pytest.mark.parametrize(
-        ("stored", "attributes", "in_microns"),
+        ("stored", "attributes"),
         [
-            (COORDS, {"unit": "um"}, COORDS),
-            (COORDS, {"tile_size_um": 256.0}, COORDS),
-            (COORDS // 256 * 224, {}, COORDS),  # its first version says nothing of 256/224 µm
+            (COORDS, {"unit": "um"}),
+            (COORDS, {"tile_size_um": 256.0}),
+            (COORDS // 256 * 224, {}),  # its first version says nothing of 256/224 µm
         ],
     )
-    def test_of_stamp_become_pixels(self, tmp_path, stored, attributes, in_microns):
-        bag = SlideBag(save(tmp_path / "a.h5", {"feats": HALF, "coords": stored}, **attributes))
+    def test_of_stamp_become_pixels_unless_they_say_that_they_are(
+        self, tmp_path, stored, attributes
+    ):
+        arrays = {"feats": HALF, "coords": stored}
+        bag = SlideBag(save(tmp_path / "a.h5", arrays, **attributes))
         with pytest.raises(IpslibError, match=r"a\.h5.*mpp"):
             bag.coords()
-        assert np.array_equal(bag.coords(mpp=0.25), in_microns * 4)
-
-    def test_that_look_like_stamp_s_and_say_that_they_are_pixels_stay(self, tmp_path):
-        arrays = {"feats": HALF, "coords": COORDS // 256 * 224}
-        path = save(tmp_path / "b.h5", arrays, coords__patch_size_level0=224)
-        assert np.array_equal(SlideBag(path).coords(), arrays["coords"])
+        assert np.array_equal(bag.coords(mpp=0.25), COORDS * 4)
+        if not attributes:
+            path = save(tmp_path / "b.h5", arrays, coords__patch_size_level0=224)
+            assert np.array_equal(SlideBag(path).coords(), stored)
 
     def test_say_the_size_of_a_patch_as_trident_or_clam_do(self, tmp_path):
         path, _ = lay(tmp_path, "trident")
@@ -207,44 +207,48 @@ def of_groups(path, labels, features):
     return save(path, {f"{slide}/{features}": FEATURES for slide in labels}, **said)
 
 
-@pytest.mark.parametrize("features", ["feat", "img"])
-def test_slides_that_say_their_class_need_no_table(tmp_path, features):
+def test_slides_that_say_their_class_need_no_table(tmp_path):
     """ACMIL has a file of all slides, IPS one of each set."""
     train, test = {"normal_001": 0, "tumor_001": 1}, {"test_001": np.int64(1), "test_002": 0}
-    bags = tmp_path / "bags"
-    if features == "feat":
-        bags = of_groups(tmp_path / "all.h5", train | test, features)
-    else:
-        of_groups(bags / "train.hdf5", train, features)
-        of_groups(bags / "test.hdf5", test, features)
-    config = describe_bags(bags)
-    for split, labels in (("train", train), ("test", test)):
-        opened = open_slides(config, split)
-        assert dict(zip(opened.names, opened.labels.tolist(), strict=True)) == labels
-        assert opened.skipped == {} and opened[0].patch_labels is None
-    assert BagDataset(bags).batch(range(4)).labels["tumour"].tolist() == [0, 1, 0, 1]
+    acmil, ips = of_groups(tmp_path / "all.h5", train | test, "feat"), tmp_path / "ips"
+    of_groups(ips / "train.hdf5", train, "img")
+    of_groups(ips / "test.hdf5", test, "img")
     # A table knows better than a bag.
     (tmp_path / "labels.csv").write_text("test_001,normal\n")
-    corrected = open_slides(describe_bags(bags, tmp_path / "labels.csv"), "test")
-    assert corrected.labels.tolist() == [0, 0]
+    for bags in (acmil, ips):
+        config = describe_bags(bags)
+        for split, labels in (("train", train), ("test", test)):
+            opened = open_slides(config, split)
+            assert dict(zip(opened.names, opened.labels.tolist(), strict=True)) == labels
+            assert opened.skipped == {} and opened[0].patch_labels is None
+        corrected = open_slides(describe_bags(bags, tmp_path / "labels.csv"), "test")
+        assert corrected.labels.tolist() == [0, 0]
 
 
 def test_a_bag_knows_better_than_its_name_and_a_group_holds_patch_labels(tmp_path):
     place = of_groups(tmp_path / "a.h5", {"normal_001": "tumor", "test_001": "unknown"}, "feat")
     save(place, {"normal_001/patch_labels": LABELS})
-    bags, _ = open_bags(place)
-    assert stored_labels(bags) == {"normal_001": 1}
-    assert np.array_equal(bags["normal_001"].patch_labels, LABELS > 0)
     train = open_slides(describe_bags(place), "train")
     assert train.labels.tolist() == [1] and "label" in train.skipped["test_001"]
+    assert np.array_equal(train[0].patch_labels, LABELS > 0)
 
 
-@pytest.mark.parametrize("suffix", [".npy", ".npz", ".pt", ".h5"])
-def test_a_damaged_file_is_refused_by_name(tmp_path, suffix):
-    (tmp_path / f"a{suffix}").write_bytes(b"no bag at all")
-    with pytest.raises(IpslibError, match=rf"a\{suffix}.*damaged"):
-        SlideBag(tmp_path / f"a{suffix}")
-    assert f"a{suffix}" in open_bags(tmp_path)[1]["a"]
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        *((f"a{suffix}", b"no bag at all", "damaged") for suffix in (".npy", ".npz", ".pt", ".h5")),
+        *(("a.npy", rows, "features") for rows in (COORDS, FEATURES[:0], FEATURES[0])),
+        *(("a.h5", {"features": rows}, "features") for rows in (COORDS, FEATURES[:0], FEATURES[0])),
+    ],
+)
+def test_a_file_that_is_damaged_or_holds_no_rows_is_refused_by_name(tmp_path, name, content, said):
+    path = tmp_path / name
+    path.write_bytes(content) if isinstance(content, bytes) else save(path, content)
+    with pytest.raises(IpslibError, match=rf"{name}.*{said}"):
+        SlideBag(path)
+    assert name in open_bags(tmp_path)[1]["a"]
+    with pytest.raises(IpslibError, match=".csv"):
+        SlideBag(path.rename(tmp_path / "a.csv"))
 
 
 def test_a_compression_that_is_not_installed_is_no_damage(tmp_path):
@@ -253,15 +257,6 @@ def test_a_compression_that_is_not_installed_is_no_damage(tmp_path):
     at = content.index(b"deflate") - 8  # where the filter's number stands
     path.write_bytes(content[:at] + (32001).to_bytes(2, "little") + content[at + 2 :])
     assert "hdf5plugin" in open_bags(tmp_path)[1]["a"]
-
-
-@pytest.mark.parametrize("array", [COORDS, FEATURES[:0], FEATURES[0]])
-def test_what_holds_no_rows_is_refused(tmp_path, array):
-    paths = save(tmp_path / "a.npy", array), save(tmp_path / "a.h5", {"features": array})
-    (tmp_path / "a.csv").touch()
-    for path in (*paths, tmp_path / "a.csv"):
-        with pytest.raises(IpslibError, match=path.name):
-            SlideBag(path)
 
 
 class TestSeveralBagsOfASlide:
@@ -311,15 +306,14 @@ SLIDES = {"normal_001": 0, "tumor_001": 1, "tumor_002": 1}
 class TestDataset:
     @pytest.fixture
     def folder(self, tmp_path):
-        for value, (name, n) in enumerate(
-            {"normal_001": 7, "tumor_001": 9, "tumor_002": 7}.items()
-        ):
+        for value, (name, n) in enumerate(zip(SLIDES, (7, 9, 7), strict=True)):
             rows = np.full((n, 5), value, np.float32)
             save(tmp_path / f"{name}.h5", {"features": rows, "patch_labels": np.zeros(n)})
         return tmp_path
 
     def test_bags_of_any_size_go_together(self, folder):
-        dataset = BagDataset(folder, SLIDES)
+        labels = {"Normal_1": 0.0, "tumor_1.h5": "1", "tumour_2.svs": "tumour"}
+        dataset = BagDataset(folder, labels)
         assert (len(dataset), dataset.in_channels, dataset.grid) == (3, 5, None)
         assert dataset.names == list(SLIDES) and dataset.n_classes == {"tumour": 2}
         assert dataset.chance == {"tumour": 2 / 3}
@@ -330,12 +324,6 @@ class TestDataset:
         read = batch.read(torch.tensor([2, 0, 1]), torch.tensor([8, 3, 3]))
         assert read[:, 0].tolist() == [1, 2, 0]
         assert dataset.augmented(seed=0, epoch=3) is dataset
-
-    @pytest.mark.parametrize("cells", [[0.0, 1.0, 1.0], ["normal", "1", "tumour"]])
-    def test_labels_come_from_a_data_frame(self, folder, cells):
-        frame = pd.DataFrame({"slide": ["Normal_1", "tumor_1.h5", "tumour_2.svs"], "label": cells})
-        dataset = BagDataset(folder, dict(zip(frame.slide, frame.label, strict=True)))
-        assert dataset.labels.tolist() == [0, 1, 1] and not dataset.skipped
 
     @pytest.mark.parametrize("said", [np.nan, None, pd.NA, "maybe", 2, -1])
     def test_a_label_that_is_none_leaves_its_slide_out_by_name(self, folder, said):

@@ -8,7 +8,7 @@ import pytest
 import tifffile
 import torch
 
-from ipslib.datasets.slides.annotations import read_asap, tumour_share
+from ipslib.datasets.slides.annotations import read_asap, tumour_mask
 from ipslib.datasets.slides.bags import SETTINGS, SlideBag
 from ipslib.datasets.slides.camelyon16 import find_slides, read_labels
 from ipslib.datasets.slides.prepare import (
@@ -207,9 +207,11 @@ def test_tiles_that_are_no_pixels_of_a_level_name_none(standin, tmp_path):
 def test_patch_labels_are_the_share_of_tumour(standin, bags):
     outlines = read_asap(standin.annotations / "tumor_503.xml")
     assert outlines.cut_out  # the one with a hole
+    mask = tumour_mask(outlines, (512, 512), 1)
     with h5py.File(bags / "tumor_503.h5") as file:
-        share = tumour_share(outlines, (512, 512), file["coords"][:], 32)
-        assert np.allclose(file["tumour_share"], share)
+        coords, share = file["coords"][:].tolist(), file["tumour_share"][:]
+        expected = [mask[y : y + 32, x : x + 32].mean() for x, y in coords]
+        assert share == pytest.approx(expected, abs=0.1)
         assert np.array_equal(file["patch_labels"], share > 0.5)
         assert 0 < file["patch_labels"][:].sum() < 30
     assert not SlideBag(bags / "normal_503.h5").patch_labels.any()
@@ -366,22 +368,18 @@ REAL = {
 }
 
 
-@pytest.mark.parametrize("reader", ["auto", "openslide", "tifffile"])
+@pytest.mark.parametrize("reader", ["auto", "tifffile"])
 @pytest.mark.parametrize("name", REAL)
-def test_a_real_slide_becomes_a_bag_by_every_reader_that_can(shared, tmp_path, name, reader):
+def test_a_real_slide_becomes_a_bag(shared, tmp_path, name, reader):
     path, stem = shared / "slides" / name, name.rsplit(".", 1)[0]
     if not path.is_file():
         pytest.skip("../shared holds no slides")
-    tiles = TileConfig(tile_size=64, mpp=2.0)
-    mute = prepare({stem: path}, tmp_path, tiles=tiles, reader=reader)
-    cannot = reader == "openslide" and name.startswith("kidney")
+    options = {"tiles": TileConfig(tile_size=64, mpp=2.0), "reader": reader}
+    done = prepare({stem: path}, tmp_path, **options)
     if REAL[name] is None:
-        word = "OpenSlide" if cannot else "--slide-mpp"
-        assert word in mute.skipped[stem] and "damaged" not in mute.skipped[stem]
-        mute = prepare({stem: path}, tmp_path, tiles=tiles, reader=reader, slide_mpp=0.5)
-    assert mute.made == ([] if cannot else [stem])
-    if cannot:
-        return
+        assert "--slide-mpp" in done.skipped[stem]
+        done = prepare({stem: path}, tmp_path, **options, slide_mpp=0.5)
+    assert done.made == [stem]
     bag = SlideBag(tmp_path / f"{stem}.h5")
     with tifffile.TiffFile(path) as tiff:
         pixels = tiff.pages.first.asarray()
@@ -389,14 +387,8 @@ def test_a_real_slide_becomes_a_bag_by_every_reader_that_can(shared, tmp_path, n
     assert bag.attributes["level0_mpp"] == pytest.approx(mpp)
     assert bag.size_level0 == round(128 / mpp) and bag.n_patches
     # What the bag was made of lies where it says.
-    slide, network = Slide(path, reader=reader, mpp=mpp), Backbone(BACKBONE)
-    grid = lay_tiles(slide, np.ones((9, 9), bool), tiles)
-    for n in (0, bag.n_patches - 1):
-        x, y = bag.coords()[n].tolist()
+    slide = Slide(path, reader=reader, mpp=mpp)
+    for x, y in bag.coords()[[0, -1]].tolist():
         stored = pixels[y : y + bag.size_level0, x : x + bag.size_level0]
         window = slide.read((x, y), level=0, shape=stored.shape[:2])
         assert np.abs(window.astype(int) - stored).mean() < 1  # decoders differ a little
-        tile = read_tile(slide, grid, grid.coords.tolist().index([x, y]))
-        expected = network(torch.tensor(tile)[None])
-        assert torch.allclose(bag.read(torch.tensor([n])), expected, atol=1e-3)
-    assert bag.settings["slide"].keys() == {name}
