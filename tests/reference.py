@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.resnet import BasicBlock
 
-from ipslib.config import ModelConfig
+from ipslib.config import ModelConfig, TrainingConfig
 from ipslib.losses import Losses
 from ipslib.model.ips import IPSNet, IPSOutput
 from ipslib.patches import PatchBatch
@@ -158,29 +158,25 @@ def positions(indices: Tensor, dim: int) -> Tensor:
 
 
 def plain_losses(
-    output: IPSOutput,
-    labels: Mapping[str, Tensor],
-    *,
-    semantic_weight: float,
-    diversity_weight: float,
-    diversity_on: str,
+    output: IPSOutput, labels: Mapping[str, Tensor], settings: TrainingConfig
 ) -> Losses:
     """Total = task + semantic_weight x semantic + diversity_weight x diversity."""
     by_task = plain_task_losses(output.logits, labels)
     total = task = sum(by_task.values()) / len(by_task)
     semantic = diversity = torch.zeros_like(task)
-    if semantic_weight:
+    if settings.semantic_weight:
         n_heads, losses = output.attn_weights.shape[1], []
         for head in range(n_heads):
             alone = {each: logits[:, head] for each, logits in output.branch_logits.items()}
             losses += plain_task_losses(alone, labels).values()
         semantic = sum(losses) / len(losses)
-        total = total + semantic_weight * semantic
-    if diversity_weight:
-        per_head = output.attn_weights if diversity_on == "attention" else output.head_outputs
+        total = total + settings.semantic_weight * semantic
+    if settings.diversity_weight:
+        on_attention = settings.diversity_on == "attention"
+        per_head = output.attn_weights if on_attention else output.head_outputs
         pairs = list(combinations(per_head.unbind(dim=1), 2))  # of (B, T, X)
         diversity = sum(F.cosine_similarity(*pair, dim=2).mean() for pair in pairs) / len(pairs)
-        total = total + diversity_weight * diversity
+        total = total + settings.diversity_weight * diversity
     return Losses(total, task, semantic, diversity, by_task)
 
 
@@ -206,6 +202,10 @@ def plain_rate(step: int, *, n_steps: int, n_warmup: int, peak: float) -> float:
     share = (step - n_warmup) / (n_steps - n_warmup)
     lowest = 0.001 * peak
     return lowest + (peak - lowest) * (1 + math.cos(math.pi * share)) / 2
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def random_network(

@@ -33,12 +33,6 @@ def test_a_refusal_names_the_field_what_was_wanted_and_what_came(name, values):
             Sample(**{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("colour", "gren"), ("tasks", ["a", "bb"])])
-def test_a_wrong_name_is_answered_by_the_nearest(name, value):
-    with pytest.raises(IpslibError, match="did you mean|valid"):
-        Sample(**{name: value})
-
-
 def test_values_as_yaml_gives_them_are_taken():
     sample = Sample(rate=1, tasks=["b", "a"], canvas=[7, 8])
     assert (sample.rate, sample.tasks, sample.canvas) == (1.0, ("b", "a"), (7, 8))

@@ -13,15 +13,16 @@ from matplotlib.figure import Figure
 import ipslib.study
 from ipslib.commands.notebooks import read_source
 from ipslib.commands.study import run_study
-from ipslib.config import RunConfig
 from ipslib.datasets.registry import run_config
 from ipslib.paths import project_root
 from ipslib.runs.profiles import PROFILES, list_notebooks, load_base, load_parameters
 from ipslib.study import networks
 from ipslib.study.published_configs import published_runs
 from ipslib.study.session import Study
+from tests.study.made_up import make_record
 
 NOTEBOOKS = list_notebooks()
+FOUND = {"roi_recall": 0.5, "roi_recall_random": 0.1, "entropy": 0.9}
 each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -78,7 +79,7 @@ def asked(monkeypatch, tmp_path, mnist_root):
     def run(_, wanted):
         wanted = list(wanted)
         configs.extend(wanted)
-        return [record_of(config) for config in wanted]
+        return [make_record(config, 0.1, attention=FOUND) for config in wanted]
 
     monkeypatch.setenv("IPSLIB_OUTPUTS", str(tmp_path))
     monkeypatch.setattr(Study, "run", run)
@@ -90,21 +91,6 @@ def asked(monkeypatch, tmp_path, mnist_root):
             if inspect.signature(function).return_annotation is Figure:
                 monkeypatch.setattr(module, name, lambda *_, **__: None)
     return configs
-
-
-def record_of(config: RunConfig) -> dict:
-    """A made-up record, of chance in every task."""
-    accuracy = dict.fromkeys(config.data.tasks, 0.1)
-    measures = {"roi_recall": 0.5, "roi_recall_random": 0.1, "entropy": 0.9}
-    result = dict.fromkeys(("accuracy", "train_accuracy", "best_accuracy"), accuracy)
-    return {
-        "id": config.id,
-        "name": "made up",
-        "config": config.flat(),
-        "provenance": {"digit_source": "mnist", "commit": "none"},
-        "history": [],
-        "result": result | {"n_test": config.data.n_test, "attention": measures},
-    }
 
 
 def ask(path, asked) -> None:

@@ -8,19 +8,12 @@ from pathlib import Path
 import pytest
 
 import ipslib
+import ipslib.study
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("[a-z]*/README.md"), *ROOT.glob("ipslib/**/README.md")]
 STUDY = "jupytext nbconvert papermill seaborn statsmodels tabulate"
 NETWORK = f"{STUDY} h5py matplotlib pandas scipy skimage sklearn"  # what it does without
-
-
-def modules_after(statements: str) -> set[str]:
-    program = f"{statements}\nimport sys\nprint('\\n'.join(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT
-    )
-    return set(done.stdout.split())
 
 
 def without(packages: str, program: str) -> subprocess.CompletedProcess:
@@ -37,14 +30,29 @@ def example() -> str:
     return found.replace("1500, 1500", "500, 500")
 
 
-def test_the_face_costs_nothing_until_a_name_is_asked_for():
-    loaded = modules_after("import ipslib")
-    assert not loaded & {"torch", "numpy", "ipslib.config"}
+@pytest.mark.parametrize(
+    ("statement", "heavy"),
+    [
+        ("import ipslib", "torch numpy ipslib.config"),
+        ("import ipslib.__main__ as m; m._parser()", "torch skimage h5py openslide papermill"),
+    ],
+    ids=["the face", "the command line"],
+)
+def test_what_is_not_asked_for_costs_nothing(statement, heavy):
+    done = without("", f"{statement}\nprint(*sys.modules)")
+    assert not {*done.stdout.split()} & {*heavy.split()}, done.stderr
+    assert done.returncode == 0
 
 
-def test_every_name_of_the_face_is_there():
-    for name in ipslib.__all__:
-        assert getattr(ipslib, name) is not None
+@pytest.mark.parametrize("face", [ipslib, ipslib.study])
+def test_every_name_of_a_face_is_there_and_no_module_hides_it(face):
+    """A module that has been imported stands in its package under its own name."""
+    for name in face.__all__:
+        assert getattr(face, name) is not None
+        assert not Path(face.__file__).with_name(f"{name}.py").exists()
+
+
+def test_the_face_lists_its_names_and_refuses_others():
     assert set(ipslib.__all__) <= set(dir(ipslib))
     with pytest.raises(AttributeError, match="IPSnet"):
         _ = ipslib.IPSnet
@@ -58,11 +66,6 @@ def test_the_network_needs_torch_alone():
 def test_own_images_need_nothing_of_the_study():
     done = without(STUDY, "from ipslib import TrainedImages, load_original, train, train_images")
     assert done.returncode == 0, done.stderr
-
-
-def test_training_runs_without_papermill_and_jupytext():
-    loaded = modules_after("import ipslib.runs.schedule, ipslib.__main__")
-    assert not loaded & {"papermill", "jupytext", "nbconvert", "matplotlib", "seaborn"}
 
 
 def test_the_example_of_the_readme_gives_the_shapes_it_shows():

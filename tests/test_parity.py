@@ -9,20 +9,16 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from ipslib import training
 from ipslib.config import RunConfig
-from ipslib.datasets.registry import run_config
 from ipslib.losses import Losses
 from ipslib.model.ips import IPSOutput
 from tests.reference import PlainIPS, dense_bag, plain_losses, plain_rate
+from tests.tiny import TINY
 
 # In the first step of this seed no value comes nearer to the kink of a rectifier than 2.7e-5. Where
 # rounding takes a single one to the other side, the encoder's gradient changes by up to a percent.
-CONFIG = run_config(
-    {
-        "digits": "embedded", "canvas": (196, 168), "patch_size": 28, "n_train": 20, "n_test": 1,
-        "width": 0.0625, "n_heads": 4, "memory_size": 8, "iter_size": 5, "dropout": 0.0,
-        "attn_dropout": 0.0, "batch_size": 4, "epochs": 4, "warmup_epochs": 1, "eval_every": 4,
-        "seed": 13,
-    }
+CONFIG = TINY.replace(
+    canvas=(196, 168), n_train=20, n_test=1, width=0.0625, memory_size=8, iter_size=5, dropout=0.0,
+    attn_dropout=0.0, epochs=4, eval_every=4, seed=13,
 )  # fmt: skip
 N_STEPS, N_WARMUP = 20, 5
 
@@ -95,13 +91,7 @@ def trained_plainly(network: PlainIPS, given: list[Given], config: RunConfig) ->
         rate = plain_rate(number, n_steps=N_STEPS, n_warmup=N_WARMUP, peak=1e-3)
         optimiser.param_groups[0]["lr"] = rate
         output = network(bag, order=order)
-        losses = plain_losses(
-            output,
-            labels,
-            semantic_weight=settings.semantic_weight,
-            diversity_weight=settings.diversity_weight,
-            diversity_on=settings.diversity_on,
-        )
+        losses = plain_losses(output, labels, settings)
         optimiser.zero_grad()
         losses.total.backward()
         steps.append(step_of(network, output, losses, rate))

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipslib.errors import IpslibError
+from ipslib.metrics import touches
 from ipslib.patches import PatchGrid, cut_image
 
 GRIDS = [
@@ -52,18 +53,19 @@ def touching(grid: PatchGrid, boxes: np.ndarray) -> list[tuple[int, int]]:
 
 @settings(max_examples=40, deadline=None)
 @given(st.data())
-def test_incidence_is_what_shared_pixels_say(data):
+def test_what_touches_is_what_shared_pixels_say(data):
     size = data.draw(st.integers(3, 12))
     stride = data.draw(st.integers(1, size))
     canvas = data.draw(st.tuples(st.integers(size, 40), st.integers(size, 40)))
     grid = PatchGrid(canvas, size, stride)
-    box = st.tuples(
-        st.integers(0, canvas[0] - 2), st.integers(0, canvas[1] - 2), st.integers(1, 15),
-        st.integers(1, 15),
-    )  # fmt: skip
+    sides = [st.integers(1, 15)] * 2
+    box = st.tuples(st.integers(0, canvas[0] - 2), st.integers(0, canvas[1] - 2), *sides)
     boxes = np.array(data.draw(st.lists(box, max_size=4)), np.int64).reshape(-1, 4)
-    patch, of_box = grid.incidence(boxes)
-    assert list(zip(patch.tolist(), of_box.tolist(), strict=True)) == touching(grid, boxes)
+    pairs = np.transpose(touching(grid, boxes) or np.zeros((0, 2)))
+    assert np.array_equal(grid.incidence(boxes), pairs)
+    every = torch.arange(grid.n_patches)[None]
+    met = touches(grid, every, torch.from_numpy(boxes)[None])[0]  # (boxes, patches)
+    assert np.array_equal(met.T.nonzero().T, pairs)
 
 
 @pytest.mark.parametrize("shape", [(20, 31), (31, 20), (3, 20, 20)])

@@ -1,5 +1,6 @@
 import json
 import os
+from unittest.mock import Mock
 
 import pytest
 
@@ -96,11 +97,7 @@ def test_writing_replaces_the_whole_file(tmp_path):
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_else(tmp_path, monkeypatch, step):
     path = write_atomically(tmp_path / "file", "old")
-
-    def fail(*_: object) -> None:
-        raise OSError("no space left")
-
-    monkeypatch.setattr(paths.os, step, fail)
+    monkeypatch.setattr(paths.os, step, Mock(side_effect=OSError("no space")))
     with pytest.raises(OSError, match="no space"):
         write_atomically(path, "new")
     assert path.read_text() == "old"

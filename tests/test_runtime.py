@@ -1,6 +1,4 @@
 import platform
-import subprocess
-import sys
 import threading
 import time
 import traceback
@@ -13,7 +11,6 @@ from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist import scenes
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.scenes import DrawnScenes
-from ipslib.datasets.registry import run_config
 from ipslib.datasets.slides.prepare import prepare_slides
 from ipslib.errors import IpslibError
 from ipslib.losses import combined_losses
@@ -23,18 +20,14 @@ from ipslib.runs.records import RecordStore
 from ipslib.runs.train_images import train_images
 from ipslib.runtime import chosen_device, prefetched
 from ipslib.training import TrainingState, forward_step, train
-from tests.reference import random_network
+from tests.reference import random_network, seeded
+from tests.test_package import without
+from tests.tiny import TINY
 from tests.waits import Waits
 
-SMALL = run_config(
-    {
-        "digits": "embedded", "canvas": (260, 230), "patch_size": 28, "n_noise": 14, "n_train": 8,
-        "n_test": 4, "width": 0.125, "n_heads": 4, "memory_size": 9, "iter_size": 12,
-        "batch_size": 4, "epochs": 2, "warmup_epochs": 1, "dropout": 0.0, "attn_dropout": 0.0,
-    }
-)  # fmt: skip
-
-
+SMALL = TINY.replace(
+    canvas=(260, 230), n_noise=14, memory_size=9, iter_size=12, dropout=0.0, attn_dropout=0.0
+)
 PATIENCE_S = 10
 
 
@@ -42,10 +35,6 @@ def work_as_on_an_accelerator(patch: pytest.MonkeyPatch) -> None:
     """From now on the CPU is worked on as if the host had to wait for it."""
     for module in (scenes, selection, ips):
         patch.setattr(module, "is_accelerator", lambda device: True)
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
 
 
 def one_step(memory_size: int) -> tuple:
@@ -162,27 +151,21 @@ def test_a_step_on_cuda_never_waits():
 
 # A second block of the size of one that was freed: how many page faults it costs.
 FAULTS = """
-import resource, sys
+import resource
 from ipslib.runtime import keep_freed_memory
 
-def faults_of_a_second_block():
+for keep in (bool, keep_freed_memory):
+    keep()
     bytearray(64_000_000)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     bytearray(64_000_000)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-print(faults_of_a_second_block())
-assert keep_freed_memory()
-print(faults_of_a_second_block())
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator")
 def test_a_freed_block_is_used_again_without_new_pages():
-    said = subprocess.run(
-        [sys.executable, "-c", FAULTS], capture_output=True, text=True, check=True
-    )
-    before, after = map(int, said.stdout.split())
+    before, after = map(int, without("", FAULTS).stdout.split())
     assert after < before / 10
 
 

@@ -1,3 +1,4 @@
+from types import SimpleNamespace
 from unittest import mock
 
 import pytest
@@ -8,11 +9,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ipslib import selection
-from ipslib.config import ModelConfig
 from ipslib.datasets.images.sources import SourceBatch
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
-from ipslib.model.ips import IPSNet
 from ipslib.patches import MixedBatch, TensorBatch
 from ipslib.selection import NotFiniteError, NotFiniteScoreError, attention_scores, select_patches
 from tests.reference import PlainIPS, dense_bag, random_network
@@ -83,15 +82,6 @@ def test_without_positions_blank_patches_tie_and_the_others_are_those_of_the_pla
         assert ours_inked == plain_inked
 
 
-def test_knowing_which_patches_are_blank_changes_nothing_but_the_reading(scenes):
-    batch = scenes()
-    for network in (random_network(1), random_network(1, position_encoding=False)):
-        known, _ = select_both(network, batch)
-        unknown, _ = select_both(network, TensorBatch(dense_bag(batch)))
-        assert torch.equal(known.indices, unknown.indices)
-        torch.testing.assert_close(known.scores, unknown.scores)
-
-
 def test_known_blank_patches_are_never_read(scenes):
     batch = scenes()
     read, wanted = batch.read, []
@@ -105,6 +95,13 @@ def test_known_blank_patches_are_never_read(scenes):
 def of_feature(features, _index):
     """A score that a patch has by itself: its first feature."""
     return features[:, :1]
+
+
+def select(batch, **changes):
+    """Of feature bags, by the first feature of each, whatever else is in the set."""
+    embed, score_set = lambda features: features, lambda logits: logits[..., 0]
+    how = {"embed": embed, "score": of_feature, "score_set": score_set}
+    return select_patches(batch, **how | changes)
 
 
 @settings(max_examples=60, deadline=None)
@@ -124,18 +121,12 @@ def test_scores_of_patches_by_themselves_select_the_best_of_all_in_any_order(
     generator = torch.Generator().manual_seed(seed)
     values = torch.rand(n_images, n_patches, generator=generator).argsort(dim=1) / n_patches
     bag = torch.stack([values, torch.ones_like(values)], dim=2)  # (B, N, 2) feature bags
-    sizes = {"_WINDOW_SIZE": window_size, "_CHUNK_VALUES": read_values}
-    with mock.patch.multiple(selection, **sizes):
-        chosen = select_patches(
-            TensorBatch(bag),
-            lambda features: features,
-            of_feature,
-            memory_size=memory_size,
-            iter_size=iter_size,
-            order=torch.randperm(n_patches, generator=generator),
-            # One head and one query: a softmax over any set keeps the order of its logits.
-            score_set=attention_scores if in_set else lambda logits: logits[..., 0],
-        )
+    how = {"memory_size": memory_size, "iter_size": iter_size}
+    how |= {"order": torch.randperm(n_patches, generator=generator)}
+    if in_set:  # of one head and one query: a softmax over any set keeps the order of its logits
+        how |= {"score_set": attention_scores}
+    with mock.patch.multiple(selection, _WINDOW_SIZE=window_size, _CHUNK_VALUES=read_values):
+        chosen = select(TensorBatch(bag), **how)
     if memory_size >= n_patches:
         assert torch.equal(chosen.indices, torch.arange(n_patches).expand(n_images, -1))
         assert chosen.scores is None
@@ -174,15 +165,9 @@ def test_memory_does_not_grow_with_the_number_of_patches():
     largest = {}
     for n_patches in (9_000, 36_000):
         batch = Endless(n_patches)
+        embed = lambda patches: patches.float().flatten(1)  # noqa: E731
         with LargestValues() as watch:
-            chosen = select_patches(
-                batch,
-                lambda patches: patches.float().flatten(1),
-                of_feature,
-                memory_size=5,
-                iter_size=100,
-                score_set=lambda logits: logits[..., 0],
-            )
+            chosen = select(batch, embed=embed, memory_size=5, iter_size=100)
         assert chosen.indices.shape == (2, 5)
         assert (chosen.scores == 250).all()
         assert sum(batch.reads) >= 2 * n_patches  # all were read, never many at a time
@@ -192,35 +177,20 @@ def test_memory_does_not_grow_with_the_number_of_patches():
     assert largest[9_000] == largest[36_000] <= bound
 
 
-def test_selection_takes_no_gradient_and_leaves_batch_statistics_alone(scenes):
-    network = random_network(0).train()
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    chosen = network.select(scenes(), generator=torch.Generator())
-    assert not chosen.scores.requires_grad
-    for name, value in network.state_dict().items():
-        assert torch.equal(value, before[name]), name
-
-
 @pytest.mark.parametrize("sizes", [(0, 1), (1, 0), (-1, 5)])
 def test_sizes_below_one_are_refused(sizes):
     batch, (memory_size, iter_size) = TensorBatch(torch.ones(1, 4, 2)), sizes
     with pytest.raises(IpslibError, match="memory_size"):
-        select_patches(batch, abs, of_feature, memory_size=memory_size, iter_size=iter_size)
+        select(batch, memory_size=memory_size, iter_size=iter_size)
 
 
 class TestNotFinite:
     """One value that is not a number makes every score of its set one that is not."""
 
-    def select(self, bag, memory_size=10, **settings):
+    def select(self, bag, **how):
         query = torch.linspace(-1, 1, bag.shape[2])[:, None]
-        return select_patches(
-            TensorBatch(bag),
-            lambda features: features,
-            lambda features, _: features.float() @ query,
-            memory_size=memory_size,
-            iter_size=50,
-            **settings,
-        )
+        how = {"score_set": attention_scores, "memory_size": 10, "iter_size": 50} | how
+        return select(TensorBatch(bag), score=lambda rows, _: rows.float() @ query, **how)
 
     @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
@@ -236,53 +206,37 @@ class TestNotFinite:
         assert self.select(bag, score_set=lambda logits: logits[..., 0]).indices.shape == (1, 10)
 
     def test_a_score_of_a_sound_patch_is_laid_on_the_weights(self):
+        score = lambda _, index: torch.where(index == 7, torch.nan, 1.0)[:, None]  # noqa: E731
         with pytest.raises(NotFiniteScoreError, match="patch 7:"):
-            select_patches(
-                TensorBatch(torch.ones(1, 20, 2)),
-                lambda features: features,
-                lambda features, index: torch.where(index == 7, torch.nan, 1.0)[:, None],
-                memory_size=3,
-                iter_size=4,
-            )
+            select(TensorBatch(torch.ones(1, 20, 2)), score=score, memory_size=3, iter_size=4)
 
     def test_on_an_accelerator_it_is_the_lowest_of_all_and_nothing_waits(self, monkeypatch):
         monkeypatch.setattr(selection, "is_accelerator", lambda device: True)
         values = torch.rand(1, 40, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
-        scores = values[0, :, None].float()
+        scores, bag = values[0, :, None].float(), torch.ones(1, 40, 2, dtype=torch.uint8)
+        how = {"embed": torch.Tensor.float, "score": lambda _, index: scores[index]}
+        how |= {"score_set": attention_scores}
         for odd in (torch.nan, torch.inf, -torch.inf):
             scores[values[0].argmax()] = odd
             with Waits() as waits:
-                kept = select_patches(
-                    TensorBatch(torch.ones(1, 40, 2, dtype=torch.uint8)),
-                    lambda ones: ones.float(),
-                    lambda ones, index: scores[index],
-                    memory_size=5,
-                    iter_size=7,
-                )
+                kept = select(TensorBatch(bag), memory_size=5, iter_size=7, **how)
             best = values.masked_fill(values == values.max(), -1).topk(5).indices
             assert torch.equal(kept.indices, best)
             assert waits.seen == ["nonzero"]  # of the host's own table
 
     @pytest.mark.parametrize("memory_size", [2, 5, 100])
     def test_a_network_refuses_it_by_the_name_of_the_image(self, memory_size):
-        class Named:
-            blank, name, n_patches, patch_shape, dtype = None, "s.h5", 5, (6,), torch.float32
+        def named(rows):
+            about = {"blank": None, "name": "s.h5", "n_patches": 5, "patch_shape": (6,)}
+            return SimpleNamespace(read=rows.__getitem__, dtype=torch.float32, **about)
 
-            def __init__(self, rows):
-                self.rows = rows
-
-            def read(self, patches):
-                return self.rows[patches]
-
-        config = ModelConfig(
-            encoder="features", width=1 / 16, n_heads=4, memory_size=memory_size, iter_size=2
-        )
-        network = IPSNet(config, {"a": 2}, in_channels=6).eval()
+        small = {"encoder": "features", "width": 1 / 16, "memory_size": memory_size, "iter_size": 2}
+        network = random_network(0, {"a": 2}, in_channels=6, **small)
         sound, odd = torch.ones(5, 6), torch.ones(5, 6)
         odd[3, 1] = torch.nan
         for batch in (
-            SourceBatch([Named(sound), Named(odd)]),
-            MixedBatch([SourceBatch([Named(rows)]) for rows in (sound, odd)]),
+            SourceBatch([named(sound), named(odd)]),
+            MixedBatch([SourceBatch([named(rows)]) for rows in (sound, odd)]),
         ):
             with pytest.raises(NotFiniteError, match=r"s\.h5, patch 3:"):
                 network(batch, generator=torch.Generator())

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import pytest
 
 from ipslib.__main__ import main
@@ -54,16 +51,3 @@ def test_a_mistake_is_one_sentence(folder, capsys):
     for wrong in ("Tumr", "Tumr=tumor", "=tumour"):
         assert prepare(folder, "--groups", wrong) == 2
         assert "--groups" in capsys.readouterr().err
-    assert main(["slides", "check", str(folder / "nowhere")]) == 2
-    assert "wanted a folder of feature bags" in capsys.readouterr().err
-
-
-def test_the_command_line_is_built_without_the_packages_of_slides():
-    program = (
-        "import sys, ipslib.__main__ as m; m._parser();"
-        "print(*{'skimage', 'h5py', 'openslide', 'torch'} & set(sys.modules))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert not done.stdout.strip()

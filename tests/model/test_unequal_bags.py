@@ -7,15 +7,11 @@ from hypothesis import strategies as st
 
 from ipslib.losses import combined_losses
 from ipslib.patches import MixedBatch, TensorBatch
-from tests.reference import random_network
+from tests.reference import random_network, seeded
 
 M, IN_CHANNELS = 32, 12
 TASKS = {"tumour": 2, "kind": 3}
 CLOSE = {"atol": 1e-6, "rtol": 1e-5}
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def network_of_bags(**config):
@@ -34,10 +30,7 @@ def labels_of(sizes):
 
 
 @settings(max_examples=20, deadline=None)
-@given(
-    sizes=st.lists(st.integers(1, 50), min_size=1, max_size=4),
-    position_encoding=st.booleans(),
-)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=4), st.booleans())
 @example(sizes=[5, 20, 50], position_encoding=False)
 @example(sizes=[50, 32, 31], position_encoding=True)
 @example(sizes=[1, 1, 40], position_encoding=True)

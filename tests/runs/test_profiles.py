@@ -29,16 +29,18 @@ def test_a_notebook_goes_by_name_stem_or_number(two, name):
     assert resolve_notebook(name).name == "01_o2i_datasize.py"
 
 
-def test_notebooks_come_in_the_order_of_the_study(two):
-    assert [path.stem for path in list_notebooks()] == ["01_o2i_datasize", "09_attention_maps"]
-
-
-def test_wrong_names_are_answered_with_the_nearest(two):
-    for name in ("01_o2i_datsize", "7"):
-        with pytest.raises(IpslibError, match="01_o2i_datasize"):
-            resolve_notebook(name)
-    with pytest.raises(IpslibError, match="'quick'"):
-        check_profile("quik")
+@pytest.mark.parametrize(
+    ("find", "name", "said"),
+    [
+        (resolve_notebook, "01_o2i_datsize", "'01_o2i_datasize'"),
+        (resolve_notebook, "7", "01_o2i_datasize, 09_attention_maps"),  # in the study's order
+        (check_profile, "quik", "'quick'"),
+        (lambda profile: load_parameters(profile, "01"), "paper", "params/paper/01_o2i_datasize"),
+    ],
+)
+def test_wrong_names_are_answered_with_the_nearest(two, find, name, said):
+    with pytest.raises(IpslibError, match=said):
+        find(name)
 
 
 def test_a_folder_without_notebooks_is_said_to_be_one(project):
@@ -69,13 +71,8 @@ def test_files_that_would_mislead_a_notebook_are_refused(two, project, text, com
     project.set("quick", "01_o2i_datasize", text)
     with pytest.raises(IpslibError, match=complaint) as error:
         load_parameters("quick", "01")
-    assert "params/quick/01_o2i_datasize.yaml" in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-def test_a_profile_without_a_file_for_the_notebook_is_refused(two):
-    with pytest.raises(IpslibError, match="params/paper/01_o2i_datasize"):
-        load_parameters("paper", "01")
+    said = str(error.value)
+    assert "params/quick/01_o2i_datasize.yaml" in said and "\n" not in said
 
 
 @pytest.mark.parametrize(
@@ -108,16 +105,7 @@ def test_another_kind_of_data_takes_the_profiles_network_and_training_only(proje
     assert config.data.canvas == (1200, 1600)
 
 
-def test_a_profile_has_four_folders(project):
-    made = Layout.of("quick").create()
-    assert made.folder == project.root.parent / "results" / "quick"
-    folders = {path.name for path in made.folder.iterdir()}
-    assert folders == {"records", "notebooks", "tables", "figures"}
-
-
-def test_outputs_lie_in_the_project_unless_the_environment_moves_them(
-    project, tmp_path, monkeypatch
-):
+def test_outputs_lie_in_the_project_unless_they_are_moved(project, tmp_path, monkeypatch):
     monkeypatch.delenv("IPSLIB_OUTPUTS", raising=False)
     assert Layout.of("quick").home == project.root / "outputs" / "quick"
     monkeypatch.chdir(tmp_path)
@@ -125,9 +113,7 @@ def test_outputs_lie_in_the_project_unless_the_environment_moves_them(
     assert Layout.of("quick").home == tmp_path / "elsewhere" / "quick"
 
 
-def test_root_is_the_checkout_above_the_current_directory_else_that_directory(
-    project, monkeypatch, tmp_path
-):
+def test_root_is_the_checkout_above_else_the_current_directory(project, monkeypatch, tmp_path):
     monkeypatch.chdir(project.root / "notebooks")
     assert project_root() == project.root
     monkeypatch.chdir(tmp_path)

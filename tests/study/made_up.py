@@ -1,7 +1,6 @@
 """Made-up records of runs."""
 
 from ipslib.config import RunConfig
-from ipslib.datasets.megapixel_mnist.config import TASKS
 
 
 def make_record(
@@ -13,14 +12,15 @@ def make_record(
 ) -> dict:
     """A record whose tasks have that accuracy, each 0.01 less than the one before; `training` is
     the accuracy of every task epoch by epoch."""
-    values = {task: accuracy - i / 100 for i, task in enumerate(TASKS)}
+    tasks = config.data.tasks
+    values = {task: accuracy - i / 100 for i, task in enumerate(tasks)}
     return {
         "id": config.id,
         "name": "a run",
         "config": config.flat(),
-        "provenance": {"digit_source": "embedded"},
+        "provenance": {"digit_source": "embedded", "commit": "none"},
         "history": [
-            {"epoch": epoch, "train": {"accuracy": dict.fromkeys(TASKS, each)}, "test": None}
+            {"epoch": epoch, "train": {"accuracy": dict.fromkeys(tasks, each)}, "test": None}
             for epoch, each in enumerate(training, start=1)
         ],
         "result": {

@@ -5,19 +5,10 @@ import pytest
 import torch
 from torch import nn
 
-from ipslib.config import RunConfig
 from ipslib.errors import IpslibError
 from ipslib.study import efficiency_step
 from ipslib.study.efficiency import measure_apart
-from ipslib.study.efficiency_step import (
-    DONE,
-    OUT_OF_MEMORY,
-    OUT_OF_TIME,
-    VARIANTS,
-    Measurement,
-    WholeImageNet,
-    build_variant,
-)
+from ipslib.study.efficiency_step import Measurement, WholeImageNet, build_variant
 from ipslib.training import build_network
 from tests.tiny import TINY
 
@@ -33,16 +24,16 @@ def test_what_fits_is_done_and_what_does_not_is_out_of_memory():
     config = TINY.replace(canvas=1120, batch_size=2)  # 2 x 1.25 million pixels as fp32: 10 MB
     wanted = {"variant": "whole", "step": "train", "config": config, "n_steps": 1}
     done = measure_apart(Measurement(memory_limit_mb=2000, **wanted))
-    assert done["outcome"] == DONE
+    assert done["outcome"] == efficiency_step.DONE
     assert 10 < done["step_mb"] < done["peak_mb"] and done["seconds"] > 0
     refused = measure_apart(Measurement(memory_limit_mb=int(done["step_mb"] / 3), **wanted))
-    assert refused["outcome"] == OUT_OF_MEMORY
+    assert refused["outcome"] == efficiency_step.OUT_OF_MEMORY
 
 
 def test_what_takes_too_long_is_out_of_time():
     endless = TINY.replace(n_patterns=10_000_000)
     result = measure_apart(Measurement(config=endless, seconds_limit=1))
-    assert result == {"outcome": OUT_OF_TIME}
+    assert result == {"outcome": efficiency_step.OUT_OF_TIME}
 
 
 def test_another_failure_is_an_error_that_names_the_measurement():
@@ -50,33 +41,12 @@ def test_another_failure_is_an_error_that_names_the_measurement():
         measure_apart(Measurement(variant="all", config=TINY, device="nowhere"))
 
 
-def operations(variant: str, config: RunConfig) -> int:
-    """Of classifying one image."""
-    network, loss_of = build_variant(variant, config)
-    network.eval()
-    with torch.no_grad():
-        return efficiency_step._count(lambda: loss_of([0]))
-
-
 def test_the_plain_network_is_the_patch_encoder_with_linear_heads():
     config = TINY.replace(tasks=["max", "multi"])
     whole, patches = WholeImageNet(config), build_network(config)
-    assert {n: w.shape for n, w in whole.encoder.state_dict().items()} == {
-        n: w.shape for n, w in patches.encoder.state_dict().items()
-    }
+    whole.encoder.load_state_dict(patches.encoder.state_dict())
     logits = whole.eval()(torch.zeros(2, 1, 90, 130, dtype=torch.uint8))
-    assert {task: tuple(x.shape) for task, x in logits.items()} == {
-        "max": (2, 10),
-        "multi": (2, 10),
-    }
-
-
-def test_the_whole_image_costs_in_proportion_to_its_area():
-    head = 2 * TINY.model.embedding_dim * 10 * len(TINY.data.tasks)
-    small, large = (
-        operations("whole", TINY.replace(canvas=side, patch_size=28)) for side in (96, 192)
-    )
-    assert large - head == 4 * (small - head)
+    assert list(logits) == ["max", "multi"] and {x.shape for x in logits.values()} == {(2, 10)}
 
 
 def test_all_patches_are_kept_and_ips_keeps_its_memory():
@@ -94,7 +64,7 @@ def test_all_patches_are_kept_and_ips_keeps_its_memory():
 def test_the_variants_meet_the_same_labels():
     """A network that answers all alike has the same loss on the same images."""
     losses = []
-    for variant in VARIANTS:
+    for variant in efficiency_step.VARIANTS:
         network, loss_of = build_variant(variant, TINY)
         for head in network.heads.values():
             nn.init.zeros_(head.weight)

@@ -108,9 +108,8 @@ def test_read_together_p_values_are_holms_and_open_ones_are_priced():
     p = (0.001, 0.04, 0.03, np.nan)
     measured = one._replace(measured=SUPPORTS)
     findings = read_together([*(one._replace(p=each) for each in p), measured])
-    assert [each.p for each in findings[:4]] == pytest.approx(
-        [0.004, 0.09, 0.09, np.nan], nan_ok=True
-    )
+    expected = pytest.approx([0.004, 0.09, 0.09, np.nan], nan_ok=True)
+    assert [each.p for each in findings[:4]] == expected
     assert [each.verdict for each in findings] == [SUPPORTS, OPEN, OPEN, OPEN, SUPPORTS]
     table = findings_table(findings)
     seeds = table["seeds it would take"]
@@ -150,12 +149,9 @@ def test_a_finding_is_kept_as_it_was_stated_and_removed_when_there_is_none(tmp_p
 
 def test_the_arm_is_chosen_by_the_published_effect_not_by_ours():
     effects = {"reference": (np.nan, np.nan), "a": (-0.5, 0.1), "b": (0.01, -0.3)}
-    rows = [
-        {"arm": arm, "task": task, "effect": ours, "published_effect": theirs}
-        for arm, (ours, theirs) in effects.items()
-        for task in ("majority", "top")
-    ]
-    table = pd.DataFrame(rows)
+    columns = ["effect", "published_effect"]
+    rows = pd.DataFrame.from_dict(effects, orient="index", columns=columns).rename_axis("arm")
+    table = pd.concat([rows.assign(task=task) for task in ("majority", "top")]).reset_index()
     assert published_row(table)[["arm", "task"]].tolist() == ["b", "majority"]
     assert published_row(table.drop(columns="published_effect"))["arm"] == "b"
     assert published_row(table[table["arm"] == "reference"]) is None
