@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import warnings
 from base64 import b64decode
 from io import BytesIO
 from pathlib import Path
@@ -159,11 +158,10 @@ def test_a_large_window_is_read_in_bands_and_looks_the_same(monkeypatch):
         assert abs(banded - whole).max() <= 1 and max(areas) < 60_000
 
 
+@pytest.mark.filterwarnings("error")
 def test_large_patches_are_shown_at_the_resolution_that_shows_them(tmp_path):
     large = attention()._replace(corners=CORNERS[:1], patch_size=640)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        page = data_of(attention_page(lines(), large, tmp_path / "a.html"))
+    page = data_of(attention_page(lines(), large, tmp_path / "a.html"))
     assert page["finest"] == 2
     assert max(pixels_of(page["pictures"][0]).shape) == 256
 

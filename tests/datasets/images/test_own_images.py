@@ -16,12 +16,12 @@ from ipslib.datasets.images.own_images import OwnImages, describe_images
 from ipslib.errors import IpslibError
 
 
-def write_images(folder, n=12, side=40, sides=None):
+def write_images(folder, n=12, sides=None):
     """Grey squares on black, bright or dim; the CSV names both classes equally often."""
-    rows = []
+    rows, sides = [], sides or [40]
     for i in range(n):
-        size = (sides or [side])[i % len(sides or [side])]
-        image = np.zeros((size, size), np.uint8)
+        side = sides[i % len(sides)]
+        image = np.zeros((side, side), np.uint8)
         image[4:12, 4:12] = 250 if i % 2 else 90
         Image.fromarray(image).save(folder / f"{i}.png")
         rows.append({"image": f"{i}.png", "kind": "bright" if i % 2 else "dim"})
@@ -61,22 +61,49 @@ class TestDescribe:
         assert described(folder).n_classes == {"kind": 2, "size": 3}
 
     @pytest.mark.parametrize(
-        ("text", "columns", "named"),
+        ("text", "named"),
         [
-            ("image,kind\n0,a\n1,b\n", {}, "suffix"),
-            ("image,kind\n0.png,a\n1.png,\n", {}, "'kind'"),
-            ("image,kind\n0.png,a\n1.png,a\n", {}, "'kind'"),
-            ("image,kind\n0.png,a\n1.png,a\n", {"tasks": "kind"}, "'kind'"),
-            ("image,kind\nno.png,a\nnone.png,b\n", {}, "no.png"),
-            ("image,kind\n0.png,a\n1.png,b\n", {"patch_sise": 10}, "'patch_sise'.*patch_size"),
+            ("0,a\n1,b\n", "suffix"),
+            ("0.png,a\n1.png,a\n", "'kind'"),
+            ("no.png,a\nnone.png,b\n", "no.png"),
         ],
     )
-    def test_what_is_wrong_is_told(self, folder, text, columns, named):
-        (folder / "labels.csv").write_text(text)
+    def test_a_table_without_images_or_classes_is_refused(self, folder, text, named):
+        (folder / "labels.csv").write_text(f"image,kind\n{text}")
         with pytest.raises(IpslibError, match=named):
-            described(folder, **columns)
+            described(folder, tasks="kind")
         with pytest.raises(IpslibError, match="none.csv"):
             describe_images(folder / "none.csv")
+
+    @pytest.mark.parametrize(
+        ("fields", "named"),
+        [
+            ({"patch_sise": 10}, "'patch_sise'.*patch_size"),
+            ({"colour": 0.1}, "colour"),  # of grey images
+            ({"tasks": None}, "'tags'.* several"),
+            ({"tasks": None, "several": "tags"}, "'size'.* numbers"),
+            ({"several": "tags", "numbers": ["size", "flat"]}, "'flat'"),
+            ({"several": "tags", "numbers": "kind"}, "'kind'.* line 2"),
+            ({"several": "tags", "numbers": "flat"}, "'flat'"),
+            ({"several": ["tags", "size"], "numbers": "size"}, "several"),
+            ({"several": "tagz"}, "'tagz'.*'tags'"),
+            ({"class_weights": {"bright": 3}}, "class_weights"),
+            ({"class_weights": {"bright": 3, "dim": 0}}, "class_weights"),
+            ({"class_weights": {"bright": 3, "dim": "1"}}, "class_weights"),
+            ({"class_weights": {"size": {"1": 1.0}}, "numbers": "size"}, "class_weights"),
+            ({"class_weights": "even"}, "class_weights"),
+            ({"class_weights": "balanced", "tasks": "size", "numbers": "size"}, "class_weights"),
+            ({"class_weights": "balanced", "balanced_sampling": "kind"}, "balanced_sampling"),
+            ({"balanced_sampling": "size", "numbers": "size"}, "balanced_sampling"),
+            ({"balanced_sampling": "kind", "several": "kind"}, "balanced_sampling"),
+            ({"balanced_sampling": "kinds"}, "balanced_sampling"),
+        ],
+        ids=str,
+    )
+    def test_what_makes_no_sense_is_refused_and_never_guessed(self, folder, fields, named):
+        rewrite(folder, tags=["a|b", "b"] * 6, size=np.arange(12) / 4, flat=0.12)
+        with pytest.raises(IpslibError, match=named):
+            described(folder, **{"tasks": "kind"} | fields)
 
 
 class TestOneImageTwice:
@@ -118,43 +145,49 @@ class TestOneImageTwice:
         assert OwnImages(described(folder)).skipped == ()
 
 
-def parts(config):
-    return OwnImages(config, "train"), OwnImages(config, "test")
+def parts(config, names=("train", "test", "validation")):
+    return [OwnImages(config, name) for name in names]
 
 
 class TestSplit:
-    def test_without_a_column_a_share_of_each_class_tests(self, tmp_path):
+    def test_without_a_column_shares_of_each_class_test_and_validate(self, tmp_path):
         write_images(tmp_path, n=60)
         rewrite(tmp_path, kind=["a"] * 10 + ["b"] * 20 + ["c"] * 30)
-        config = described(tmp_path, test_share=0.2)
-        train, test = parts(config)
-        assert len(train) == 48 and not set(train.names) & set(test.names)
-        assert Counter(test.labels("kind")) == {"a": 2, "b": 4, "c": 6}
-        assert test.chance == {"kind": 0.5} and test.names == parts(config)[1].names
-        assert test.names != OwnImages(attrs.evolve(config, split_seed=1), "test").names
-
-    def test_a_column_decides(self, folder):
-        rewrite(folder, split=["test"] * 3 + ["train"] * 9)
-        test = OwnImages(described(folder), "test")
-        assert [name.rpartition("/")[2] for name in test.names] == ["0.png", "1.png", "2.png"]
+        train, test, held = parts(described(tmp_path, validation=0.25))
+        assert len(train) == 36 and len({*train.names, *test.names, *held.names}) == 60
+        for each in (test, held):
+            assert Counter(each.labels("kind")) == {"a": 2, "b": 4, "c": 6}
+            assert each.chance == {"kind": 0.5}
+        same, other = (described(tmp_path, split_seed=seed) for seed in (0, 1))
+        assert OwnImages(same, "test").names == test.names  # whatever validates
+        assert OwnImages(other, "test").names != test.names
 
     def test_too_few_of_a_class_is_told(self, folder):
         rewrite(folder, kind=["one"] + ["other"] * 11)
         with pytest.raises(IpslibError, match="kind.*'one': 1"):
             OwnImages(described(folder))
 
-    @pytest.mark.parametrize("seed", range(2))
-    @pytest.mark.parametrize("n_groups", [2, 3, 12])
-    def test_groups_are_never_torn(self, tmp_path, n_groups, seed):
+    @pytest.mark.parametrize(
+        ("n_groups", "validation", "sizes"),  # as near to a fifth, 9.6, as whole groups allow
+        [(2, 0, [24, 24]), (3, 0, [32, 16]), (12, 0, [40, 8]), (12, 0.2, [32, 8, 8])],
+    )
+    def test_groups_are_never_torn(self, tmp_path, n_groups, validation, sizes):
         write_images(tmp_path, n=48)
         rewrite(tmp_path, patient=[f"P{i // 2 % n_groups}" for i in range(48)])
-        config = described(tmp_path, split_seed=seed)
+        config = described(tmp_path, validation=validation)
         assert list(config.classes) == ["kind"] and config.group == "patient"
-        train, test = parts(config)
-        assert not set(train.labels("patient")) & set(test.labels("patient"))
-        assert len(train) + len(test) == 48
-        assert len(test) == {2: 24, 3: 16, 12: 8}[n_groups]  # as near to 9.6 as whole ones allow
-        assert set(test.labels("kind")) == set(train.labels("kind")) == {"bright", "dim"}
+        images = parts(config, ("train", "test", "validation")[: len(sizes)])
+        assert [*map(len, images)] == sizes
+        assert sum(len({*each.labels("patient")}) for each in images) == n_groups
+        assert all({*each.labels("kind")} == {"bright", "dim"} for each in images)
+
+    def test_too_few_groups_and_a_part_that_was_not_asked_for_are_refused(self, tmp_path):
+        write_images(tmp_path, n=24)
+        rewrite(tmp_path, patient=[f"P{i // 12}" for i in range(24)])
+        with pytest.raises(IpslibError, match="validation"):
+            len(OwnImages(described(tmp_path, validation=0.2)))
+        with pytest.raises(IpslibError, match="split"):
+            len(OwnImages(described(tmp_path), "validation"))
 
     def test_a_class_that_only_tests_is_refused_and_one_that_only_trains_is_said(self, folder):
         split = ["train"] * 9 + ["test"] * 3
@@ -178,30 +211,22 @@ class TestSplit:
 
 
 class TestImages:
-    def test_batches_hold_pixels_and_labels(self, folder):
-        data = OwnImages(described(folder), "train")
-        batch = data.batch([0, 3])
-        assert (batch.batch_size, [part.n_patches for part in batch.parts]) == (2, [16, 16])
-        names = data.config.classes["kind"]
-        assert [names[i] for i in batch.labels["kind"]] == [data.labels("kind")[i] for i in (0, 3)]
-        first = batch.read(torch.tensor([0]), torch.tensor([0]))[0, 0]
-        assert first[4:, 4:].unique().item() == {"bright": 250, "dim": 90}[data.labels("kind")[0]]
-
-    def test_images_of_many_sizes_make_one_batch(self, tmp_path):
+    def test_images_of_many_sizes_make_one_batch_of_pixels_and_labels(self, tmp_path):
         write_images(tmp_path, sides=[40, 60])
         data = OwnImages(described(tmp_path), "train")
-        batch = data.batch(range(len(data)))
+        batch, kinds = data.batch(range(len(data))), data.labels("kind")
         assert {part.n_patches for part in batch.parts} == {16, 36}
-        image, patch = torch.tensor([3, 0, 3, 1]), torch.tensor([1, 0, 0, 15])
-        for i, p, instance in zip(image, patch, batch.read(image, patch), strict=True):
-            assert torch.equal(instance, batch.parts[i].read(torch.tensor([0]), p[None])[0])
+        assert [data.config.classes["kind"][i] for i in batch.labels["kind"]] == kinds
+        light = batch.read(torch.arange(len(data)), torch.zeros(len(data), dtype=torch.long))
+        squares = {"bright": 250, "dim": 90}
+        assert light[:, 0, 4:, 4:].amin(dim=(1, 2)).tolist() == [squares[kind] for kind in kinds]
 
     def test_what_cannot_be_read_is_left_out_and_named(self, folder):
         (folder / "3.png").write_bytes(b"no image")
         (folder / "5.png").unlink()
         np.save(folder / "7.npy", np.zeros((40, 40, 2), np.uint8))
         rewrite(folder, image=[f"{i}.{'npy' if i == 7 else 'png'}" for i in range(12)])
-        train, test = parts(described(folder, test_share=0.25))
+        train, test = parts(described(folder, test_share=0.25), ("train", "test"))
         assert len(train) + len(test) == 9
         assert [each[:5] for each in sorted(train.skipped)] == ["3.png", "5.png", "7.npy"]
 
@@ -256,32 +281,20 @@ class TestImages:
         (folder / "5.png").unlink()
         assert described(folder) != after
 
-    def test_labels_that_changed_since_are_refused(self, folder):
-        config = described(folder)
-        rewrite(folder, kind=["bright", "dim"] * 6)
-        with pytest.raises(IpslibError, match="labels"):
-            len(OwnImages(config, "train"))
-
 
 class TestPixels:
     """Images differ from file to file: everything that shows light is read, on one scale."""
 
-    @pytest.mark.parametrize("as_second", ["16 bits", "floats", "colour"])
-    def test_kinds_of_pixels_may_mix(self, folder, as_second):
-        for i in (1, 0):  # the first of the table, and another one
+    def test_kinds_of_pixels_may_mix(self, folder):
+        for i in range(6):
             grey = np.asarray(Image.open(folder / f"{i}.png"))
-            if as_second == "colour":
-                Image.fromarray(grey).convert("RGB").save(folder / f"{i}.png")
-            elif as_second == "16 bits":
-                Image.fromarray(grey.astype(np.uint16) * 257).save(folder / f"{i}.png")
-            else:
-                tifffile.imwrite(folder / f"{i}.png", grey.astype(np.float32) / 255)
-        config = described(folder)
-        data = OwnImages(config, "train")
-        batch = data.batch(range(len(data)))
-        read = batch.read(torch.arange(len(data)), torch.zeros(len(data), dtype=torch.long))
-        read = read if read.is_floating_point() else read / 255
-        assert not data.skipped and read.shape[1] == (3 if as_second == "colour" else 1)
+            colour = np.asarray(Image.fromarray(grey).convert("RGB"))
+            kinds = (colour, grey.astype(np.uint16) * 257, grey.astype(np.float32) / 255)
+            tifffile.imwrite(folder / f"{i}.png", kinds[i % 3])
+        data = OwnImages(described(folder), "train")
+        batch, first = data.batch(range(len(data))), torch.zeros(len(data), dtype=torch.long)
+        read = batch.read(torch.arange(len(data)), first)
+        assert not data.skipped and read.shape[1] == 3
         for patch, kind in zip(read, data.labels("kind"), strict=True):
             assert patch.max().item() == pytest.approx((250 if kind == "bright" else 90) / 255)
 
@@ -295,17 +308,6 @@ class TestPixels:
         (sentence,) = OwnImages(config, "train").skipped
         assert "0.png" in sentence and "5 channels" in sentence
 
-    def test_every_image_of_real_boards_is_read(self, tmp_path, shared):
-        """Grey ones, and some that are stored as RGB."""
-        images = sorted((shared / "deeppcb" / "images").glob("*.jpg"))
-        if not images:
-            pytest.skip("../shared holds no images of circuit boards")
-        boards = [image.stem.rpartition("_")[2] for image in images]
-        pd.DataFrame({"image": images, "board": boards}).to_csv(tmp_path / "b.csv", index=False)
-        data = OwnImages(describe_images(tmp_path / "b.csv", patch_size=320), "train")
-        assert data.skipped == () and data.config.in_channels == 3
-        assert len(data) + len(OwnImages(data.config, "test")) == len(images)
-
 
 BOX = {"x": 4, "y": 4, "width": 8, "height": 8}  # of the square in every image
 
@@ -314,32 +316,6 @@ def write_boxes(folder, names, **box):
     table = pd.DataFrame({"image": names}).assign(**BOX | box)
     table.to_csv(folder / "boxes.csv", index=False)
     return folder / "boxes.csv"
-
-
-class TestValidation:
-    def test_it_is_a_share_of_what_trains_with_its_classes_and_the_test_part_stays(self, tmp_path):
-        write_images(tmp_path, n=60)
-        config = described(tmp_path, validation=0.25)
-        train, test, held = (OwnImages(config, s) for s in ("train", "test", "validation"))
-        assert (len(train), len(test), len(held)) == (36, 12, 12)
-        assert Counter(held.labels("kind")) == {"bright": 6, "dim": 6}
-        assert len({*train.names, *test.names, *held.names}) == 60
-        assert test.names == OwnImages(described(tmp_path), "test").names
-
-    def test_groups_are_never_torn(self, tmp_path):
-        write_images(tmp_path, n=48)
-        rewrite(tmp_path, patient=[f"P{i // 2 % 12}" for i in range(48)])
-        config = described(tmp_path, validation=0.2)
-        of = [{*OwnImages(config, s).labels("patient")} for s in ("train", "test", "validation")]
-        assert sum(map(len, of)) == len(set.union(*of)) == 12 and all(of)
-
-    def test_too_few_groups_are_refused_and_so_is_a_part_that_was_not_asked_for(self, tmp_path):
-        write_images(tmp_path, n=24)
-        rewrite(tmp_path, patient=[f"P{i // 12}" for i in range(24)])
-        with pytest.raises(IpslibError, match="validation"):
-            len(OwnImages(described(tmp_path, validation=0.2)))
-        with pytest.raises(IpslibError, match="split"):
-            len(OwnImages(described(tmp_path), "validation"))
 
 
 class TestAugmented:
@@ -376,10 +352,6 @@ class TestAugmented:
         with pytest.raises(IpslibError, match="split"):
             OwnImages(images.config, "test").augmented(seed=0, epoch=1)
 
-    def test_colour_of_grey_images_is_refused(self, folder):
-        with pytest.raises(IpslibError, match="colour"):
-            described(folder, colour=0.1)
-
 
 class TestBoxes:
     def test_a_batch_has_those_of_each_image_and_zeros_behind(self, folder):
@@ -396,11 +368,15 @@ class TestBoxes:
             with pytest.raises(IpslibError, match="boxes.csv"):
                 len(OwnImages(described(folder, boxes=write_boxes(folder, names, **box))))
 
-    def test_they_belong_to_the_run(self, folder):
+    def test_they_belong_to_the_run_as_labels_do(self, folder):
         config = described(folder, boxes=write_boxes(folder, ["0.png"]))
+        labels = described(folder)
         write_boxes(folder, ["0.png"], x=5)
         with pytest.raises(IpslibError, match="boxes"):
             len(OwnImages(config))
+        rewrite(folder, kind=["bright", "dim"] * 6)
+        with pytest.raises(IpslibError, match="labels"):
+            len(OwnImages(labels))
 
 
 class TestTasks:
@@ -428,25 +404,7 @@ class TestTasks:
         found = Counter(OwnImages(of_sets, "test").labels("tags"))
         assert all(3 <= found[tags] <= 5 for tags in ("a|b", "b", ""))
         of_numbers = described(tmp_path, tasks="size", numbers="size", validation=0.25)
-        sizes = [len(OwnImages(of_numbers, part)) for part in ("train", "test", "validation")]
-        assert sizes == [36, 12, 12]
-
-    @pytest.mark.parametrize(
-        ("fields", "named"),
-        [
-            ({}, "'tags'.* several"),
-            ({"several": "tags"}, "'size'.* numbers"),
-            ({"several": "tags", "numbers": ["size", "flat"]}, "'flat'"),
-            ({"several": "tags", "numbers": "kind"}, "'kind'.* line 2"),
-            ({"several": "tags", "numbers": "flat"}, "'flat'.*0.12 in every image"),
-            ({"several": ["tags", "size"], "numbers": "size"}, "several"),
-            ({"several": "tagz"}, "'tagz'.*'tags'"),
-        ],
-    )
-    def test_how_a_column_is_read_is_told_and_never_guessed(self, folder, fields, named):
-        rewrite(folder, tags=["a|b", "b"] * 6, size=np.arange(12) / 4, flat=0.12)
-        with pytest.raises(IpslibError, match=named):
-            described(folder, tasks=None if len(fields) < 2 else ["kind"], **fields)
+        assert [*map(len, parts(of_numbers))] == [36, 12, 12]
 
 
 class TestBalance:
@@ -473,24 +431,3 @@ class TestBalance:
         assert data.sampling_weights is None and data.class_weights == {}
         is_a = torch.tensor([kind == "a" for kind in data.labels("kind")])
         assert weights[is_a].sum().item() == pytest.approx(weights[~is_a].sum().item())
-
-    @pytest.mark.parametrize(
-        "fields",
-        [
-            {"class_weights": {"bright": 3}},
-            {"class_weights": {"bright": 3, "dim": 0}},
-            {"class_weights": {"bright": 3, "dim": "1"}},
-            {"class_weights": {"size": {"1": 1.0}}, "numbers": "size"},
-            {"class_weights": "even"},
-            {"class_weights": "balanced", "tasks": "size", "numbers": "size"},
-            {"class_weights": "balanced", "balanced_sampling": "kind"},
-            {"balanced_sampling": "size", "numbers": "size"},
-            {"balanced_sampling": "kind", "several": "kind"},
-            {"balanced_sampling": "kinds"},
-        ],
-        ids=str,
-    )
-    def test_what_makes_no_sense_is_refused(self, folder, fields):
-        rewrite(folder, size=np.arange(12) / 4)
-        with pytest.raises(IpslibError, match="class_weights|balanced_sampling"):
-            described(folder, **{"tasks": "kind"} | fields)
