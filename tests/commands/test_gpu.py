@@ -5,16 +5,11 @@ from ipslib.__main__ import main
 from ipslib.commands import gpu
 from ipslib.commands.gpu import Agreement, compare_devices, differing
 from ipslib.datasets.megapixel_mnist.scenes import SceneBatch
-from ipslib.datasets.registry import run_config
 from ipslib.selection import Selection
 from tests.commands.test_queue import SMALL, options
+from tests.tiny import TINY
 
-SMALL_RUN = run_config(
-    {
-        "digits": "embedded", "canvas": 150, "patch_size": 28, "n_noise": 5, "n_train": 4,
-        "width": 0.125, "n_heads": 4, "memory_size": 6, "iter_size": 5, "batch_size": 1,
-    }
-)  # fmt: skip
+SMALL_RUN = TINY.replace(canvas=150, n_noise=5, n_train=4, memory_size=6, iter_size=5, batch_size=1)
 
 
 def test_the_whole_way_runs_on_a_cpu(outputs, capsys):
@@ -23,30 +18,6 @@ def test_the_whole_way_runs_on_a_cpu(outputs, capsys):
     order = ("CPU, fp32:", "agree: ", " ms", " MB", "regenerated: 0 of 4", "regenerated: 4 of 4")
     assert sorted(order, key=out.index) == list(order)
     assert len(list((outputs / "smoke" / "records").glob("*.json"))) == 4
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
-def test_without_a_gpu_it_says_where_to_go(outputs, capsys):
-    assert main(["gpu"]) == 2
-    err = capsys.readouterr().err
-    assert "GPU" in err and "--device cpu --smoke" in err and err.count("\n") == 1
-    assert not outputs.exists()
-
-
-@pytest.mark.parametrize(
-    ("command", "field"),
-    [
-        ("gpu --device cpu", "device"),
-        ("gpu --device cpu --smoke --minutes 0", "minutes"),
-        ("gpu --device cpu --smoke --jobs 0", "jobs"),
-        ("queue --minutes nan", "minutes"),
-        ("queue --minutes -1", "minutes"),
-    ],
-)
-def test_what_cannot_be_is_refused_before_work(outputs, capsys, command, field):
-    assert main(command.split()) == 2
-    assert field in capsys.readouterr().err
-    assert not outputs.exists()
 
 
 def test_devices_that_disagree_train_nothing(outputs, monkeypatch, capsys):
@@ -87,10 +58,7 @@ def selection(indices: list[list[int]], scores: list[list[float]]) -> Selection:
 def test_patches_kept_by_one_alone_are_set_against_those_in_their_place(other, n_apart, widest):
     one = selection([[1, 2, 3], [4, 5, 6]], [[0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     assert differing(one, other) == (n_apart, pytest.approx(widest))
-
-
-def test_without_a_choice_nothing_differs():
-    everything = Selection(torch.arange(3).expand(2, -1), None)
+    everything = Selection(one.indices, None)
     assert differing(everything, everything) == (0, 0.0)
 
 

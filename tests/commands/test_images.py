@@ -1,6 +1,7 @@
 """A session in a terminal: train, predict, map; and wrong use, which is one line."""
 
 import json
+import sys
 from inspect import signature
 
 import attrs
@@ -83,6 +84,7 @@ def test_numbers_sets_and_boxes_are_named_as_in_python(folder, capsys):
 
 
 def test_stopped_it_goes_on(train, capsys, monkeypatch):
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # which would draw a bar
     save_checkpoint = Run.save_checkpoint
 
     def stop(*arguments):
@@ -110,26 +112,3 @@ def test_every_field_of_python_is_a_flag(capsys):
     for name in {*fields, *arguments, "patch_size", "level", "test_share"}:
         assert f"--{name.replace('_', '-')} " in shown, name
     assert "--labels-sha256" not in shown
-
-
-@pytest.mark.parametrize(
-    ("command", "wanted"),
-    [
-        ("train", "CSV"),
-        ("train labels.csv", "--folder"),
-        ("train labels.csv --folder runs --patch-sie 9", "--patch-size"),
-        ("train labels.csv --folder runs --epoch 9", "--epochs"),
-        ("train labels.csv --folder runs --epochs many", "epochs"),
-        ("train none.csv --folder runs", "none.csv"),
-        ("predict model.ipslib", "IMAGE"),
-        ("predict labels.csv 0.png", "labels.csv"),
-        ("map model.ipslib 0.png", "--html"),
-        ("map model.ipslib 0.png --html a.html --head 0", "--png"),
-    ],
-)
-def test_wrong_use_says_in_a_line_what_is_wanted(folder, command, wanted, capsys, monkeypatch):
-    monkeypatch.chdir(folder)
-    assert main(command.split()) == 2
-    said = capsys.readouterr().err
-    assert wanted in said and said.count("\n") == 1
-    assert not (folder / "runs").exists()

@@ -5,7 +5,6 @@ from urllib.parse import unquote
 
 import pytest
 
-from ipslib.__main__ import main
 from ipslib.commands.notebooks import Execution
 from ipslib.commands.study import build_index, read_summary, run_study
 from ipslib.errors import IpslibError
@@ -149,13 +148,9 @@ class TestPage:
 
     def test_files_stand_under_their_notebook_and_every_link_leads_to_a_file(self, layout):
         for name in (
-            "notebooks/01_a.html",
-            "notebooks/01_a.ipynb",
-            "tables/01_grid.csv",
-            "figures/01_bars and more.png",
-            "figures/09_map.png",
-            "tables/77_other.csv",
-        ):
+            "notebooks/01_a.html", "notebooks/01_a.ipynb", "tables/01_grid.csv",
+            "figures/01_bars and more.png", "figures/09_map.png", "tables/77_other.csv",
+        ):  # fmt: skip
             write_atomically(layout.folder / name, "x")
         rows = {"01_a": ROW | {"title": "01 - Size & number?"}, "09_b": ROW | {"title": "09 - B"}}
         page = build_index(layout, rows).read_text()
@@ -178,12 +173,3 @@ class TestPage:
         layout.summary.write_text("{")
         with pytest.raises(IpslibError, match="summary.json"):
             read_summary(layout)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "near"), [(["stduy", "quick"], "'study'"), (["study", "qiuck"], "'quick'")]
-)
-def test_a_wrong_word_is_one_sentence_and_status_2(arguments, near, capsys):
-    assert main(arguments) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("ipslib: ") and near in said and said.count("\n") == 1

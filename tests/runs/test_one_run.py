@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -62,20 +63,9 @@ class TestStops:
         assert done.returncode == 0, done.stdout + done.stderr
         assert "1 of 1 runs right after" in done.stdout
 
-    def test_out_of_time_it_goes_on_next_time(self, stopped, expected):
-        seen, record = epochs_of(stopped)
-        assert seen == [2, 3]
-        assert lasting(record) == expected
-        assert len(record["timing"]["epoch_seconds"]) == 3
-        assert names(stopped) == DONE
-
     @pytest.mark.parametrize(
         ("chosen", "n_saved"),
-        [
-            ("", 1),  # after the first epoch, to tell a full disk at once
-            ("0", 2),  # the last epoch's is the record
-            ("3600", 1),
-        ],
+        [("", 1), ("3600", 1), ("0", 2)],  # after the first epoch, to tell a full disk at once
     )
     def test_checkpoints_keep_their_interval(self, store, monkeypatch, chosen, n_saved):
         saved = []
@@ -96,12 +86,10 @@ class TestFiles:
         ("spoil", "reason"),
         [
             (lambda content: b"PK\x03\x04 torn", "not readable"),
-            (lambda content: content | {"schema": 0}, "of schema 0"),
             (lambda content: content | {"id": "0123456789ab"}, "id 0123456789ab"),
-            (lambda content: {"hello": torch.ones(2)}, "not readable"),
-            (lambda content: content | {"snapshot": {}}, "of another network or version"),
+            (lambda content: content | {"snapshot": {}}, "network"),
         ],
-        ids=["torn", "other schema", "other run's", "foreign", "other network"],
+        ids=["torn", "other run's", "other network"],
     )
     def test_a_checkpoint_not_to_be_trusted_is_set_aside(
         self, stopped, expected, capsys, spoil, reason
@@ -118,12 +106,6 @@ class TestFiles:
         aside = f"{TINY.id}.checkpoint.1.set_aside"
         assert names(stopped) == sorted([*DONE, aside])
         assert (stopped.folder / aside).read_bytes() == content
-
-    def test_a_torn_record_is_no_record(self, stopped, expected, capsys):
-        (stopped.folder / f"{TINY.id}.json").write_text('{"schema": 1, "id"')
-        seen, record = epochs_of(stopped)
-        assert (seen, lasting(record)) == ([2, 3], expected)
-        assert f"{TINY.id}.1.set_aside" in capsys.readouterr().err
 
     @pytest.mark.parametrize("moment", ["checkpoint", "weights", "record"])
     @pytest.mark.parametrize(
@@ -149,16 +131,8 @@ class TestFiles:
         monkeypatch.undo()
         seen, record = epochs_of(stopped)
         assert seen == ([2, 3] if moment == "checkpoint" else [3])
-        assert lasting(record) == expected
+        assert lasting(record) == expected and len(record["timing"]["epoch_seconds"]) == 3
         assert names(stopped) == DONE
-
-    def test_other_files_that_are_missing_are_not_taken_for_the_disk(self, store, monkeypatch):
-        def missing(*_, **__):
-            raise FileNotFoundError(errno.ENOENT, "No such file", "digits")
-
-        monkeypatch.setattr(type(TINY.data), "open_split", missing)
-        with pytest.raises(FileNotFoundError, match="digits"):
-            train_and_record(TINY, store)
 
 
 class TestFailures:
@@ -181,23 +155,23 @@ class TestFailures:
         ids=["python", "cpu", "cublas", "onednn", "torch"],
     )
     def test_out_of_memory_says_what_to_lower(self, store, monkeypatch, error):
-        def fail(*_, **__):
-            raise error
-
-        monkeypatch.setattr(training, "forward_step", fail)
+        monkeypatch.setattr(training, "forward_step", Mock(side_effect=error))
         with pytest.raises(RunFailed) as failure:
             train_and_record(TINY, store)
         assert failure.value.reason == "out of memory"
         said = one_sentence(failure)
         assert all(part in said for part in ("batch_size 4", "memory_size 3", "iter_size 3", "12"))
 
-    def test_any_other_error_stays_what_it_is(self, store, monkeypatch):
-        def fail(*_, **__):
-            raise RuntimeError("shapes do not match")
-
-        monkeypatch.setattr(training, "forward_step", fail)
-        with pytest.raises(RuntimeError, match="shapes do not match"):
+    @pytest.mark.parametrize(
+        "error",
+        [RuntimeError("shapes do not match"), FileNotFoundError(errno.ENOENT, "No file", "digits")],
+        ids=["shapes", "another file than the disk's"],
+    )
+    def test_any_other_error_stays_what_it_is(self, store, monkeypatch, error):
+        monkeypatch.setattr(training, "forward_step", Mock(side_effect=error))
+        with pytest.raises(type(error)) as raised:
             train_and_record(TINY, store)
+        assert raised.value is error
 
 
 def train_in(folder, report):

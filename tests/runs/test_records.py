@@ -1,5 +1,6 @@
 import errno
-import json
+import os
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -34,6 +35,11 @@ def kept(store, record, trained):
     """A store with the record and the weights."""
     store.run(TINY).save(record, trained.network)
     return store
+
+
+def refusing(code):
+    """Of what the disk refuses."""
+    return Mock(side_effect=OSError(code, os.strerror(code)))
 
 
 def test_a_record_comes_back_as_it_was_saved(kept, record):
@@ -75,20 +81,18 @@ def test_weights_that_cannot_be_had_say_so_when_they_are_wanted(kept, record, mi
 
 
 @pytest.mark.parametrize(
-    ("spoil", "reason"),
+    ("content", "reason"),
     [
-        (lambda record: json.dumps(record)[:200], "not readable"),
-        (lambda record: "[]", "not readable"),
-        (lambda record: "\x00\x01", "not readable"),
-        (lambda record: json.dumps({"hello": "world"}), "not readable"),
-        (lambda record: json.dumps(record | {"schema": 0}), "schema 0"),
-        (lambda record: json.dumps(record | {"id": "0123456789ab"}), "id 0123456789ab"),
+        ('{"schema": 1, "id"', "not readable"),
+        ("[]", "not readable"),
+        ("\x00\x01", "not readable"),
+        ('{"hello": "world"}', "not readable"),
+        (f'{{"schema": 0, "id": "{TINY.id}"}}', "schema 0"),
+        ('{"schema": 1, "id": "0123456789ab"}', "id 0123456789ab"),
     ],
-    ids=["torn", "list", "bytes", "foreign", "old schema", "other run's"],
 )
-def test_what_is_no_record_is_set_aside_with_a_message(store, record, spoil, reason, capsys):
+def test_what_is_no_record_is_set_aside_with_a_message(store, content, reason, capsys):
     store.folder.mkdir()
-    content = spoil(record)
     (store.folder / f"{TINY.id}.json").write_text(content)
     assert store.find(TINY) is None
     said = capsys.readouterr().err
@@ -112,70 +116,38 @@ def test_what_cannot_be_set_aside_is_still_not_used(store, monkeypatch, capsys):
     store.folder.mkdir()
     path = store.folder / f"{TINY.id}.json"
     path.write_text("{")
-
-    def read_only(*_):
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(type(path), "rename", read_only)
+    monkeypatch.setattr(type(path), "rename", refusing(errno.EROFS))
     assert store.find(TINY) is None
-    assert "Read-only file system" in capsys.readouterr().err
+    assert os.strerror(errno.EROFS) in capsys.readouterr().err
     assert path.read_text() == "{"
-
-
-def test_a_checkpoint_comes_back_and_a_record_takes_its_place(store, record, trained):
-    run, snapshot = store.run(TINY), TrainingState(TINY).snapshot()
-    assert run.checkpoint() is None
-    run.save_checkpoint(snapshot, [0.5])
-    found = run.checkpoint()
-    assert found["epoch_seconds"] == [0.5] and found["snapshot"].keys() == snapshot.keys()
-    assert list(store.all()) == []
-    run.save(record, trained.network)
-    assert names(store) == DONE
 
 
 def test_code_in_a_checkpoint_is_not_executed(store, tmp_path, capsys):
     store.folder.mkdir()
-    trap = tmp_path / "executed"
 
     class Trap:
         def __reduce__(self):
-            return open, (str(trap), "w")
+            return open, (str(tmp_path / "executed"), "w")
 
     content = {"schema": SCHEMA, "id": TINY.id, "epoch_seconds": [], "snapshot": Trap()}
     torch.save(content, store.folder / f"{TINY.id}.checkpoint.pt")
     assert store.run(TINY).checkpoint() is None
-    assert not trap.exists()
+    assert not (tmp_path / "executed").exists()
     assert "UnpicklingError" in capsys.readouterr().err
 
 
 def test_a_disk_that_cannot_be_read_says_nothing_about_the_file(store, monkeypatch):
     store.run(TINY).save_checkpoint({}, [])
-
-    def fail(*_, **__):
-        raise OSError(errno.EIO, "Input/output error")
-
-    monkeypatch.setattr(torch, "load", fail)
-    with pytest.raises(OSError, match="Input/output"):
+    monkeypatch.setattr(torch, "load", refusing(errno.EIO))
+    with pytest.raises(OSError):
         store.run(TINY).checkpoint()
     assert names(store) == [f"{TINY.id}.checkpoint.pt"]
 
 
-def test_a_failure_is_known_until_the_run_succeeds(store, record, trained):
-    store.run(TINY).save_failure(*FAILED)
-    [failure] = store.failures()
-    assert (failure["id"], failure["reason"], failure["message"]) == (TINY.id, *FAILED)
-    assert list(store.all()) == []
-    store.run(TINY).save(record, trained.network)
-    assert store.failures() == [] and names(store) == DONE
-
-
 def test_a_failure_that_cannot_be_written_is_told(store, monkeypatch, capsys):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(records, "write_atomically", full)
+    monkeypatch.setattr(records, "write_atomically", refusing(errno.ENOSPC))
     store.run(TINY).save_failure(*FAILED)
-    assert "No space left on device" in capsys.readouterr().err
+    assert os.strerror(errno.ENOSPC) in capsys.readouterr().err
 
 
 def test_what_was_killed_before_it_cleared_its_way_is_tidied(kept):

@@ -55,64 +55,48 @@ def test_what_is_no_image_is_not_predicted(trained, image):
         trained.predict(image)
 
 
-def test_what_is_known_of_files_may_be_torn(tmp_path):
+@pytest.fixture
+def train_a_little(tmp_path):
+    """Trains an epoch on twelve images in the folder."""
     write_images(tmp_path, n=12)
-    labels, settings = tmp_path / "labels.csv", SMALL | {"epochs": 1, "folder": tmp_path / "runs"}
-    first = train_images(labels, **settings)
+    labels, few = tmp_path / "labels.csv", SMALL | {"epochs": 1, "folder": tmp_path / "runs"}
+    return lambda **fields: train_images(labels, **few | fields)
+
+
+def test_what_is_known_of_files_may_be_torn(tmp_path, train_a_little):
+    first = train_a_little()
     known = next((tmp_path / "runs/.contents").iterdir())
     known.write_text(known.read_text()[:-9])
-    assert train_images(labels, **settings).record["id"] == first.record["id"]
-
-
-def test_the_map_is_as_large_as_the_image(trained):
-    image = np.zeros((83, 120), np.float32)
-    image[30:60, 60:90] = 0.8
-    assert trained.attention_map(image, scale="linear").axes[0].get_xlim() == (0, 120)
+    assert train_a_little().record["id"] == first.record["id"]
 
 
 def test_a_tenth_of_the_epochs_warms_up_unless_said_otherwise(tmp_path):
     write_images(tmp_path, n=12)
     of = {name: value for name, value in SMALL.items() if name != "warmup_epochs"}
-    short = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **of | {"epochs": 2})
-    assert short.config.training.warmup_epochs == 1
+    of |= {"labels": tmp_path / "labels.csv", "folder": tmp_path / "runs"}
+    assert train_images(**of | {"epochs": 2}).config.training.warmup_epochs == 1
     with pytest.raises(IpslibError, match="epochs"):
-        train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **of | {"epochs": "many"})
+        train_images(**of | {"epochs": "many"})
 
 
 @pytest.mark.parametrize(
     ("size", "doubt"),
     [({"memory_size": 4}, ""), ({"memory_size": 16}, "memory_size"), ({"patch_size": 50}, "side")],
 )
-def test_sizes_that_leave_nothing_to_select_are_said(tmp_path, capsys, size, doubt):
-    write_images(tmp_path, n=12)  # of 40 px
-    train_images(tmp_path / "labels.csv", folder=tmp_path, **SMALL | {"epochs": 1} | size)
+def test_sizes_that_leave_nothing_to_select_are_said(train_a_little, capsys, size, doubt):
+    train_a_little(**size)  # on images of 40 px
     said = capsys.readouterr().err
     assert doubt in said and ("memory_size" in said) == bool(doubt)
 
 
-def test_a_second_call_trains_nothing(tmp_path, monkeypatch):
-    write_images(tmp_path, n=12)
-    few = SMALL | {"epochs": 1}
-    first = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
-    monkeypatch.setattr("ipslib.runs.one_run.train", None)
-    second = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
-    assert second.record == first.record
-
-
 class TestReuse:
-    FEW = SMALL | {"epochs": 1}
-
     @pytest.fixture
-    def train(self, tmp_path, capsys):
+    def train(self, train_a_little, capsys):
         """Trains a little, and returns the record's id and what was said."""
-        write_images(tmp_path, n=12)
 
         def call(**fields):
             capsys.readouterr()
-            trained = train_images(
-                tmp_path / "labels.csv", folder=tmp_path / "runs", **self.FEW | fields
-            )
-            return trained.record["id"], capsys.readouterr().err
+            return train_a_little(**fields).record["id"], capsys.readouterr().err
 
         return call
 
@@ -154,26 +138,22 @@ class TestReuse:
             again = train()
         assert again[0] == first and "3.png" in again[1]
 
-    def test_a_group_and_tasks_may_be_named(self, train, tmp_path):
-        table = pd.read_csv(tmp_path / "labels.csv")
-        table = table.assign(tree=[f"T{i // 2}" for i in range(12)], size=["a", "b", "c"] * 4)
-        table.to_csv(tmp_path / "labels.csv", index=False)
-        trained = train_images(
-            tmp_path / "labels.csv", folder=tmp_path / "runs", group="tree", tasks="kind",
-            **self.FEW,
-        )  # fmt: skip
-        assert list(trained.accuracy) == ["kind"] and trained.config.data.group == "tree"
+
+def test_a_group_and_tasks_may_be_named(train_a_little, tmp_path):
+    table = pd.read_csv(tmp_path / "labels.csv")
+    table = table.assign(tree=[f"T{i // 2}" for i in range(12)], size=["a", "b", "c"] * 4)
+    table.to_csv(tmp_path / "labels.csv", index=False)
+    trained = train_a_little(group="tree", tasks="kind")
+    assert list(trained.accuracy) == ["kind"] and trained.config.data.group == "tree"
 
 
-def test_tasks_and_classes_of_any_name_are_trained_kept_and_predicted(tmp_path):
+def test_tasks_and_classes_of_any_name_are_trained_kept_and_predicted(train_a_little, tmp_path):
     tasks = ["type", "<type>", "train", "keys", "tumor.grade", "class", "max", "a b", "\u00e4"]
-    write_images(tmp_path, n=12)
     classes = ["image", "predicted", "task"]
     table = pd.DataFrame({"image": pd.read_csv(tmp_path / "labels.csv")["image"]})
     table[tasks] = np.repeat(classes * 4, len(tasks)).reshape(12, -1)
     table.to_csv(tmp_path / "labels.csv", index=False)
-    few = SMALL | {"epochs": 1, "semantic_weight": 1.0}
-    trained = train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", **few)
+    trained = train_a_little(semantic_weight=1.0)
     assert list(trained.accuracy) == tasks
     for image in (tmp_path / "0.png", str(tmp_path / "0.png"), np.zeros((40, 40), np.uint8)):
         rows = trained.predict(image)  # one image need not be in a list
@@ -184,10 +164,9 @@ def test_tasks_and_classes_of_any_name_are_trained_kept_and_predicted(tmp_path):
         assert rows["image"].nunique() == 1
 
 
-def test_a_mistyped_field_is_told_before_training(tmp_path):
-    write_images(tmp_path)
+def test_a_mistyped_field_is_told_before_training(train_a_little, tmp_path):
     with pytest.raises(IpslibError, match="epoch"):
-        train_images(tmp_path / "labels.csv", folder=tmp_path / "runs", epoch=3)
+        train_a_little(epoch=3)
     assert not (tmp_path / "runs").exists()
 
 
@@ -237,8 +216,7 @@ class TestOptions:
     def test_recall_of_boxes_is_measured_and_they_are_shown(self, with_options, image, tmp_path):
         attention = with_options.record["result"]["attention"]
         assert attention["roi_recall"] > attention["roi_recall_random"]
-        figure = with_options.attention_map(image)
-        assert "object" in [text.get_text() for text in figure.legends[0].get_texts()]
+        with_options.attention_map(image).canvas.draw()
         page = with_options.attention_page(image, tmp_path / "page.html").read_text()
         assert '"boxes":[[4.0,4.0,8.0,8.0]]' in page and '"answer":"a|b"' in page
 
