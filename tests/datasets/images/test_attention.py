@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from PIL import Image, ImageOps
 
 from ipslib.config import ModelConfig
 from ipslib.datasets.images.attention import (
@@ -112,20 +111,6 @@ def test_equal_attention_has_equal_colours():
     assert ranks(np.array([0.2, 0.2, 0.6])).tolist() == [0.25, 0.25, 1]
     assert ranks(np.ones(1)).tolist() == [0.5]
     assert colours(np.array([0, 0.5, 1])).tolist() == [list(COLOURS[i]) for i in (0, 2, 4)]
-
-
-@pytest.mark.parametrize("turn", [1, 6, 8, 3])
-def test_a_turned_photograph_is_counted_as_it_is_shown(tmp_path, turn):
-    exif = Image.Exif()
-    exif[274] = turn
-    path = tmp_path / "a.png"
-    Image.fromarray(PHOTO).save(path, exif=exif)
-    shown = np.pad(np.asarray(ImageOps.exif_transpose(Image.open(path))), ((0, P), (0, P), (0, 0)))
-    source, seen = open_source(path, patch_size=P), of_photo(path)
-    for top, left in seen.corners.tolist():
-        patch = top // P * source.grid.shape[1] + left // P
-        pixels = source.read(torch.tensor([patch]))[0].permute(1, 2, 0).numpy()
-        assert np.array_equal(pixels, shown[top : top + P, left : left + P])
 
 
 def test_a_level_of_a_pyramid_is_counted_in_pixels_of_level_0(tmp_path):
