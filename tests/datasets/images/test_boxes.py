@@ -1,3 +1,5 @@
+import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -52,3 +54,16 @@ def test_what_is_no_box_of_the_image_is_refused(folder, row, named):
         boxes(folder, row + "\n").on(source, folder / "a.png")
     with pytest.raises(IpslibError, match="height, width"):
         boxes(folder, "a.png,1,2\n", heading="image,x,y\n")
+
+
+def test_the_boxes_of_real_boards_lie_in_them(shared):
+    folder = shared / "deeppcb"
+    if not folder.is_dir():
+        pytest.skip("../shared holds no images of circuit boards")
+    read, table = Boxes(folder / "boxes.csv"), pd.read_csv(folder / "labels.csv")
+    areas = []
+    for name in table["image"][:100]:
+        on, n_cut = read.on(open_source(folder / name, patch_size=64), folder / name)
+        assert n_cut == 0 and (len(on) > 0) == name.endswith("_test.jpg")
+        areas += on[:, 2:].prod(axis=1).tolist()
+    assert 0.001 < np.median(areas) / 640**2 < 0.01

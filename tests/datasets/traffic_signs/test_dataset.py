@@ -301,3 +301,21 @@ def test_a_batch_is_its_images_cut_normalised_and_labelled():
     for i, image in enumerate(images):
         patches = cut_image(image.transpose(2, 0, 1), GRID)
         assert torch.equal(batch.read(torch.full_like(every, i), every), normalised(patches))
+
+
+def test_the_real_photographs(shared):
+    """Two are at hand: as published they become 192 patches of 100 px."""
+    paths = sorted((shared / "traffic_signs").glob("*.jpg"))
+    if not paths:
+        pytest.skip("../shared holds no photographs of traffic signs")
+    grid = PatchGrid((1200, 1600), 100, 100)
+    every = torch.arange(grid.n_patches)
+    for path in paths:
+        assert image_size(path) == (960, 1280)
+        image = read_photograph(path, grid.canvas, Augmentation())
+        batch = SignBatch([image], [np.zeros((0, 4), int)], torch.tensor([0]), grid=grid)
+        patches = batch.read(torch.zeros_like(every), every)
+        resized = functional.resize(Image.open(path), list(grid.canvas))  # as published
+        expected = cut_image(functional.pil_to_tensor(resized), grid)
+        assert torch.equal(patches, normalised(expected))
+        assert 0.5 < float(patches.std()) < 2.5  # of one order with ImageNet
