@@ -7,23 +7,13 @@ import pytest
 from papermill.exceptions import PapermillExecutionError
 
 from ipslib.commands import notebooks
-from ipslib.commands.notebooks import (
-    DEAD_KERNEL,
-    Execution,
-    check_parameters,
-    describe,
-    execute,
-    execute_all,
-    pair_notebooks,
-    read_source,
-    title_of,
-)
+from ipslib.commands.notebooks import Execution, execute, execute_all, pair_notebooks
 from ipslib.errors import IpslibError
 from ipslib.runs.profiles import Layout
 
 VALUES = {"size": 7, "rate": 0.5}
 
-GOOD = """
+GOOD = """# not this heading, which is a comment
 import os
 from IPython.display import Image, display
 from ipslib.runs import reporting
@@ -37,15 +27,19 @@ print("size is", size, "outputs in", os.path.basename(os.environ["IPSLIB_OUTPUTS
 """
 
 
+@pytest.fixture
+def layout(project) -> Layout:
+    return Layout.of("quick")
+
+
 def outputs_of(notebook) -> str:
     cells = (cell for cell in notebook.cells if cell.cell_type == "code")
     return "".join(output.get("text", "") for cell in cells for output in cell.outputs)
 
 
-def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project, monkeypatch):
+def test_an_executed_notebook_is_kept_with_its_page_and_counts(project, layout, monkeypatch):
     monkeypatch.setattr(notebooks, "smaller_png", lambda png: png[:2])
     path = project.add("01_good", GOOD, title="01 - Does it run?")
-    layout = Layout.of("quick")
     stale = layout.create().notebooks / "01_good.failed.ipynb"
     stale.write_text("of an earlier call")
 
@@ -65,12 +59,9 @@ def test_an_executed_notebook_is_kept_with_its_page_and_its_counts(project, monk
     assert "<title>01 - Does it run?</title>" in (layout.notebooks / "01_good.html").read_text()
 
 
-def test_a_failing_cell_keeps_the_partial_notebook(project):
+def test_a_failing_cell_keeps_the_partial_notebook(project, layout):
     path = project.add("02_bad", "print('so far')\nraise ZeroDivisionError('too\\nsmall')")
-    layout = Layout.of("quick")
-
     result = execute(path, VALUES, layout)
-
     assert result.state == "failed"
     assert result.error.startswith("ZeroDivisionError: small\n  in cell [3]:")
     assert [file.name for file in layout.notebooks.iterdir()] == ["02_bad.failed.ipynb"]
@@ -78,24 +69,17 @@ def test_a_failing_cell_keeps_the_partial_notebook(project):
     assert "so far" in outputs_of(partial)
 
 
-def test_a_dead_kernel_is_said_to_be_dead(project):
+def test_a_dead_kernel_is_said_to_be_dead(project, layout):
     path = project.add("03_dead", "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
-    layout = Layout.of("quick")
-    result = execute(path, VALUES, layout)
-    assert result.error == DEAD_KERNEL
+    assert execute(path, VALUES, layout).error == notebooks.DEAD_KERNEL
     assert [file.name for file in layout.notebooks.iterdir()] == ["03_dead.failed.ipynb"]
 
 
 @pytest.mark.parametrize(
-    ("values", "complaint"),
-    [
-        ({"sise": 1, "rate": 1}, "'size'"),
-        ({"size": 1}, "rate"),
-    ],
+    ("values", "complaint"), [({"sise": 1, "rate": 1}, "'size'"), ({"size": 1}, "rate")]
 )
-def test_wrong_parameters_are_refused_before_anything_is_written(project, values, complaint):
+def test_wrong_parameters_are_refused_before_writing(project, layout, values, complaint):
     path = project.add("01_good", GOOD)
-    layout = Layout.of("quick")
     with pytest.raises(IpslibError, match=complaint):
         execute(path, values, layout)
     assert not layout.folder.exists()
@@ -105,17 +89,12 @@ def test_parameters_of_every_plain_literal_are_seen(project):
     path = project.add("01_good", "1")
     literals = 'names = [\n    "a",\n    "b",\n]\nrun: str = "x = y"  # a = b\nnothing = None'
     path.write_text(path.read_text().replace("rate = 0.1", literals))
-    check_parameters(path, {"size", "names", "run", "nothing"})
+    notebooks.check_parameters(path, {"size", "names", "run", "nothing"})
 
 
 def test_our_own_error_is_its_sentence():
     error = PapermillExecutionError(1, 4, "run()", "IpslibError", "canvas 10 is too small", [])
-    assert describe(error) == "canvas 10 is too small"
-
-
-def test_title_is_the_first_heading_of_a_text_cell(project):
-    path = project.add("01_good", "# not this", title="01 - This")
-    assert title_of(read_source(path)) == "01 - This"
+    assert notebooks.describe(error) == "canvas 10 is too small"
 
 
 def test_paired_notebooks_have_a_kernel_and_keep_outputs_of_unchanged_cells(project):
@@ -162,27 +141,26 @@ assert (ipslib.runs.KERNEL.jobs, os.environ["OMP_NUM_THREADS"]) == (3, "3")
 """
 
 
-def run(project, stems, lanes=2):
-    layout = Layout.of("quick").create()
-    tasks = [(project.root / "notebooks" / f"{stem}.py", VALUES) for stem in stems]
-    return {path.stem: execution for path, execution in execute_all(tasks, layout, lanes=lanes)}
+def run(paths, layout, lanes=2):
+    tasks = [(path, VALUES) for path in paths]
+    ended = execute_all(tasks, layout.create(), lanes=lanes)
+    return {path.stem: execution for path, execution in ended}
 
 
-def test_two_run_at_the_same_time_and_one_that_is_killed_costs_no_other(
-    project, capfd, monkeypatch
-):
+def test_two_run_at_once_and_one_that_is_killed_costs_no_other(project, layout, capfd, monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    project.add("01_a", MEET.format(mine="a", other="b"))
-    project.add("02_b", MEET.format(mine="b", other="a"))
-    project.add("03_bad", "import os, signal; os.kill(os.getppid(), signal.SIGKILL)")
-    project.add("04_more", "1 / 0")
-    stems = ["01_a", "02_b", "03_bad", "04_more"]
-    ended = run(project, stems)
+    codes = {
+        "01_a": MEET.format(mine="a", other="b"),
+        "02_b": MEET.format(mine="b", other="a"),
+        "03_bad": "import os, signal; os.kill(os.getppid(), signal.SIGKILL)",
+        "04_more": "1 / 0",
+    }
+    ended = run([project.add(*each) for each in codes.items()], layout)
     err = capfd.readouterr().err
     assert "Traceback" not in err  # of processes that are ended, idle
     begun = [line for line in err.splitlines() if "running" in line]
-    assert begun == [f"{stem}: running" for stem in stems]
-    assert [ended[stem].state for stem in stems] == ["done", "done", "failed", "failed"]
+    assert begun == [f"{stem}: running" for stem in codes]
+    assert [ended[stem].state for stem in codes] == ["done", "done", "failed", "failed"]
     assert "signal 9" in ended["03_bad"].error and ended["03_bad"].title == ended["01_a"].title
     assert "ZeroDivisionError" in ended["04_more"].error
     assert multiprocessing.active_children() == []
@@ -196,17 +174,16 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-def test_an_interruption_leaves_no_process(project, interruptible):
-    project.add("01_a", "import time; time.sleep(120)")
-    project.add("02_b", f"import os, signal; os.kill({os.getpid()}, signal.SIGINT)")
+def test_an_interruption_leaves_no_process(project, layout, interruptible):
+    first = project.add("01_a", "import time; time.sleep(120)")
+    second = project.add("02_b", f"import os, signal; os.kill({os.getpid()}, signal.SIGINT)")
     with pytest.raises(KeyboardInterrupt):
-        run(project, ["01_a", "02_b"])
+        run([first, second], layout)
     assert multiprocessing.active_children() == []
 
 
-def test_a_single_lane_is_this_process(project, monkeypatch):
+def test_a_single_lane_is_this_process(project, layout, monkeypatch):
     done = Execution("of this process")
     monkeypatch.setattr(notebooks, "execute", lambda *_, share: done if not share else None)
-    for stem in ("01_a", "02_b"):
-        project.add(stem, "1")
-    assert run(project, ["01_a", "02_b"], lanes=1) == {"01_a": done, "02_b": done}
+    paths = [project.add(stem, "1") for stem in ("01_a", "02_b")]
+    assert run(paths, layout, lanes=1) == {"01_a": done, "02_b": done}
