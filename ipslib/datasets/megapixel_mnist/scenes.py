@@ -61,9 +61,11 @@ class ShrunkBatch(TensorBatch):
         self, grid: PatchGrid, layers: Sequence[Layer], *, canvas: tuple[int, int], labels: Mapping
     ):
         self.layers, self.labels, boxes = layers, labels, layers[-1].boxes
-        whole = (draw_whole(layers, canvas, image) for image in range(len(boxes)))
-        bags = [cut_image(shrink(image, grid.canvas), grid) for image in whole]
-        super().__init__(torch.stack(bags))
+        # Filled in place: small arrays kept between large ones would leave holes in memory.
+        images = np.empty((len(boxes), *grid.canvas), np.uint8)
+        for nth, image in enumerate(images):
+            image[:] = shrink(draw_whole(layers, canvas, nth), grid.canvas)
+        super().__init__(torch.stack([cut_image(image, grid) for image in images]))
         start, end = boxes[..., :2], boxes[..., :2] + boxes[..., 2:]
         start, end = start * grid.canvas // canvas, -(-end * grid.canvas // canvas)
         self.boxes = torch.from_numpy(np.concatenate([start, end - start], axis=-1))
