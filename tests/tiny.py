@@ -4,6 +4,7 @@ what must be the same of two that ought to be equal."""
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from ipslib.config import RunConfig
@@ -36,10 +37,13 @@ def what_came_out(store: RecordStore, config: RunConfig) -> tuple[str, dict]:
     return lasting(record), {name: value.tolist() for name, value in weights.items()}
 
 
-def write_torn_mnist(root: Path) -> None:
-    """MNIST's four files, cut off behind the first words of their headers."""
-    raw = root / "MNIST" / "raw"
+def write_mnist(root: Path) -> Path:
+    """MNIST's four files, of 50 made-up images a split."""
+    raw, labels = root / "MNIST" / "raw", np.arange(50) % 10
+    images = np.random.default_rng(0).integers(0, 256, (50, 28, 28))
     raw.mkdir(parents=True)
     for split in ("train", "t10k"):
-        for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"):
-            (raw / f"{split}-{kind}").write_bytes(b"\x00\x00\x08\x03\x00\x00\xea\x60")
+        for kind, magic, values in (("images-idx3", 0x803, images), ("labels-idx1", 0x801, labels)):
+            header = np.array([magic, *values.shape], ">i4").tobytes()
+            (raw / f"{split}-{kind}-ubyte").write_bytes(header + values.astype(np.uint8).tobytes())
+    return raw

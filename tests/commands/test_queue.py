@@ -3,7 +3,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from ipslib.__main__ import main
@@ -16,6 +15,7 @@ from ipslib.runs.one_run import RunFailed
 from ipslib.runs.records import SCHEMA, RecordStore, Run
 from ipslib.study.published_configs import published_runs
 from tests.test_package import STUDY, without
+from tests.tiny import write_mnist
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = {
@@ -193,20 +193,8 @@ def test_published_runs_are_never_made_of_other_digits(
 # --- as a command -----------------------------------------------------------------------------
 
 
-def write_made_up_mnist(root: Path) -> None:
-    raw, rng = root / "MNIST" / "raw", np.random.default_rng(0)
-    raw.mkdir(parents=True)
-    for split in ("train", "t10k"):
-        for kind, head, values in (
-            ("images-idx3", (0x803, 50, 28, 28), rng.integers(0, 256, 50 * 784, np.uint8)),
-            ("labels-idx1", (0x801, 50), np.arange(50, dtype=np.uint8) % 10),
-        ):
-            header = np.array(head, ">i4").tobytes()
-            (raw / f"{split}-{kind}-ubyte").write_bytes(header + values.tobytes())
-
-
 def test_training_needs_torch_alone(outputs, tmp_path, monkeypatch):
-    write_made_up_mnist(tmp_path)
+    write_mnist(tmp_path)
     monkeypatch.setenv("IPSLIB_DATA", str(tmp_path))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     command = ["gpu", "--device", "cpu", "--smoke", "--jobs", "2"]

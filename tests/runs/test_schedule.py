@@ -11,7 +11,7 @@ from ipslib.runs import one_run, schedule
 from ipslib.runs.one_run import RunFailed
 from ipslib.runs.schedule import run_all, run_outcomes
 from ipslib.training import DivergenceError
-from tests.tiny import TINY, names, write_torn_mnist
+from tests.tiny import TINY, names, write_mnist
 
 SECOND, THIRD = TINY.replace(seed=1), TINY.replace(seed=2)
 pytestmark = pytest.mark.usefixtures("events")
@@ -195,7 +195,8 @@ def test_a_number_of_jobs_that_is_none_is_refused_before_any_run(store, monkeypa
 def test_digits_that_cannot_be_read_are_told_before_any_run(
     tmp_path, monkeypatch, fresh_digits, store
 ):
-    write_torn_mnist(tmp_path)
+    for file in write_mnist(tmp_path).iterdir():
+        file.write_bytes(file.read_bytes()[:8])
     monkeypatch.setenv("IPSLIB_DATA", str(tmp_path))
     with pytest.raises(IpslibError, match="MNIST"):
         run_all([TINY.replace(digits="mnist")], store)
