@@ -116,7 +116,7 @@ def ask(path, asked) -> None:
 def test_the_notebooks_ask_for_every_published_run(asked):
     """In `paper`, all together, with the very configurations of the queue."""
     for path in NOTEBOOKS:
-        if not {"base", "bags"} & load_parameters("paper", path).keys():  # data of its own
+        if path.stem[:2] <= "10":  # the published categories
             ask(path, asked)
     ids = {config.id for config in asked}
     assert [run.name for run in published_runs() if run.config.id not in ids] == []
