@@ -114,6 +114,11 @@ class TestBar:
             last = screen()
         assert "8/10" in last and "01:00<02:00" in last  # a minute for one epoch: two for two
 
+    def test_nothing_to_do_is_no_bar(self, screen):
+        with reporting(["abc"], []):
+            pass
+        assert screen() == ""
+
 
 def test_what_one_process_reports_another_counts(events, tmp_path):
     path, progress = tmp_path / "events", Progress("01", bar=False)

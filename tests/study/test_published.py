@@ -100,6 +100,12 @@ def test_what_was_not_published_is_refused(category, fields, message):
         published_accuracy(category, **fields)
 
 
+def test_a_loaded_table_is_the_callers_own():
+    mine = load_published("O2I_datasize")
+    mine.loc[:, "test_majority"] = 0.0
+    assert load_published("O2I_datasize")["test_majority"].max() > 0.9
+
+
 @pytest.fixture(scope="module")
 def training_logs(library) -> pd.DataFrame:
     """Indexed by log and task; epochs in order, each once."""

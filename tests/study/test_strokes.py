@@ -39,6 +39,13 @@ def test_of_a_disc_it_is_four_thirds_of_the_radius():
     assert stroke_widths(disc[None]) == pytest.approx(4 * 20 / 3, rel=0.02)
 
 
+def test_widths_follow_the_image_turned_and_dimmed():
+    strokes = drawn(2.0)
+    widths = stroke_widths(strokes)
+    assert stroke_widths(np.rot90(strokes, axes=(1, 2))) == pytest.approx(widths, rel=1e-6)
+    assert stroke_widths(strokes // 2) == pytest.approx(widths / 2, rel=0.03)
+
+
 def test_published_strokes_have_two_widths_between_1_and_3_px(small_data):
     def measured(asked: float) -> float:
         patterns = noise_patterns(small_data(noise="bezier_pixel", stroke_width=asked), 20)
