@@ -254,9 +254,9 @@ Markdown(f"""
 2. Took off there: {"; ".join(took_off.index + " " + took_off)}. Between two arms that did not,
    a difference says nothing.
 3. IPS was not worth it, by means alone, where a rival that took off is as accurate and takes at
-   most a quarter more memory: {named(rivals[is_as_good & is_as_small])}. More accurate than IPS by
-   its whole interval, at whatever memory: {named(rivals[rivals["effect_low"] > 0])}; less accurate:
-   {named(rivals[rivals["effect_high"] < 0])}.
+   most a quarter more memory: {named(rivals[is_as_good & is_as_small])}. At whatever memory the
+   whole interval of the effect is above zero for {named(rivals[rivals["effect_low"] > 0])}; below
+   zero for {named(rivals[rivals["effect_high"] < 0])}.
 4. Within 5 points of a canvas' best mean, the least memory: {named(cheapest)}.
 5. From {sides[0]} to {sides[-1]} px memory grows by these factors:
    {"; ".join(growth.index + " " + growth)}.

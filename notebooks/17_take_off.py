@@ -52,7 +52,7 @@ recipes = {  # how they are trained; the first is compared with, the last is the
 }
 seeds = [0, 1]  # of training: initial weights, order of images, order of patches
 watched = "noise of 2 px"  # the setting whose plateau is looked at
-watched_seeds = [0, 1]  # on these seeds, which are trained once more for it
+watched_seeds = [0]  # on these seeds, which are trained once more for it
 claims = {}  # published contrasts by name: fields of the reference, and of what is compared
 n_starts = 16  # seeds, from the first on, whose network is looked at before the first step
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
