@@ -98,12 +98,10 @@ def pooled_answers(
         labels: that tell which is which; see `task_losses`.
         real: (B, M) bool, False where there is no patch; None: all are.
     """
-    pooled = {}
+    pooled, first = {}, next(iter(patch_logits.values()))
+    real = first.new_ones(first.shape[:2]).bool() if real is None else real.to(first.device)
+    absent, n = ~real[..., None], real.sum(dim=1, keepdim=True)
     for task, logits in patch_logits.items():
-        if real is None:
-            real = torch.ones(logits.shape[:2], dtype=torch.bool)
-        real = real.to(logits.device)
-        absent, n = ~real[..., None], real.sum(dim=1, keepdim=True)
         if labels[task].ndim == 2:
             pooled[task] = logits.masked_fill(absent, -torch.inf).amax(dim=1)
         elif is_number(labels[task]):

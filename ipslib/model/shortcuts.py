@@ -201,12 +201,10 @@ class FoldedEncoder:
             )
             own.weight.data, own.bias.data = (each.to(dtype) for each in fused)
         for module, own in self._others:
-            for name, weight in module._parameters.items():
-                if weight is not None:
-                    own._parameters[name].data = weight.to(dtype)
-            for name, value in module._buffers.items():
-                if value is not None:
-                    own._buffers[name] = value.to(dtype) if value.is_floating_point() else value
+            for name, weight in module.named_parameters(recurse=False):
+                getattr(own, name).data = weight.to(dtype)
+            for name, value in module.named_buffers(recurse=False):
+                setattr(own, name, value.to(dtype) if value.is_floating_point() else value)
 
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:

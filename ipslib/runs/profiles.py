@@ -68,7 +68,7 @@ class Layout:
 
 def committed_tables() -> Path:
     """The tables of `overnight` that come with the project, wherever results of today go."""
-    return project_root() / "outputs" / "overnight" / "tables"
+    return Layout(project_root() / "outputs" / "overnight").tables
 
 
 def list_notebooks() -> list[Path]:

@@ -2,7 +2,6 @@
 training images."""
 
 import copy
-import io
 
 import pandas as pd
 import torch
@@ -52,9 +51,8 @@ def watch(config: RunConfig, store: RecordStore) -> pd.DataFrame:
 
     images = _images(config)
     train(config.replace(eval_every=config.training.epochs), on_epoch=look)
-    table = pd.DataFrame(rows)
-    write_atomically(path, table.to_csv(index=False))
-    return pd.read_csv(io.StringIO(path.read_text()))  # as it will be read again
+    write_atomically(path, pd.DataFrame(rows).to_csv(index=False))
+    return pd.read_csv(path)
 
 
 def look_at_start(config: RunConfig) -> dict[str, float]:

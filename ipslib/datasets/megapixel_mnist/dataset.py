@@ -108,6 +108,13 @@ class MegapixelMNIST:
 
     def batch(self, indices: Sequence[int]) -> SceneBatch | ShrunkBatch:
         """Several images as one PatchBatch; its `boxes` are the digits'."""
+        layers, labels = self._scenes(indices)
+        if self.config.shrunk_to != self.config.canvas:
+            return ShrunkBatch(self.grid, layers, canvas=self.config.canvas, labels=labels)
+        return SceneBatch(self.grid, layers, sheet=self._noise, labels=labels)
+
+    def _scenes(self, indices: Sequence[int]) -> tuple[list[Layer], dict[str, Tensor]]:
+        """What is drawn on several images, and their labels."""
         placements = [self.placement(int(index)) for index in indices]
         stacked = Placement(*(np.stack(parts) for parts in zip(*placements, strict=True)))
         shown = self.digits.images[stacked.digits.ravel()]  # every digit is a kind of its own
@@ -116,14 +123,12 @@ class MegapixelMNIST:
             Layer(self._noise.kinds, stacked.patterns, stacked.noise_corners),
             Layer(resize_area(shown, self.config.digit_size), nth, stacked.digit_corners),
         ]
-        labels = self.labels(stacked)
-        if self.config.shrunk_to != self.config.canvas:
-            return ShrunkBatch(self.grid, layers, canvas=self.config.canvas, labels=labels)
-        return SceneBatch(self.grid, layers, sheet=self._noise, labels=labels)
+        return layers, self.labels(stacked)
 
     def canvas(self, index: int) -> np.ndarray:
         """One whole image (H, W) uint8 as it is cut, for figures."""
-        whole = draw_whole(self.batch([index]).layers, self.config.canvas)
+        layers, _ = self._scenes([index])
+        whole = draw_whole(layers, self.config.canvas)
         return shrink(whole, self.config.shrunk_to)
 
     @cached_property
