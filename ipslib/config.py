@@ -126,12 +126,10 @@ class TrainingConfig:
     weight_decay: float = number(0.1, at_most=10.0)
     warmup_epochs: int = integer(10, at_least=0)
     final_lr_ratio: float = number(0.001, at_most=1.0)  # of the peak, where the cosine ends
-    attention_lr_ratio: float = number(1.0, at_most=10.0)  # of queries and keys, over `lr`
     novelty_epochs: int = integer(0, at_least=0)  # the first ones, that select by novelty
     semantic_weight: float = number(0.0)
     diversity_weight: float = number(0.0)
     diversity_on: str = choice("attention", ("attention", "outputs"))  # outputs: as published
-    instance_weight: float = number(0.0)  # of the loss on single patches
     eval_every: int = integer(1)  # epochs; the last is always evaluated
     seed: int = integer(0, at_least=0)
     precision: str = choice("fp32", ("fp32", "bf16"))

@@ -1,8 +1,7 @@
-"""Task, semantic, diversity and instance losses, as functions of logits and attention.
+"""Task, semantic and diversity losses, as functions of logits and attention.
 
 Semantic and diversity losses: Zhang et al., ACMIL, arXiv 2311.07125, on the heads of one
-cross-attention as in arXiv 2412.11237. Instance loss: patches answer alone, and what they say is
-pooled (mi-Net, Wang et al., arXiv 1610.02501; beside attention in DSMIL, arXiv 2011.08939).
+cross-attention as in arXiv 2412.11237.
 """
 
 from collections.abc import Mapping
@@ -23,7 +22,6 @@ class Losses(NamedTuple):
     semantic: Tensor
     diversity: Tensor
     by_task: dict[str, Tensor]
-    instance: Tensor | None = None  # where it is asked for
 
 
 ByTask = Mapping[str, Tensor]
@@ -87,45 +85,17 @@ def diversity_loss(per_head: Tensor) -> Tensor:
     return cosine[..., first, second].mean()
 
 
-def pooled_answers(
-    patch_logits: ByTask, labels: ByTask, real: Tensor | None = None
-) -> dict[str, Tensor]:
-    """What patches that answer alone say together, as logits {task: (B, C)}: of classes the mean of
-    their probabilities, of sets each label's largest logit, of numbers the mean.
-
-    Args:
-        patch_logits: {task: (B, M, C)}.
-        labels: that tell which is which; see `task_losses`.
-        real: (B, M) bool, False where there is no patch; None: all are.
-    """
-    pooled, first = {}, next(iter(patch_logits.values()))
-    real = first.new_ones(first.shape[:2]).bool() if real is None else real.to(first.device)
-    absent, n = ~real[..., None], real.sum(dim=1, keepdim=True)
-    for task, logits in patch_logits.items():
-        if labels[task].ndim == 2:
-            pooled[task] = logits.masked_fill(absent, -torch.inf).amax(dim=1)
-        elif is_number(labels[task]):
-            pooled[task] = logits.masked_fill(absent, 0).sum(dim=1) / n
-        else:
-            log_share = logits.log_softmax(dim=-1).masked_fill(absent, -torch.inf)
-            pooled[task] = log_share.logsumexp(dim=1) - n.log()
-    return pooled
-
-
 def combined_losses(
     output: IPSOutput,
     labels: ByTask,
     *,
     class_weights: ByTask | None = None,
-    patch_logits: ByTask | None = None,
     semantic_weight: float = 0.0,
     diversity_weight: float = 0.0,
     diversity_on: str = "attention",
-    instance_weight: float = 0.0,
 ) -> Losses:
-    """Total = task + semantic_weight x semantic + diversity_weight x diversity + instance_weight x
-    instance. Diversity is of `attention` (as its source defines it) or of `outputs` (as published);
-    instance is the task loss of `pooled_answers` of `patch_logits`, {task: (B, M, C)}."""
+    """Total = task + semantic_weight x semantic + diversity_weight x diversity. Diversity is of
+    `attention` (as its source defines it) or of `outputs` (as published)."""
     by_task = task_losses(output.logits, labels, class_weights)
     task = torch.stack(list(by_task.values())).mean()
     semantic = diversity = torch.zeros_like(task)
@@ -135,9 +105,4 @@ def combined_losses(
         heads = output.attn_weights if diversity_on == "attention" else output.head_outputs
         diversity = diversity_loss(heads)
     total = task + semantic_weight * semantic + diversity_weight * diversity
-    if not instance_weight:
-        return Losses(total, task, semantic, diversity, by_task)
-    answers = pooled_answers(patch_logits, labels, output.selection.real)
-    instance = task_loss(answers, labels, class_weights)
-    total = total + instance_weight * instance
-    return Losses(total, task, semantic, diversity, by_task, instance)
+    return Losses(total, task, semantic, diversity, by_task)

@@ -39,8 +39,7 @@ class Tally:
             if not is_number(labels[task]):
                 self.correct[task] += n_correct(logits[task].detach(), labels[task])
         for part, value in parts.items():
-            if value is not None:
-                self.losses[part] += value.detach() * size
+            self.losses[part] += value.detach() * size
 
     def means(self) -> dict:
         sums = {"loss_parts": self.losses, "task_losses": self.by_task, "accuracy": self.correct}

@@ -68,19 +68,6 @@ def build_network(config: RunConfig, *, device: str = "cpu", **options: object) 
     return network
 
 
-def _weight_groups(network: IPSNet, settings: TrainingConfig) -> list[dict]:
-    """What is trained, by how its learning rate compares with that of the run."""
-    trained = [weight for weight in network.parameters() if weight.requires_grad]
-    if settings.attention_lr_ratio == 1:
-        return [{"params": trained}]
-    attention = network.pool.attention_weights()
-    others = set(trained) - set(attention)
-    return [
-        {"params": [weight for weight in trained if weight in others]},
-        {"params": attention, "ratio": settings.attention_lr_ratio},
-    ]
-
-
 class TrainingState:
     """All that a run is between two epochs: what it would take to go on as if never stopped."""
 
@@ -88,7 +75,7 @@ class TrainingState:
         self.settings = settings = config.training
         self.network = build_network(config, device=device)
         self.optimiser = torch.optim.AdamW(
-            _weight_groups(self.network, settings),
+            [weight for weight in self.network.parameters() if weight.requires_grad],
             lr=settings.lr,
             weight_decay=settings.weight_decay,
             fused=True,
@@ -240,7 +227,7 @@ def _train_epoch(state: TrainingState, train_set: Dataset, epoch: int) -> dict:
     with _stopped_where(settings, where):
         for step, batch in enumerate(prefetched(make, (s.tolist() for s in steps)), before + 1):
             for group in state.optimiser.param_groups:
-                group["lr"] = group.get("ratio", 1.0) * learning_rate(step, len(steps), settings)
+                group["lr"] = learning_rate(step, len(steps), settings)
             output, losses, labels = forward_step(network, batch, settings, state.generator)
             state.optimiser.zero_grad()
             losses.total.backward()
@@ -274,10 +261,8 @@ def forward_step(
     """The forward pass of training, its losses, and the labels on the network's device."""
     labels, class_weights = _targets(batch, network.device)
     output = network(batch, generator=generator)
-    names = ("semantic_weight", "diversity_weight", "diversity_on", "instance_weight")
+    names = ("semantic_weight", "diversity_weight", "diversity_on")
     given = {name: getattr(settings, name) for name in names}
-    if settings.instance_weight:
-        given["patch_logits"] = network.classify_each(output.embeddings)
     losses = combined_losses(output, labels, class_weights=class_weights, **given)
     return output, losses, labels
 

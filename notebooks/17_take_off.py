@@ -17,23 +17,16 @@
 # the two is luck of the seed, and explains more of where it ends than most of what the study
 # varies. What happens on the plateau, and does training that changes it take off on every seed?
 #
-# **Remedies**, options of training that are off in every published setting:
+# **Remedy**, an option of training that is off in every published setting: *novelty*
+# (`novelty_epochs`). For the first epochs the patches kept are those whose attention logits lie
+# farthest from the mean of those they compete with, either way. Before anything is learned the
+# weights put blank patches first or last by luck; what is rare is kept either way. Evaluation, and
+# all later epochs, select by attention. It costs nothing, and memory is bounded as before.
 #
-# - *novelty* (`novelty_epochs`): for the first epochs the patches kept are those whose attention
-#   logits lie farthest from the mean of those they compete with, either way. Before anything is
-#   learned the weights put blank patches first or last by luck; what is rare is kept either way.
-#   Evaluation, and all later epochs, select by attention.
-# - *slow attention* (`attention_lr_ratio`): queries and keys learn at a tenth of the rate. While
-#   embeddings say nothing, what is kept only disturbs the answer, and attention learns to look
-#   where nothing is. Unstable attention is what ASMIL (arXiv 2603.06658) averages away, early sharp
-#   attention what AEM (arXiv 2406.15303) punishes; here it is given less speed.
-# - *instance loss* (`instance_weight`): kept patches also answer alone, and the mean of their
-#   probabilities must name the label (mi-Net, arXiv 1610.02501; beside attention in DSMIL, arXiv
-#   2011.08939). So the encoder is taught whatever attention does.
-#
-# **Contrast, written before any run**: the share of runs that take off with the last remedy and as
+# **Contrast, written before any run**: the share of runs that take off with the remedy and as
 # published, seeds paired, in each setting; the epoch of take-off; and the accuracy of those that
-# did. A remedy helps if more runs take off, or sooner, and those that do end no lower.
+# did. The remedy helps if more runs take off, or sooner, and those that do end no lower. A run that
+# learns its training images by heart takes off too: how many *found* the digits is told beside it.
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
@@ -50,10 +43,12 @@ recipes = {  # how they are trained; the first is compared with, the last is the
     "as published": {},
     "novelty": {"novelty_epochs": 6},
 }
+found_from = 0.75  # a run that keeps at least this share of the digits has found them
 seeds = [0, 1]  # of training: initial weights, order of images, order of patches
 watched = "noise of 2 px"  # the setting whose plateau is looked at
 watched_seeds = [0]  # on these seeds, which are trained once more for it
 claims = {}  # published contrasts by name: fields of the reference, and of what is compared
+claim_seeds = [0, 1]  # their seeds
 n_starts = 16  # seeds, from the first on, whose network is looked at before the first step
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
@@ -63,6 +58,7 @@ import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.lines import Line2D
 
+from ipslib.paths import project_root
 from ipslib.study import (
     GREY,
     INK,
@@ -266,7 +262,7 @@ rows = []
 for claim, (first, second) in claims.items():
     for name in (usual, recipe):
         sides = {"reference": {**first, **recipes[name]}, claim: {**second, **recipes[name]}}
-        _, runs = run_comparisons(study, {claim: sides}, seeds)
+        _, runs = run_comparisons(study, {claim: sides}, claim_seeds)
         of_claim = arm_table(runs).query("task == 'majority'")
         shares = (of_claim["took_off"] * of_claim["n"]).round().astype(int).tolist()
         row = of_claim.iloc[1][["effect", "effect_low", "effect_high", "p", "n"]]
@@ -274,6 +270,25 @@ for claim, (first, second) in claims.items():
         rows.append({"claim": claim, "trained": name} | row.to_dict() | took_off)
 study.save_table("claims", pd.DataFrame(rows))
 show(pd.DataFrame(rows)) if rows else Markdown("No claim was asked of in this profile.")
+
+# %% [markdown]
+# ## What was tried
+# On strokes of 2 px and seeds that are not reported: the mean loss of training after 14 of 32
+# epochs, and after 12 the digits kept and accuracy on 200 test images. These trials, some of them
+# of code that was left out again, are kept as they were noted; one or two seeds each, they chose
+# what was worth ten.
+
+# %%
+tried = pd.read_csv(project_root() / "ipslib" / "study" / "take_off_trials.csv")
+of_remedy = tried.groupby(["kind", "remedy"], sort=False)
+tried = of_remedy.agg(
+    seeds=("seed", "count"),
+    task_loss=("task_loss", "mean"),
+    digits_kept=("digits_kept", "mean"),
+    test_accuracy=("test_accuracy", "mean"),
+).reset_index()
+study.save_table("tried", tried)
+show(tried)
 
 # %% [markdown]
 # ## Reading
@@ -287,6 +302,19 @@ for setting, runs in majority.groupby("comparison", sort=False):
         for arm, n, size in counts.itertuples()
     ]
     lines.append(f"- *{setting}*, took off: {'; '.join(told)}.")
+
+# %%
+found = majority.assign(found=majority["roi_recall"] >= found_from)
+for setting, runs in found.groupby("comparison", sort=False):
+    told = []
+    for arm, of_arm in runs.groupby("arm", sort=False):
+        name, n = arm.removeprefix(setting + ", "), of_arm["found"].sum()
+        least, most = 100 * of_arm["accuracy"].min(), 100 * of_arm["accuracy"].max()
+        told.append(f"{name} {n} of {len(of_arm)} ({least:.0f} to {most:.0f} %)")
+    lines.append(
+        f"- *{setting}*, found the digits (keep at least {100 * found_from:.0f} % of them; least "
+        f"and most accuracy): {'; '.join(told)}."
+    )
 
 # %%
 blind = starts[starts["roi_recall"] < starts["roi_recall_random"]]
@@ -309,6 +337,6 @@ Markdown("\n".join(lines))
 # ## Limits
 # - Take-off is told by training accuracy: a run that learns its images by heart has taken off too.
 #   Digits kept, and test accuracy, tell these apart.
-# - Remedies were chosen on seeds from 100 on, of the setting of 2 px, which are not shown here.
+# - The remedy was chosen on seeds from 100 on, of the setting of 2 px: the trials above.
 # - Novelty takes what is sought for rare. Where the background is what varies, it has no use.
 # - At the published scale nothing of this was run.

@@ -22,8 +22,7 @@ OTHER = {
     "mask_variant": "logits", "mask_in_eval": True, "epochs": 2, "batch_size": 8, "lr": 3e-4,
     "weight_decay": 0.01, "warmup_epochs": 1, "final_lr_ratio": 0.1, "semantic_weight": 1.0,
     "diversity_weight": 3.0, "diversity_on": "outputs", "eval_every": 5, "seed": 2,
-    "precision": "bf16", "selection": "random", "attention_lr_ratio": 0.1, "novelty_epochs": 3,
-    "instance_weight": 1.0,
+    "precision": "bf16", "selection": "random", "novelty_epochs": 3,
 }  # fmt: skip
 FIELDS = [
     f.name for cls in (MegapixelMNISTConfig, ModelConfig, TrainingConfig) for f in attrs.fields(cls)

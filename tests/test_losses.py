@@ -7,7 +7,6 @@ from torch.nn import functional as F
 from ipslib.losses import (
     combined_losses,
     diversity_loss,
-    pooled_answers,
     semantic_loss,
     task_loss,
     task_losses,
@@ -65,29 +64,6 @@ class TestTask:
         assert task_loss({"age": outputs}, {"age": labels}).item() == 5
         branches = outputs[:, None].expand(-1, 4, -1)
         assert semantic_loss({"age": branches}, {"age": labels}).item() == 5
-
-
-class TestInstance:
-    def test_one_certain_patch_among_wrong_ones_costs_the_log_of_their_number(self):
-        alone = torch.zeros(3, 4, 10)
-        alone[:, 1:, 9] = 1e3  # certain, and wrong
-        alone[range(3), 0, CLASS] = 1e3
-        pooled = pooled_answers({"majority": alone}, {"majority": CLASS})
-        assert task_loss(pooled, {"majority": CLASS}).item() == pytest.approx(log(4))
-
-    def test_the_largest_logit_says_whether_a_label_is_there_and_numbers_are_averaged(self):
-        alone = torch.randn(3, 4, 10)
-        pooled = pooled_answers({"multi": alone, "age": alone}, {"multi": SET, "age": SET[:, 0]})
-        torch.testing.assert_close(pooled["multi"], alone.max(dim=1).values)
-        torch.testing.assert_close(pooled["age"], alone.mean(dim=1))
-
-    def test_what_only_fills_an_image_up_says_nothing(self):
-        alone, real = torch.randn(2, 4, 10), torch.tensor([[True] * 4, [True, True, False, False]])
-        labels = {"majority": CLASS[:2], "multi": SET[:2], "age": SET[:2, 0]}
-        pooled = pooled_answers(dict.fromkeys(labels, alone), labels, real)
-        short = pooled_answers(dict.fromkeys(labels, alone[1:, :2]), labels)
-        for task, answers in pooled.items():
-            torch.testing.assert_close(answers[1:], short[task])
 
 
 class TestSemantic:

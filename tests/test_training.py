@@ -26,8 +26,6 @@ TINY = SMALLEST.replace(n_train=10, n_test=6, iter_size=2)
 EVERYTHING = TINY.replace(
     semantic_weight=1.0,
     diversity_weight=2.0,
-    instance_weight=0.5,
-    attention_lr_ratio=0.5,
     novelty_epochs=2,
     mask_k=2,
     mask_p=0.5,
@@ -78,20 +76,9 @@ class TestTrain:
         for row in trained.history:
             parts = row["train"]["loss_parts"]
             total = parts["task"] + parts["semantic"] + 2 * parts["diversity"]
-            total += parts["instance"] / 2
             assert row["train"]["loss"] == pytest.approx(total, rel=1e-5)
             by_task = row["train"]["task_losses"].values()
             assert parts["task"] == pytest.approx(sum(by_task) / len(by_task), rel=1e-5)
-
-    def test_attention_learns_at_its_own_rate(self):
-        before = dict(build_network(TINY).named_parameters())
-        still, slow = (train(TINY.replace(attention_lr_ratio=r)).network for r in (0.0, 1e-3))
-        attention = {"pool.query", "pool.to_query.weight", "pool.to_key.weight"}
-        for name, weight in still.named_parameters():
-            assert torch.equal(weight, before[name]) == (name in attention or "branch" in name)
-        for name, weight in slow.named_parameters():
-            if name in attention:
-                assert 0 < (weight - before[name]).abs().max() < 1e-5
 
     def test_the_first_epochs_select_by_novelty(self):
         network = {n: train(TINY.replace(novelty_epochs=n)) for n in (0, 1, 2)}

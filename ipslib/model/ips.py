@@ -197,11 +197,6 @@ class IPSNet(nn.Module):
         heads = zip(self.tasks, self.heads.values(), tokens, strict=True)
         return {task: head(token) for task, head, token in heads}
 
-    def classify_each(self, embeddings: Tensor) -> dict[str, Tensor]:
-        """Logits {task: (B, M, C)} of every patch of a set alone, by their embeddings (B, M, D)."""
-        alone = self.classify_alone(embeddings.flatten(0, 1))
-        return {task: each.unflatten(0, embeddings.shape[:2]) for task, each in alone.items()}
-
     def _embed_kept(self, patches: Tensor, normalised: bool = False) -> Tensor:
         """Embed the kept patches (n, ...): all-zero ones are encoded once, and counted as many
         times as they are in the statistics of batch norms, where that is exact. Not so on an

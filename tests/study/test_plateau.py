@@ -6,7 +6,7 @@ from ipslib.study import plateau
 from ipslib.training import train
 from tests.tiny import TINY
 
-CONFIG = TINY.replace(n_noise=0, memory_size=9, dropout=0.1, attention_lr_ratio=0.0)
+CONFIG = TINY.replace(n_noise=0, memory_size=9, dropout=0.1)
 
 
 def test_a_run_is_watched_without_changing_it_and_only_once(tmp_path, monkeypatch):
