@@ -14,7 +14,8 @@ from ipslib.errors import IpslibError
 OTHER = {
     "start": "published", "digits": "embedded", "canvas": [1500, 1200], "digit_size": 56,
     "noise_size": 20, "n_noise": 600, "n_patterns": 400, "noise": "line", "stroke_width": 1.4,
-    "patch_size": 100, "patch_stride": 25, "shrunk_to": [750, 700], "tasks": ["max"],
+    "patch_size": 100, "patch_stride": 25, "shrunk_to": [750, 700], "translate": 8,
+    "tasks": ["max"],
     "n_train": 800, "n_test": 10, "data_seed": 1, "encoder": "resnet50",
     "weights": "imagenet_v1", "frozen": True, "trained_blocks": 2, "n_stages": 3,
     "width": 0.5, "n_heads": 4, "dropout": 0.0, "attn_dropout": 0.0, "position_encoding": False,

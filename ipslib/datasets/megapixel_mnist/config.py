@@ -36,6 +36,7 @@ class MegapixelMNISTConfig:
     patch_size: int = integer(50, at_least=4)
     patch_stride: int = integer(lambda self: self.patch_size)
     shrunk_to: tuple[int, int] = side_lengths(lambda self: self.canvas)  # by area, before cutting
+    translate: int = integer(0, at_least=0)  # px, by which training moves an image at most
     tasks: tuple[str, ...] = choices(TASKS, TASKS)
     n_train: int = integer(1000)
     n_test: int = integer(1000)
@@ -73,7 +74,7 @@ class MegapixelMNISTConfig:
         if self.start == "published":
             check_published_start(
                 self, digits="mnist", noise_size=self.digit_size, n_patterns=self.n_noise,
-                noise="bezier_pixel", tasks=TASKS, data_seed=0,
+                noise="bezier_pixel", tasks=TASKS, translate=0, data_seed=0,
             )  # fmt: skip
 
     @property

@@ -39,11 +39,12 @@ from ipslib.datasets.megapixel_mnist.scenes import (
     shrink,
 )
 from ipslib.datasets.synthetic import stream
+from ipslib.errors import IpslibError
 from ipslib.fields import check_fits, choice, integer, side_lengths
 from ipslib.patches import SPLITS, PatchGrid
 
 NEEDLE_CLASS = 3
-_POOL_KEY, _IMAGE_KEY, _NEEDLE_KEY = 0, 1, 2
+_POOL_KEY, _IMAGE_KEY, _NEEDLE_KEY, _AUGMENT_KEY = 0, 1, 2, 3
 
 
 @attrs.frozen
@@ -53,6 +54,7 @@ class MegapixelMNIST:
 
     config: MegapixelMNISTConfig
     split: str = choice("train", tuple(SPLITS))
+    _moment: tuple[int, int] | None = None  # seed and epoch
     uneven = False
 
     def __len__(self) -> int:
@@ -103,8 +105,19 @@ class MegapixelMNIST:
         return {task: all_labels[task] for task in self.config.tasks}
 
     def augmented(self, *, seed: int, epoch: int) -> "MegapixelMNIST":
-        """The set itself: its images are never augmented."""
-        return self
+        """The training set as it looks in an epoch, every image moved as `translate` says;
+        IpslibError for the test set, never augmented."""
+        if self.split != "train":
+            raise IpslibError(f"split: wanted train, which alone is augmented, got {self.split}.")
+        return attrs.evolve(self, moment=(seed, epoch)) if self.config.translate else self
+
+    def translation(self, index: int) -> np.ndarray:
+        """How many pixels down and to the right everything on image `index` is moved."""
+        if self._moment is None:
+            return np.zeros(2, int)
+        seed, epoch = self._moment
+        random = stream(seed, SPLITS[self.split], _AUGMENT_KEY, epoch, index)
+        return random.randint(-self.config.translate, self.config.translate + 1, size=2)
 
     def batch(self, indices: Sequence[int]) -> SceneBatch | ShrunkBatch:
         """Several images as one PatchBatch; its `boxes` are the digits'."""
@@ -123,6 +136,9 @@ class MegapixelMNIST:
             Layer(self._noise.kinds, stacked.patterns, stacked.noise_corners),
             Layer(resize_area(shown, self.config.digit_size), nth, stacked.digit_corners),
         ]
+        if self._moment is not None:
+            moves = np.stack([self.translation(int(index)) for index in indices])[:, None]
+            layers = [layer.moved(moves, self.config.canvas) for layer in layers]
         return layers, self.labels(stacked)
 
     def canvas(self, index: int) -> np.ndarray:

@@ -33,6 +33,11 @@ class Layer(NamedTuple):
         size = self.kinds.shape[1]
         return np.concatenate([self.corners, np.full_like(self.corners, size)], axis=2)
 
+    def moved(self, by: np.ndarray, canvas: tuple[int, int]) -> "Layer":
+        """Its objects moved down and to the right by pixels (B, 1, 2), none beyond the canvas."""
+        furthest = np.subtract(canvas, self.kinds.shape[1])
+        return self._replace(corners=np.clip(self.corners + by, 0, furthest))
+
 
 def draw_whole(layers: Sequence[Layer], canvas: tuple[int, int], image: int = 0) -> np.ndarray:
     """One of the images (H, W) uint8: its objects pasted in order, each over its whole box."""

@@ -188,3 +188,29 @@ def test_bad_input_is_refused(field, value):
     assert not needle(canvas=28, n_clutter=0).objects(0)[0].corners.any()
     with pytest.raises(IpslibError, match=field):
         needle(**{field: value})
+
+
+def test_training_moves_an_image_and_its_boxes_another_way_each_epoch(small_data):
+    dataset = MegapixelMNIST(small_data(translate=9), "train")
+    moved = [dataset.augmented(seed=1, epoch=epoch) for epoch in (1, 2, 1)]
+    moves = [each.translation(3).tolist() for each in moved]
+    assert moves[0] == moves[2] != moves[1]
+    still, batch = dataset.batch([4, 3]), moved[0].batch([4, 3])
+    assert torch.equal(read_all(batch)[1], cut_image(moved[0].canvas(3), dataset.grid))
+    for task, labels in still.labels.items():
+        assert torch.equal(batch.labels[task], labels)
+    furthest = torch.tensor(dataset.config.canvas) - dataset.config.digit_size
+    for nth, index in enumerate([4, 3]):
+        wanted = still.boxes[nth, :, :2] + torch.from_numpy(moved[0].translation(index))
+        assert torch.equal(batch.boxes[nth, :, :2], wanted.clamp(min=0).minimum(furthest))
+        assert not torch.equal(batch.boxes[nth], still.boxes[nth])
+
+
+def test_moves_are_uniform_in_either_direction_and_never_of_test_images(small_data):
+    dataset = MegapixelMNIST(small_data(translate=2, n_train=4000), "train")
+    moved = dataset.augmented(seed=0, epoch=1)
+    moves = np.array([moved.translation(index) for index in range(4000)])
+    places = 5 * (moves[:, 0] + 2) + moves[:, 1] + 2
+    assert chisquare(np.bincount(places, minlength=25)).pvalue > 1e-3
+    with pytest.raises(IpslibError, match="got test"):
+        MegapixelMNIST(small_data(translate=2), "test").augmented(seed=0, epoch=1)
