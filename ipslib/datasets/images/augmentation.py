@@ -1,5 +1,5 @@
-"""What training does to an image, the same to all of its patches: mirrored, turned by quarters, its
-light and colours changed.
+"""What training does to an image, the same to all of its patches: mirrored, turned by quarters,
+moved on the grid, its light and colours changed.
 
 Turns are numbered as EXIF numbers orientations, so that an image turned for training is read as
 one that a camera turned: exactly, and never whole.
@@ -36,6 +36,12 @@ def draw_turn(random: RandomState, *, flips: str, rotations: bool) -> int:
     if rotations:
         turns = (1, 3, 6, 8) if flips == "none" else tuple(TURNS)
     return turns[random.randint(len(turns))]
+
+
+def draw_shift(random: RandomState, translate: int) -> tuple[int, int]:
+    """Pixels down and to the right, each as likely from -translate to translate."""
+    down, right = random.randint(-translate, translate + 1, size=2).tolist()
+    return down, right
 
 
 def draw_adjustments(random: RandomState, strengths: Mapping[str, float]) -> Adjustments:
@@ -84,3 +90,12 @@ def turned_boxes(boxes: np.ndarray, canvas: tuple[int, int], turn: int) -> np.nd
     top = canvas[0] - top - height if rows else top
     left = canvas[1] - left - width if cols else left
     return np.stack([top, left, height, width], axis=1)
+
+
+def shifted_boxes(boxes: np.ndarray, canvas: tuple[int, int], shift: tuple[int, int]) -> np.ndarray:
+    """Boxes (n, 4) on a canvas that is moved down and to the right: what of them is still on it; of
+    a box that left it, none."""
+    start = boxes[:, :2] + shift
+    end = np.clip(start + boxes[:, 2:], 0, canvas)
+    start = np.clip(start, 0, canvas)
+    return np.concatenate([start, end - start], axis=1)

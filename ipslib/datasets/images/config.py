@@ -63,6 +63,7 @@ class OwnImagesConfig(DescribedImages):
     split_seed: int = integer(0, at_least=0)
     flips: str = choice("none", FLIPS)  # of images to train on, each with a chance of one half
     rotations: bool = flag(False)  # by quarters
+    translate: int = integer(0, at_least=0)  # px, up to a patch: moved by at most so much
     brightness: float = number(0.0, at_most=0.5)  # and contrast: factors 1 - this .. 1 + this
     colour: float = number(0.0, at_most=0.5)  # saturation, likewise; hue by this of its circle
     class_weights: str | dict = attrs.field(default="", converter=_to_weights)  # in the loss
@@ -73,6 +74,11 @@ class OwnImagesConfig(DescribedImages):
     grid = None  # images may differ in size
 
     def __attrs_post_init__(self) -> None:
+        if self.translate > self.patch_size:
+            raise IpslibError(
+                f"translate: wanted at most a patch of {self.patch_size} px, got "
+                f"{self.translate}; half a patch is usual."
+            )
         if self.colour and self.in_channels != 3:
             raise IpslibError(
                 f"colour: wanted images of three channels, got {self.in_channels}; use brightness."

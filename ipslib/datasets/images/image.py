@@ -156,6 +156,7 @@ class ImageSource:
 
     downsample: float = 1  # pixels of the largest level of a pyramid to one of its own
     _adjustments: Adjustments = ()
+    _shift = (0, 0)  # of what is shown, down and to the right
 
     def __init__(
         self,
@@ -195,31 +196,40 @@ class ImageSource:
         or floats lie beyond 0..1."""
         patches = checked_indices(patches, self)
         out = torch.zeros(len(patches), *self.patch_shape, dtype=self.dtype)
-        (height, width), size = self.grid.canvas, self.grid.patch_size
+        size, (down, right) = self.grid.patch_size, self._shift
+        height, width = np.subtract(self.grid.canvas, np.maximum(self._shift, 0))  # what stays
         corners, pixels = self.grid.corners(patches).tolist(), out.numpy()
         for n in np.argsort(patches, kind="stable").tolist():  # neighbours follow each other
-            top, left = corners[n]
-            rows, cols = slice(top, min(top + size, height)), slice(left, min(left + size, width))
-            self._fill(rows, cols, pixels[n, :, : height - top, : width - left].transpose(1, 2, 0))
+            top, left = corners[n][0] - down, corners[n][1] - right
+            rows = slice(max(top, 0), min(top + size, height))
+            cols = slice(max(left, 0), min(left + size, width))
+            if rows.start < rows.stop and cols.start < cols.stop:
+                inside = pixels[n, :, rows.start - top : rows.stop - top]
+                inside = inside[..., cols.start - left : cols.stop - left]
+                self._fill(rows, cols, inside.transpose(1, 2, 0))
         in_doubt = pixels if self._stored.kind == "f" else pixels[:0]
         wrong = np.argwhere(~((in_doubt >= -_ROUNDING) & (in_doubt <= 1 + _ROUNDING)))
         if len(wrong):
             n, channel, row, col = wrong[0]
-            place = f"row {corners[n][0] + row}, column {corners[n][1] + col}"
+            top, left = np.subtract(corners[n], self._shift)
+            place = f"row {top + row}, column {left + col}"
             raise IpslibError(
                 f"{self.name}: wanted floating-point pixels in 0 (black) to 1 (white), got "
                 f"{pixels[n, channel, row, col]:g} in {place}; scale the image, or correct it."
             )
         return out
 
-    def augmented(self, turn: int, adjustments: Adjustments) -> "ImageSource":
-        """The image turned, one of TURNS, its light adjusted, and cut after that: to the pixel the
-        patches of the image turned whole, which may hang over other edges than before."""
+    def augmented(
+        self, turn: int, adjustments: Adjustments, shift: tuple[int, int] = (0, 0)
+    ) -> "ImageSource":
+        """The image turned, one of TURNS, its light adjusted, moved down and to the right by
+        pixels, and cut after that: to the pixel the patches of the image changed whole, which may
+        hang over other edges than before. What a move uncovers is black."""
         image, samples = copy(self), self._samples
         image._samples = samples._replace(orientation=combined(samples.orientation, turn))
         if TURNS[turn][2]:
             image.grid = attrs.evolve(self.grid, canvas=self.grid.canvas[::-1])
-        image._adjustments = adjustments
+        image._adjustments, image._shift = adjustments, shift
         image._is_light = self._is_light and not adjustments
         return image
 

@@ -23,10 +23,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ipslib.datasets.images.augmentation import (
+    TURNS,
     UPRIGHT,
     Adjustments,
     draw_adjustments,
+    draw_shift,
     draw_turn,
+    shifted_boxes,
     turned_boxes,
 )
 from ipslib.datasets.images.boxes import Boxes
@@ -247,19 +250,20 @@ class OwnImages:
         images._moment = seed, epoch
         return images
 
-    def augmentation(self, index: int) -> tuple[int, Adjustments]:
-        """Of image `index`, its turn and its adjustments: by seed, epoch and its line."""
+    def augmentation(self, index: int) -> tuple[int, Adjustments, tuple[int, int]]:
+        """Of image `index`, turn, adjustments and shift: by seed, epoch and its line."""
         config = self.config
         if self._moment is None:
-            return UPRIGHT, ()
+            return UPRIGHT, (), (0, 0)
         (seed, epoch), line = self._moment, self._rows[index]
         random = stream(seed, SPLITS[self.split], _AUGMENT_KEY, epoch, line)
         turn = draw_turn(random, flips=config.flips, rotations=config.rotations)
-        if not (config.brightness or config.colour):
-            return turn, ()
-        strengths = dict.fromkeys(("brightness", "contrast"), config.brightness)
-        strengths |= dict.fromkeys(("saturation", "hue"), config.colour)
-        return turn, draw_adjustments(random, strengths)
+        adjustments = ()
+        if config.brightness or config.colour:
+            strengths = dict.fromkeys(("brightness", "contrast"), config.brightness)
+            strengths |= dict.fromkeys(("saturation", "hue"), config.colour)
+            adjustments = draw_adjustments(random, strengths)
+        return turn, adjustments, draw_shift(random, config.translate)
 
     def source(self, index: int) -> PatchSource:
         """Image `index`, augmented where the set is."""
@@ -270,8 +274,9 @@ class OwnImages:
         where no boxes are known."""
         if self._boxes[index] is None:
             return None
-        canvas, (turn, _) = self._sources[index].grid.canvas, self.augmentation(index)
-        return turned_boxes(self._boxes[index], canvas, turn)
+        canvas, (turn, _, shift) = self._sources[index].grid.canvas, self.augmentation(index)
+        boxes = turned_boxes(self._boxes[index], canvas, turn)
+        return shifted_boxes(boxes, canvas[::-1] if TURNS[turn][2] else canvas, shift)
 
     def batch(self, indices: Sequence[int]) -> MixedBatch:
         """Several images as one batch; with the boxes of each, where they are known, (B, R, 4)

@@ -37,6 +37,7 @@ class MegapixelMNISTConfig:
     patch_stride: int = integer(lambda self: self.patch_size)
     shrunk_to: tuple[int, int] = side_lengths(lambda self: self.canvas)  # by area, before cutting
     translate: int = integer(0, at_least=0)  # px, by which training moves an image at most
+    translate_epochs: int = integer(0, at_least=0)  # the first ones, that do; 0: all
     tasks: tuple[str, ...] = choices(TASKS, TASKS)
     n_train: int = integer(1000)
     n_test: int = integer(1000)

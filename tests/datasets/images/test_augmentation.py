@@ -11,6 +11,7 @@ from ipslib.datasets.images.augmentation import (
     combined,
     draw_adjustments,
     draw_turn,
+    shifted_boxes,
     turned_boxes,
 )
 from ipslib.datasets.images.sources import open_source, with_channels
@@ -57,6 +58,23 @@ def test_patches_are_those_of_the_image_turned_whole(kind, turn, tmp_path):
     assert torch.equal(source.read(order), expected[order]) and source.n_patches == len(expected)
     window = source.window(slice(3, 20), slice(5, 9))
     assert np.array_equal(window, turned(RGB, turn)[3:20, 5:9])
+
+
+@pytest.mark.parametrize("shift", [(0, 7), (-13, 4), (60, 0)])  # the last one moves all off
+def test_what_is_moved_is_cut_elsewhere_and_what_that_uncovers_is_black(shift):
+    shown, moved = turned(RGB, 6), np.zeros_like(turned(RGB, 6))
+    for row, col in np.ndindex(shown.shape[:2]):
+        to = row + shift[0], col + shift[1]
+        if all(0 <= n < side for n, side in zip(to, shown.shape, strict=False)):
+            moved[to] = shown[row, col]
+    source = open_source(RGB, patch_size=20, patch_stride=15).augmented(6, (), shift)
+    assert torch.equal(source.read(torch.arange(source.n_patches)), patches_of(moved))
+    box = np.array([[10, 20, 8, 6]])
+    canvas = np.zeros(shown.shape[:2])
+    rows, cols = (slice(max(10 + shift[0], 0), 18 + shift[0]), slice(20 + shift[1], 26 + shift[1]))
+    canvas[rows, cols] = 1
+    top, left, height, width = shifted_boxes(box, canvas.shape, shift)[0]
+    assert canvas.sum() == height * width == canvas[top : top + height, left : left + width].sum()
 
 
 def test_two_turns_make_one():

@@ -212,5 +212,8 @@ def test_moves_are_uniform_in_either_direction_and_never_of_test_images(small_da
     moves = np.array([moved.translation(index) for index in range(4000)])
     places = 5 * (moves[:, 0] + 2) + moves[:, 1] + 2
     assert chisquare(np.bincount(places, minlength=25)).pvalue > 1e-3
+    brief = MegapixelMNIST(small_data(translate=2, translate_epochs=3), "train")
+    still = [brief.augmented(seed=0, epoch=epoch) is brief for epoch in (1, 3, 4)]
+    assert still == [False, False, True]
     with pytest.raises(IpslibError, match="got test"):
         MegapixelMNIST(small_data(translate=2), "test").augmented(seed=0, epoch=1)
