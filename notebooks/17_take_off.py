@@ -52,6 +52,7 @@ recipes = {  # how they are trained; the first is compared with, the last is the
 }
 found_from = 0.75  # a run that keeps at least this share of the digits has found them
 seeds = [0, 1]  # of training: initial weights, order of images, order of patches
+setting_seeds = {}  # where they differ from seeds, by setting
 parts = {}  # halves of the remedy by name, each as fields of RunConfig
 part_seeds = [0]  # their seeds, in the setting that is watched
 watched = "noise of 2 px"  # the setting whose plateau is looked at
@@ -200,7 +201,12 @@ comparisons = {
     }
     for setting, fields in settings.items()
 }
-records, frame = run_comparisons(study, comparisons, seeds)
+arm_seeds = {
+    f"{setting}, {name}": of_setting
+    for setting, of_setting in setting_seeds.items()
+    for name in recipes
+}
+records, frame = run_comparisons(study, comparisons, seeds, arm_seeds=arm_seeds)
 study.save_table("runs", frame)
 Markdown(study.made_of(records))
 

@@ -109,9 +109,9 @@ class MegapixelMNIST:
         IpslibError for the test set, never augmented."""
         if self.split != "train":
             raise IpslibError(f"split: wanted train, which alone is augmented, got {self.split}.")
-        config = self.config
-        is_over = 0 < config.translate_epochs < epoch
-        return attrs.evolve(self, moment=(seed, epoch)) if config.translate and not is_over else self
+        if not self.config.translate or 0 < self.config.translate_epochs < epoch:
+            return self
+        return attrs.evolve(self, moment=(seed, epoch))
 
     def translation(self, index: int) -> np.ndarray:
         """How many pixels down and to the right everything on image `index` is moved."""
