@@ -302,7 +302,6 @@ if parts:
         found=("found", "sum"),
         digits_kept=("roi_recall", "mean"),
         accuracy=("accuracy", "mean"),
-        least=("accuracy", "min"),
         train_accuracy=("train_accuracy", "mean"),
     )
     study.save_table("halves", halves.reset_index())
