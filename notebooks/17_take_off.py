@@ -354,12 +354,11 @@ for setting, runs in found.groupby("comparison", sort=False):
 
 # %%
 blind = starts[starts["roi_recall"] < starts["roi_recall_random"]]
-line = (
+share = f": {100 * blind['blank'].mean():.0f} % of what they keep is blank" if len(blind) else ""
+lines.append(
     f"- Before the first step {len(blind)} of {len(starts)} seeds keep fewer digits than random "
-    "patches would"
+    f"patches would{share}."
 )
-of_these = f": {100 * blind['blank'].mean():.0f} % of what they keep is blank." if len(blind) else "."
-lines.append(line + of_these)
 before = plateau[~(plateau["epoch"] >= plateau["take_off"])]
 kept = before.groupby("recipe", sort=False)[["roi_recall", "blank"]].mean()
 random = plateau["roi_recall_random"].mean()
