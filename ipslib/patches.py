@@ -124,6 +124,12 @@ class Dataset(Protocol):
     def batch(self, indices: Sequence[int]) -> "LabelledBatch | MixedBatch": ...
 
 
+def check_augmented(split: str) -> None:
+    """Refuse a split that training does not change."""
+    if split != "train":
+        raise IpslibError(f"split: wanted train, which alone is augmented, got {split}.")
+
+
 def device_of(batch: PatchBatch) -> torch.device:
     """Where a batch reads its patches, and wants their indices: the host, if it does not say."""
     return getattr(batch, "device", torch.device("cpu"))

@@ -262,8 +262,8 @@ def forward_step(
     labels, class_weights = _targets(batch, network.device)
     output = network(batch, generator=generator)
     names = ("semantic_weight", "diversity_weight", "diversity_on")
-    given = {name: getattr(settings, name) for name in names}
-    losses = combined_losses(output, labels, class_weights=class_weights, **given)
+    weights = {name: getattr(settings, name) for name in names}
+    losses = combined_losses(output, labels, class_weights=class_weights, **weights)
     return output, losses, labels
 
 

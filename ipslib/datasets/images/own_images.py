@@ -41,7 +41,7 @@ from ipslib.datasets.images.splits import VALIDATION, doubts, parts_of
 from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import choice
-from ipslib.patches import SPLITS, MixedBatch
+from ipslib.patches import SPLITS, MixedBatch, check_augmented
 from ipslib.paths import Stamp, digest_of, found, from_project, inside_project, stamp
 
 _KEPT = 100_000  # sources that a process keeps, so that each file is opened once
@@ -244,8 +244,7 @@ class OwnImages:
 
     def augmented(self, *, seed: int, epoch: int) -> "OwnImages":
         """The training set as it looks in an epoch; IpslibError for another, never augmented."""
-        if self.split != "train":
-            raise IpslibError(f"split: wanted train, which alone is augmented, got {self.split}.")
+        check_augmented(self.split)
         images = copy(self)
         images._moment = seed, epoch
         return images

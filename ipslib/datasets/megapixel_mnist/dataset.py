@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ipslib.datasets.images.augmentation import draw_shift
 from ipslib.datasets.megapixel_mnist.config import (
     N_CLASSES,
     N_DIGITS,
@@ -39,9 +40,8 @@ from ipslib.datasets.megapixel_mnist.scenes import (
     shrink,
 )
 from ipslib.datasets.synthetic import stream
-from ipslib.errors import IpslibError
 from ipslib.fields import check_fits, choice, integer, side_lengths
-from ipslib.patches import SPLITS, PatchGrid
+from ipslib.patches import SPLITS, PatchGrid, check_augmented
 
 NEEDLE_CLASS = 3
 _POOL_KEY, _IMAGE_KEY, _NEEDLE_KEY, _AUGMENT_KEY = 0, 1, 2, 3
@@ -107,8 +107,7 @@ class MegapixelMNIST:
     def augmented(self, *, seed: int, epoch: int) -> "MegapixelMNIST":
         """The training set as it looks in an epoch, every image moved as `translate` says;
         IpslibError for the test set, never augmented."""
-        if self.split != "train":
-            raise IpslibError(f"split: wanted train, which alone is augmented, got {self.split}.")
+        check_augmented(self.split)
         if not self.config.translate or 0 < self.config.translate_epochs < epoch:
             return self
         return attrs.evolve(self, moment=(seed, epoch))
@@ -119,7 +118,7 @@ class MegapixelMNIST:
             return np.zeros(2, int)
         seed, epoch = self._moment
         random = stream(seed, SPLITS[self.split], _AUGMENT_KEY, epoch, index)
-        return random.randint(-self.config.translate, self.config.translate + 1, size=2)
+        return np.array(draw_shift(random, self.config.translate))
 
     def batch(self, indices: Sequence[int]) -> SceneBatch | ShrunkBatch:
         """Several images as one PatchBatch; its `boxes` are the digits'."""

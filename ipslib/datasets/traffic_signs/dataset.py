@@ -43,7 +43,7 @@ from ipslib.datasets.traffic_signs.annotations import (
 from ipslib.datasets.traffic_signs.synthetic import write_synthetic
 from ipslib.errors import IpslibError, did_you_mean
 from ipslib.fields import check_fits, choice, flag, integer, number, side_lengths
-from ipslib.patches import SPLITS, PatchGrid
+from ipslib.patches import SPLITS, PatchGrid, check_augmented
 from ipslib.paths import DATA_ROOT_VARIABLE, data_root, stamp
 
 _N_TRAIN, _N_TEST = (sum(counts) for counts in PUBLISHED_COUNTS.values())
@@ -210,8 +210,7 @@ class TrafficSigns:
 
     def augmented(self, *, seed: int, epoch: int) -> "TrafficSigns":
         """The training set as it looks in an epoch; IpslibError for a test set, never augmented."""
-        if self.split != "train":
-            raise IpslibError(f"split: wanted train, which alone is augmented, got {self.split}.")
+        check_augmented(self.split)
         return attrs.evolve(self, moment=(seed, epoch))
 
     def augmentation(self, index: int) -> "Augmentation":
