@@ -28,12 +28,12 @@
 # the claim.
 
 # %% tags=["parameters"]
-profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-attention_arms = [[1, 0], [0, 3], [1, 3]]  # weights [semantic, diversity on attention]
+profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is set below
+attention_arms = [[1, 0], [0, 3]]  # weights [semantic, diversity on attention]
 output_arms = [[1, 3]]  # weights [semantic, diversity on the heads' outputs], as published
 digit_sizes = [28]  # px; noise objects have the same size
-noise_counts = [4]  # noise objects on a canvas, one number a digit size
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
+noise_counts = [13]  # noise objects on a canvas, one number a digit size
+seeds = [0, 1, 2, 3, 4]  # of training: initial weights, order of images, order of patches
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%

@@ -33,10 +33,10 @@
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 train_sizes = [1500]  # images; each has a reference of its own
-epochs = [8]  # one number a training size
+epochs = [24]  # one number a training size
 score_arms = [[[4, 0.2]]]  # [K, p], a list a training size; as published
-logit_arms = [[[4, 0.25]]]  # [K, p]: exactly K x p of the K best logits, as in the source (ACMIL)
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
+logit_arms = [[]]  # [K, p]: exactly K x p of the K best logits, as in the source (ACMIL)
+seeds = [0, 1, 2]  # of training: initial weights, order of images, order of patches
 overrides = {}  # any other field of RunConfig, for every run, such as {"lr": 0.0005}
 
 # %%

@@ -28,7 +28,7 @@
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 train_sizes = [150, 300, 600, 1500]  # images; the largest is the reference
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
+seeds = [0, 1, 2]  # of training: initial weights, order of images, order of patches
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%

@@ -25,9 +25,9 @@
 # within them. Else *open*.
 
 # %% tags=["parameters"]
-profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-noise_counts = [4, 1, 12]  # noise objects on a canvas; the first is the reference
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
+profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is set below
+noise_counts = [3, 7, 13]  # noise objects on a canvas; the first is the reference
+seeds = [0, 1, 2, 3, 4]  # of training: initial weights, order of images, order of patches
 settings = {}  # fields of RunConfig that all these runs share, where the base has others
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 

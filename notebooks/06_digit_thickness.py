@@ -27,12 +27,14 @@
 # that goes on where noise is thicker than digits would speak for thickness and not for likeness.
 
 # %% tags=["parameters"]
-profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-true_widths = [1.925, 2.5, 5.0]  # px, drawn as asked for; the first is the reference
+profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is set below
+true_widths = [1.925, 5.0]  # px, drawn as asked for; the first is the reference
 pixel_widths = [1.925, 2.6]  # px asked for, cut to whole pixels as published
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
-n_measured = 100  # noise patterns, and digits, whose strokes are measured
-settings = {}  # fields of RunConfig that all these runs share, where the base has others
+seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]  # of training: weights, order of images, of patches
+n_measured = 200  # noise patterns, and digits, whose strokes are measured
+settings = {  # fields of RunConfig that all these runs share, where the base has others
+    "n_noise": 52
+}
 also = []  # runs off this grid, each as fields of RunConfig
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 

@@ -33,7 +33,6 @@ profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set 
 comparisons = {
     "base setting": {  # the first arm is the reference; an arm is what differs from the base run
         "ResNet-18, width 1/4": {},
-        "one stage": {"n_stages": 1},
         "random start, frozen": {"frozen": True},
         "ResNet-50 V1, frozen": {
             "encoder": "resnet50",
@@ -50,7 +49,7 @@ comparisons = {
     },
 }
 pretrained = False  # also the arms with ImageNet weights: a download, and long runs on a CPU
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
+seeds = [0, 1, 2]  # of training: initial weights, order of images, order of patches
 arm_seeds = {}  # other seeds for some arms, such as {"one stage": [0]}
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 

@@ -27,7 +27,7 @@
 # also run with the kept area M P² held fixed.
 
 # %% tags=["parameters"]
-profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
+profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is set below
 comparisons = {
     "same M": {  # the first arm is the reference; an arm is what differs from the base run
         "24 px, M 10": {},
@@ -39,8 +39,8 @@ comparisons = {
         "48 px, M 3": {"patch_size": 48, "memory_size": 3},
     },
 }
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
-arm_seeds = {"48 px, M 10": [0]}  # other seeds for some arms
+seeds = [0, 1, 2, 3, 4]  # of training: initial weights, order of images, order of patches
+arm_seeds = {}  # other seeds for some arms
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%

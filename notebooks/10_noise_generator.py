@@ -26,10 +26,10 @@
 # effect is below zero, against the claim.
 
 # %% tags=["parameters"]
-profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
+profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is set below
 noises = ["bezier", "bezier_pixel", "line"]  # the first is the reference
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
-n_measured = 100  # noise patterns, and digits, whose ink and strokes are measured
+seeds = [0, 1, 2, 3, 4]  # of training: initial weights, order of images, order of patches
+n_measured = 200  # noise patterns, and digits, whose ink and strokes are measured
 n_transfer = 300  # test images that each network meets of each noise
 image = 0  # which test image is shown
 settings = {}  # fields of RunConfig that all these runs share, where the base has others

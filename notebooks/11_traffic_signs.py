@@ -43,6 +43,7 @@ base = {  # what every run of this notebook has in common
     "iter_size": 16,
     "warmup_epochs": 3,
     "epochs": 12,
+    "novelty_epochs": 0,
     "lr": 0.002,
     "eval_every": 6,
 }

@@ -50,6 +50,7 @@ settings = {  # of every run
     "memory_size": 32,
     "batch_size": 4,
     "epochs": 12,
+    "novelty_epochs": 0,
     "eval_every": 4,
 }
 ways = {"IPS M 32": {}, "all patches": {"memory_size": 1000}}  # no slide has 1000

@@ -37,10 +37,10 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-sides = [192, 384, 768]  # px of the square canvases, the largest last
+sides = [384]  # px of the square canvases, the largest last
 seeds = [0, 1, 2]  # of training: initial weights, order of images, order of patches
 frozen = {"frozen": True}  # what the arm with a frozen encoder has beside all patches
-settings = {"n_train": 400}  # fields of RunConfig that all runs share, where the base has others
+settings = {"n_train": 600}  # fields of RunConfig that all runs share, where the base has others
 measured_batch = 64  # images of a measured step
 memory_limit_mb = 4000  # that a measured step may ask for, beyond program, digits and network
 seconds_limit = 60  # that it may take
@@ -92,7 +92,7 @@ def arms_at(side):
     everything = {"memory_size": data.grid.n_patches}
     changes = {
         "IPS": {},
-        "random patches": {"selection": "random"},
+        "random patches": {"selection": "random", "novelty_epochs": 0},  # by lot throughout
         "shrunk image": shrunk,
         "all patches": everything,
         "all, encoder frozen": everything | frozen,

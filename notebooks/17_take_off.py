@@ -36,29 +36,36 @@
 # learns its training images by heart takes off too: how many *found* the digits is told beside it.
 
 # %% tags=["parameters"]
-profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
+profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is set below
 settings = {  # fields of RunConfig, by what they are called here
-    "noise of 2 px": {
-        "epochs": 12,
-        "warmup_epochs": 2,
-        "noise": "bezier_pixel",
-        "stroke_width": 2.6,
-        "n_noise": 52,
-    },
+    "reference": {},
+    "noise of 2 px": {"noise": "bezier_pixel", "stroke_width": 2.6, "n_noise": 52},
+    "digits of 12 px": {"digit_size": 12},
 }
 recipes = {  # how they are trained; the first is compared with, the last is the remedy judged
     "as published": {},
-    "novelty, moved": {"novelty_epochs": 6, "translate": 12, "translate_epochs": 6},
+    "novelty, moved": {"novelty_epochs": 16, "translate": 12, "translate_epochs": 16},
 }
 found_from = 0.75  # a run that keeps at least this share of the digits has found them
-seeds = [0, 1]  # of training: initial weights, order of images, order of patches
+seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]  # of training: weights, order of images, of patches
 setting_seeds = {}  # where they differ from seeds, by setting
-parts = {}  # halves of the remedy by name, each as fields of RunConfig
-part_seeds = [0]  # their seeds, in the setting that is watched
+parts = {"novelty": {"novelty_epochs": 16}}  # halves of the remedy, each as fields of RunConfig
+part_seeds = [0, 1, 2, 3]  # their seeds, in the setting that is watched
 watched = "noise of 2 px"  # the setting whose plateau is looked at
 watched_seeds = [0]  # on these seeds, which are trained once more for it
-claims = {}  # published contrasts by name: fields of the reference, and of what is compared
-claim_seeds = [0, 1]  # their seeds
+claims = {  # published contrasts by name: fields of the reference, and of what is compared
+    "noise of 2 px for 1 px": [
+        {"noise": "bezier_pixel", "stroke_width": 1.925, "n_noise": 52},
+        {"noise": "bezier_pixel", "stroke_width": 2.6, "n_noise": 52},
+    ],
+    "semantic loss": [{}, {"semantic_weight": 1.0}],
+    "diversity loss": [{}, {"diversity_weight": 3.0}],
+    "masking K 4, p 0.2": [
+        {"n_noise": 3},
+        {"n_noise": 3, "mask_k": 4, "mask_p": 0.2, "mask_in_eval": True},
+    ],
+}
+claim_seeds = [0, 1, 2, 3, 4]  # their seeds
 n_starts = 16  # seeds, from the first on, whose network is looked at before the first step
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 

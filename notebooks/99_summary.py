@@ -33,6 +33,9 @@ profile = "quick"  # whose tables and figures are read
 overrides = {}  # any field of RunConfig, as in the other notebooks; no run is made here
 
 # %%
+import os
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from IPython.display import Image, Markdown, display
@@ -41,7 +44,7 @@ from matplotlib.lines import Line2D
 from ipslib.commands.notebooks import read_source, title_of
 from ipslib.config import ARITHMETIC, arithmetic_of
 from ipslib.datasets.registry import run_config
-from ipslib.runs.profiles import committed_tables, list_notebooks
+from ipslib.runs.profiles import committed_overnight, list_notebooks
 from ipslib.study import (
     CATEGORIES,
     DIAMOND,
@@ -64,11 +67,12 @@ study
 
 # %% [markdown]
 # ## Overnight
-# What the profile `overnight` found, at published noise densities and with more seeds than this one
-# has: its committed results, whichever profile is summed up below.
+# What the profile `overnight` found, at published noise densities and with five to ten seeds a
+# setting: its committed results, whichever profile is summed up below.
 
 # %%
-night = read_together(load_findings(committed_tables()))
+committed = committed_overnight()
+night = read_together(load_findings(committed.tables))
 sources = ", ".join(sorted({each.source for each in night}))
 shown = findings_table(night)
 shown.insert(0, "", [each.notebook[:2] for each in night])
@@ -137,15 +141,20 @@ for i, each in enumerate(findings):
 
 # %% [markdown]
 # ## Not answered here
-# Notebooks that were not run in this profile, had too few runs, or show and do not measure.
+# Notebooks that this profile leaves to the night, that had too few runs, or that show and do not
+# measure.
 
 # %%
 others = sorted(questions.keys() - {study.notebook} - {each.notebook for each in findings})
-was_run = {each for each in others if (study.layout.notebooks / f"{each}.ipynb").is_file()}
-lines = [
-    f"- {questions[each]} {links(each) if each in was_run else 'Not run in this profile.'}"
-    for each in others
-]
+lines = []
+for each in others:
+    kept, where = committed.notebooks / f"{each}.ipynb", "Not run in this profile."
+    if (study.layout.notebooks / kept.name).is_file():
+        where = links(each)
+    elif kept.is_file():
+        path = Path(os.path.relpath(kept, study.layout.notebooks)).as_posix()
+        where = f"{each}: [notebook of `overnight`]({path}), as committed"
+    lines.append(f"- {questions[each]} {where}")
 Markdown("\n".join(lines) or "Every notebook has its finding.")
 
 # %% [markdown]

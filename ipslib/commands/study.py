@@ -13,7 +13,14 @@ import torch
 from jinja2 import Template
 from tabulate import tabulate
 
-from ipslib.commands.notebooks import check_parameters, execute_all, pair_notebooks, say
+from ipslib.commands.notebooks import (
+    check_parameters,
+    execute_all,
+    pair_notebooks,
+    read_source,
+    say,
+    title_of,
+)
 from ipslib.datasets.images.labels import read_table
 from ipslib.datasets.images.own_images import files_of
 from ipslib.errors import IpslibError
@@ -21,6 +28,7 @@ from ipslib.paths import data_root, digest_of, project_root, stamp, write_atomic
 from ipslib.runs.profiles import (
     Layout,
     check_profile,
+    committed_overnight,
     list_notebooks,
     load_parameters,
     resolve_notebook,
@@ -49,7 +57,7 @@ def run_study(
     """
     layout = Layout.of(check_profile(profile))
     plan = {}
-    for path in sorted(map(resolve_notebook, names)) or list_notebooks():
+    for path in sorted(map(resolve_notebook, names)) or list_notebooks(profile):
         plan[path] = load_parameters(profile, path) | (parameters or {})
         check_parameters(path, plan[path])
     pair_notebooks()
@@ -192,19 +200,27 @@ def read_summary(layout: Layout) -> dict[str, Row]:
 
 
 def _save(layout: Layout, rows: dict[str, Row]) -> Path:
-    """Write the summary and the page of the notebooks that there still are."""
-    stems = {path.stem for path in list_notebooks()}
-    rows = {stem: row for stem, row in rows.items() if stem in stems}
+    """Write the summary and the page of the notebooks that the profile still has."""
+    here = list_notebooks(layout.home.name)
+    rows = {path.stem: rows[path.stem] for path in here if path.stem in rows}
     write_atomically(layout.summary, json.dumps(rows, indent=1, sort_keys=True) + "\n")
-    return build_index(layout, rows)
+    night = {}
+    for path in sorted(set(list_notebooks()) - set(here)):
+        executed = committed_overnight().notebooks / f"{path.stem}.ipynb"
+        if executed.is_file():
+            night[f"{title_of(read_source(path))} (overnight)"] = executed
+    return build_index(layout, rows, night)
 
 
-def build_index(layout: Layout, rows: Mapping[str, Row]) -> Path:
-    """Write index.html from the summary's rows and from the files that lie beside it."""
+def build_index(
+    layout: Layout, rows: Mapping[str, Row], night: Mapping[str, Path] | None = None
+) -> Path:
+    """Write index.html from the summary's rows and from the files that lie beside it; `night` holds
+    by title the executed notebooks of `overnight` that stand in for those left to it."""
 
     def links(paths: Mapping[str, Path]) -> list[tuple[str, str]]:
-        relative = {text: path.relative_to(layout.folder) for text, path in paths.items()}
-        return [(text, quote(path.as_posix())) for text, path in relative.items()]
+        relative = {text: os.path.relpath(path, layout.folder) for text, path in paths.items()}
+        return [(text, quote(Path(path).as_posix())) for text, path in relative.items()]
 
     def results(is_of: Callable[[Path], bool]) -> dict[str, list[tuple[str, str]]]:
         tables = [path for path in sorted(layout.tables.glob("*.csv")) if is_of(path)]
@@ -222,6 +238,9 @@ def build_index(layout: Layout, rows: Mapping[str, Row]) -> Path:
         copies = links({text: path for text, path in copies.items() if path.is_file()})
         own = results(lambda path, stem=stem: _number(path.name) == _number(stem))
         parts.append(row | own | {"stem": stem, "links": copies, "page": dict(copies).get("page")})
+    for title, notebook in (night or {}).items():
+        parts.append({"title": title, "page": links({"": notebook})[0][1], "night": True})
+    parts.sort(key=lambda part: part["title"])
     known = {_number(stem) for stem in rows}
     others = results(lambda path: _number(path.name) not in known)
     parts += [others] if any(others.values()) else []

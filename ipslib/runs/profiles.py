@@ -66,17 +66,21 @@ class Layout:
         return self
 
 
-def committed_tables() -> Path:
-    """The tables of `overnight` that come with the project, wherever results of today go."""
-    return Layout(project_root() / "outputs" / "overnight").tables
+def committed_overnight() -> Layout:
+    """The results of `overnight` that come with the project, wherever those of today go."""
+    return Layout(project_root() / "outputs" / "overnight")
 
 
-def list_notebooks() -> list[Path]:
-    """The study's notebooks, notebooks/NN_name.py, in their order."""
+def list_notebooks(profile: str | None = None) -> list[Path]:
+    """The study's notebooks, notebooks/NN_name.py, in their order; those of a profile are the ones
+    that it has parameters for."""
     sources = (project_root() / "notebooks").glob("*.py")
-    if notebooks := sorted(path for path in sources if _NOTEBOOK.fullmatch(path.name)):
+    notebooks = sorted(path for path in sources if _NOTEBOOK.fullmatch(path.name))
+    if not notebooks:
+        raise IpslibError(f"{project_root()} holds no notebooks/NN_name.py: go to the checkout")
+    if profile is None:
         return notebooks
-    raise IpslibError(f"{project_root()} holds no notebooks/NN_name.py: go to the checkout")
+    return [path for path in notebooks if _settings_file(profile, path.stem).is_file()]
 
 
 def resolve_notebook(name: str) -> Path:
@@ -91,7 +95,14 @@ def resolve_notebook(name: str) -> Path:
 
 def load_parameters(profile: str, notebook: str | Path) -> dict[str, Any]:
     """Read the complete parameter set that a profile gives to one notebook."""
-    return _load(profile, resolve_notebook(str(notebook)).stem)
+    stem = resolve_notebook(str(notebook)).stem
+    if not _settings_file(profile, stem).is_file():
+        have = [each for each in PROFILES if _settings_file(each, stem).is_file()]
+        raise IpslibError(
+            f"the profile {profile!r} has no {stem}: wanted params/{profile}/{stem}.yaml; "
+            f"the notebook is in {', '.join(have) or 'none'}"
+        )
+    return _load(profile, stem)
 
 
 def load_base(profile: str) -> dict[str, Any]:
@@ -99,9 +110,13 @@ def load_base(profile: str) -> dict[str, Any]:
     return _load(profile, "base")
 
 
+def _settings_file(profile: str, stem: str) -> Path:
+    return project_root() / "params" / check_profile(profile) / f"{stem}.yaml"
+
+
 def _load(profile: str, stem: str) -> dict[str, Any]:
-    name = f"params/{check_profile(profile)}/{stem}.yaml"
-    path = project_root() / name
+    path = _settings_file(profile, stem)
+    name = path.relative_to(project_root()).as_posix()
     if not path.is_file():
         raise IpslibError(f"{name} is missing: it holds what the profile {profile!r} sets")
     return read_settings(path, name)

@@ -12,7 +12,7 @@ from ipslib.paths import write_atomically
 from ipslib.runs.profiles import (
     Layout,
     base_config,
-    committed_tables,
+    committed_overnight,
     load_parameters,
     resolve_notebook,
 )
@@ -151,7 +151,7 @@ class Study:
             finding.save(path)
         stated = {self.profile: finding} if finding else {}
         if self.profile != "overnight":
-            for night in load_findings(committed_tables()):
+            for night in load_findings(committed_overnight().tables):
                 if night.notebook == self.notebook:
                     stated[f"overnight, committed ({night.source})"] = night
         table = findings_table(list(stated.values()))

@@ -6,7 +6,7 @@ from matplotlib import pyplot as plt
 
 from ipslib.errors import IpslibError
 from ipslib.runs import profiles
-from ipslib.runs.profiles import committed_tables
+from ipslib.runs.profiles import committed_overnight
 from ipslib.study import session
 from ipslib.study.findings import Finding
 from ipslib.study.session import Study
@@ -133,7 +133,7 @@ def test_results_say_what_made_them(study):
 
 def test_a_finding_is_stated_beside_the_committed_one_of_the_night(study, project):
     finding = Finding("a claim", "a against b", 1, effect=0.1, notebook="01_o2i_datasize")
-    night = committed_tables()
+    night = committed_overnight().tables
     night.mkdir(parents=True)
     finding._replace(effect=0.2, source="MNIST").save(night / "01_finding.json")
     finding._replace(notebook="02_other").save(night / "02_finding.json")
