@@ -290,5 +290,5 @@ Markdown(f"""
 # - Weights are compared as they are. The two forms of diversity pull with different strength: the
 #   outputs' cosine can fall below zero, the attention's cannot.
 # - Weights lie between 0 and 3, as published. A weight far below 1 was not tried.
-# - In `quick` canvas, network and memory are far smaller than published, with fewer heads and
+# - Outside `paper` canvas, network and memory are far smaller than published, with fewer heads and
 #   fewer patches to share among them, so that heads which must differ see less each.

@@ -26,7 +26,7 @@
 
 # %% tags=["parameters"]
 profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is set below
-noise_counts = [3, 7, 13]  # noise objects on a canvas; the first is the reference
+noise_counts = [3, 13]  # noise objects on a canvas; the first is the reference
 seeds = [0, 1, 2, 3, 4]  # of training: initial weights, order of images, order of patches
 settings = {}  # fields of RunConfig that all these runs share, where the base has others
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
@@ -165,7 +165,8 @@ Markdown(f"""
 # ## Limits
 # - Digits are drawn last: more noise hides no digit, it only competes for attention and for the
 #   kept patches.
-# - The pool of noise patterns grows with their number as published; in `quick` it has one size.
+# - The pool of noise patterns grows with their number as published; else it has
+#   one size.
 # - More noise also leaves fewer blank patches. Where noise is scarce, attention can settle on blank
 #   ones, which lowers accuracy for a reason that published canvases do not have.
 # - Intervals are not corrected for the number of arms.

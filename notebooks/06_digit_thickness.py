@@ -166,7 +166,7 @@ show(headline(table))
 
 # %% [markdown]
 # Whole pixels among themselves, beside the published runs: the mean of all whose strokes were as
-# many pixels wide. In `quick` these have another scale, so compare effects.
+# many pixels wide. They are of another scale than those outside `paper`: compare effects.
 
 # %%
 ours, theirs = (each.assign(pixels=each["stroke_width"].astype(int)) for each in (frame, published))
@@ -287,5 +287,5 @@ Markdown(f"""
 #   tenth and more. Digits differ among themselves far more than that.
 # - Whole-pixel widths that are cut to the same pixel draw the same images: at one seed their runs
 #   are one run, not repeats.
-# - In `quick` a canvas holds few noise objects, and what needs hundreds of them cannot show.
+# - Outside `paper` a canvas holds fewer noise objects, and what needs hundreds of them cannot show.
 # - Intervals are not corrected for the number of arms.

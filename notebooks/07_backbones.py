@@ -49,7 +49,7 @@ comparisons = {
     },
 }
 pretrained = False  # also the arms with ImageNet weights: a download, and long runs on a CPU
-seeds = [0, 1, 2]  # of training: initial weights, order of images, order of patches
+seeds = [0, 1, 2, 3]  # of training: initial weights, order of images, order of patches
 arm_seeds = {}  # other seeds for some arms, such as {"one stage": [0]}
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
@@ -276,7 +276,7 @@ Markdown(f"""
 #   effect of the weights alone can be read from them.
 # - ImageNet weights expect coloured photographs of much larger objects; their first convolution is
 #   replaced here and trained from a random start.
-# - Every arm of `quick` is given the same epochs and learning rate. What is deeper may need more of
-#   the one or less of the other, so a low accuracy there is no verdict on depth.
-# - In `quick` the encoder is a quarter as wide as published. Width, depth and freezing are changed
+# - Outside `paper` every arm is given the same epochs and learning rate. What is deeper may need
+#   more of the one or less of the other, so a low accuracy there is no verdict on depth.
+# - There the encoder is a quarter as wide as published. Width, depth and freezing are changed
 #   one at a time; nothing is said about changing two.

@@ -325,4 +325,5 @@ Markdown(f"""
 #   they are large, a larger share of the canvas is compared at once.
 # - The published seeds are not repeats of one setting: the second had another noise count at three
 #   of the four sizes (see the list above), and of the log that stands for two noise counts at the
-#   largest size nobody knows which it is. Published levels are of another scale than `quick`.
+#   largest size nobody knows which it is. Published levels are of another scale than ours,
+#   but for `paper`.

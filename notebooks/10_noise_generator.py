@@ -151,7 +151,8 @@ show(headline(table))
 
 # %% [markdown]
 # The published contrast: lines against Bezier strokes of whole pixels. *Published* are the complete
-# runs that keep 50 patches; in `quick` they have another scale, so compare effects.
+# runs that keep 50 patches; outside `paper` compare effects, since the scale
+# is another.
 
 # %%
 complete = logs[logs["complete"] & (logs["memory_size"] == 50)]
@@ -268,5 +269,5 @@ Markdown(f"""
 # - In the original both mirrorings of the second line are of the same axis; here each axis is drawn
 #   for itself.
 # - Testing on another noise asks what carries over, not which noise is harder to learn from.
-# - In `quick` a canvas holds few noise objects; the published setting has hundreds.
+# - Outside `paper` a canvas holds few noise objects; the published setting has hundreds.
 # - Intervals are not corrected for the number of arms.

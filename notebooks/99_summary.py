@@ -225,4 +225,7 @@ Markdown(
 #   each notebook shows what its few runs leave room for.
 # - Findings share runs, those of the reference above all. Holm's method holds nevertheless, but the
 #   luck of these seeds is in many of them.
+# - Runs of `quick` have what notebook 17 found to let every one take off (novelty, moved images),
+#   which published runs had not, nor have those of `overnight`. A claim that was one about take-off
+#   may end otherwise there.
 # - Support at another scale is no proof at the published one, nor is contradiction.
