@@ -29,12 +29,12 @@
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 digit_sizes = [16, 28]  # px; noise objects have the same size
 noise_counts = [8, 4]  # noise objects on a canvas, one number a digit size
-train_sizes = [200, 800]  # images
+train_sizes = [250, 1000]  # images
 coverage_sizes = []  # px; run once more with as much noise as at coverage_like; may be empty
 coverage_like = 28  # px; the digit size whose share of noise they get
-coverage_train = 800  # images, for these runs
+coverage_train = 1000  # images, for these runs
 earlier = {}  # arms of the published study's earlier runs; only `paper` has them
-seeds = [0, 1, 2, 3]  # of training: initial weights, order of images, order of patches
+seeds = [0, 1, 2]  # of training: initial weights, order of images, order of patches
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%

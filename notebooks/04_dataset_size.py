@@ -27,8 +27,8 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-train_sizes = [100, 200, 400, 800]  # images; the largest is the reference
-seeds = [0, 1, 2, 3]  # of training: initial weights, order of images, order of patches
+train_sizes = [125, 250, 500, 1000]  # images; the largest is the reference
+seeds = [0, 1, 2]  # of training: initial weights, order of images, order of patches
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%

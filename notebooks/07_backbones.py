@@ -49,7 +49,7 @@ comparisons = {
     },
 }
 pretrained = False  # also the arms with ImageNet weights: a download, and long runs on a CPU
-seeds = [0, 1, 2, 3]  # of training: initial weights, order of images, order of patches
+seeds = [0, 1, 2]  # of training: initial weights, order of images, order of patches
 arm_seeds = {}  # other seeds for some arms, such as {"one stage": [0]}
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 

@@ -28,8 +28,8 @@
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 digit_sizes = [16, 28]  # px; noise objects have the same size
 noise_counts = [8, 4]  # noise objects on a canvas, one number a digit size
-n_train = 800  # images
-seeds = [0, 1, 2, 3]  # of training; maps are those of the first
+n_train = 1000  # images
+seeds = [0, 1, 2]  # of training; maps are those of the first
 image = 0  # which test image is shown
 scale = "rank"  # colours by attention: rank, linear (times uniform) or log
 checkpoint = ""  # an original .pth of one digit size, instead of own runs; MNIST is then needed

@@ -32,8 +32,8 @@
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
 sides = [384, 1536, 3072, 6144, 12288]  # px of the square images
-batch_size = 4  # images a step
-memory_limit_mb = 2000  # that a step may ask for, beyond program, digits and network
+batch_size = 8  # images a step
+memory_limit_mb = 4000  # that a step may ask for, beyond program, digits and network
 seconds_limit = 60  # that a step may take
 n_steps = 3  # timed ones, after one that is not; fewer where they are long
 overrides = {}  # any other field of RunConfig, for every run, such as {"memory_size": 20}

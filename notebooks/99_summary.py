@@ -76,7 +76,13 @@ night = read_together(load_findings(committed.tables))
 sources = ", ".join(sorted({each.source for each in night}))
 shown = findings_table(night)
 shown.insert(0, "", [each.notebook[:2] for each in night])
-show(shown, caption=sources) if night else Markdown("None are committed yet.")
+if profile == "overnight":
+    told = Markdown("They are summed up below.")
+elif night:
+    told = show(shown, caption=sources)
+else:
+    told = Markdown("None are committed yet.")
+told
 
 # %% [markdown]
 # ## All findings

@@ -9,7 +9,7 @@ from ipslib.commands.notebooks import Execution
 from ipslib.commands.study import build_index, read_summary, run_study
 from ipslib.errors import IpslibError
 from ipslib.paths import write_atomically
-from ipslib.runs.profiles import Layout
+from ipslib.runs.profiles import Layout, committed_overnight
 
 ROW = {
     "title": "A", "state": "done", "minutes": 0.5, "error": "", "made": 2, "reused": 1, "failed": 0,
@@ -46,6 +46,21 @@ def test_a_mistyped_parameter_stops_the_study_before_anything_is_written(project
     with pytest.raises(IpslibError, match="'size'"):
         run_study("quick", ["01"], parameters={"siz": 3})
     assert not Layout.of("quick").folder.exists()
+
+
+def test_what_a_profile_leaves_to_the_night_is_linked_and_not_executed(project):
+    project.add("01_good", "1")
+    project.add("02_long", "1 / 0", title="A long one", profile="overnight")
+    executed = write_atomically(committed_overnight().notebooks / "02_long.ipynb", "{}")
+
+    assert run_study("quick") == 0
+    layout = Layout.of("quick")
+    assert json.loads(layout.summary.read_text()).keys() == {"01_good"}
+    page = layout.index.read_text()
+    link = re.search(r'href="([^"]*)">A long one \(overnight\)', page)[1]
+    assert (layout.folder / unquote(link)).samefile(executed)
+    with pytest.raises(IpslibError, match="'quick' has no 02_long.* in overnight"):
+        run_study("quick", ["02"])
 
 
 class TestReuse:
