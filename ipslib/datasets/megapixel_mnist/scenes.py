@@ -132,7 +132,8 @@ class SceneBatch:
     Attributes:
         met: (4, n) number, kind, row and column of all pairs of a patch and an object that meet, by
             patch and then in drawing order.
-        slot: (B N,) of each patch.
+        touched: numbers of the patches that meet an object, ascending: theirs are slots 1, 2, ...; a
+            table of all patches would grow with the canvas.
         ground: of each slot the sheet's window that it begins as.
         pastes: (3, n) kind, row and column of what is pasted over it, by slot, and of each slot
             `n_pastes` and its `first_paste`.
@@ -145,8 +146,7 @@ class SceneBatch:
         number, kind, _, _ = self.met
         is_first = np.diff(number, prepend=-1) > 0
         slot, n_slots = np.cumsum(is_first), 1 + np.count_nonzero(is_first)
-        self.slot = np.zeros(self.batch_size * self.n_patches, np.int32)
-        self.slot[number] = slot
+        self.touched = number[is_first]
         # The first object comes with its ground; whatever else a patch meets is pasted over it.
         gathered = is_first & (kind < sheet.n_kinds)
         self.ground = np.full(n_slots, sheet.blank)
@@ -155,7 +155,8 @@ class SceneBatch:
         self.n_pastes = np.bincount(slot[~gathered], minlength=n_slots)
         self.first_paste = np.cumsum(self.n_pastes) - self.n_pastes
         self.kinds = [kind for layer in layers for kind in layer.kinds]
-        self.blank = torch.from_numpy(self.slot == 0).view(self.batch_size, self.n_patches)
+        self.blank = torch.ones(self.batch_size, self.n_patches, dtype=torch.bool)
+        self.blank.view(-1)[torch.from_numpy(self.touched)] = False
 
     def _meetings(self) -> np.ndarray:
         first = np.cumsum([0, *(len(layer.kinds) for layer in self.layers)])
@@ -169,9 +170,17 @@ class SceneBatch:
         order = np.argsort(number * len(boxes) + box)
         return np.stack([number, kinds.ravel()[box], *corner])[:, order]
 
+    def slots(self, number: np.ndarray) -> np.ndarray:
+        """Of patches by their numbers."""
+        if not len(self.touched):
+            return np.zeros_like(number)
+        nth = np.searchsorted(self.touched, number)
+        found = self.touched.take(nth, mode="clip") == number
+        return np.where(found, nth + 1, 0)
+
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """(n, 1, P, P) uint8."""
-        slot = self.slot[image.numpy() * self.n_patches + patch.numpy()]
+        slot = self.slots(image.numpy() * self.n_patches + patch.numpy())
         out, size = self.sheet.windows[self.ground[slot]], self.grid.patch_size
         nth, paste = ranges(self.first_paste[slot], self.n_pastes[slot])
         for n, kind, row, col in zip(nth.tolist(), *self.pastes[:, paste].tolist(), strict=True):
@@ -215,7 +224,9 @@ class DrawnScenes:
             self._paste(cells, torch.cat([lowest, *others]), batch)
         window = batch.ground.copy()
         window[is_pasted] = len(sheet) + np.arange(n_cells) * size * pitch
-        self._window = _uploaded(window[batch.slot], device)
+        windows = np.full(self.batch_size * self.n_patches, window[0])
+        windows[batch.touched] = window[1:]
+        self._window = _uploaded(windows, device)
 
     def _paste(self, cells: Tensor, kinds: Tensor, batch: SceneBatch) -> None:
         """Draw the patches (n_cells, P, P) that lie under several objects, whose kinds' bytes lie
