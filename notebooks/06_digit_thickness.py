@@ -28,7 +28,7 @@
 
 # %% tags=["parameters"]
 profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is set below
-true_widths = [1.925, 5.0]  # px, drawn as asked for; the first is the reference
+true_widths = []  # px, drawn as asked for; the first arm of all is the reference
 pixel_widths = [1.925, 2.6]  # px asked for, cut to whole pixels as published
 seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]  # of training: weights, order of images, of patches
 n_measured = 200  # noise patterns, and digits, whose strokes are measured
@@ -240,12 +240,15 @@ study.finding(finding, figure="accuracy")
 # still.
 
 # %%
-widths = measured.loc[list(true), "stroke"]
-match = (widths - digit["stroke"]).abs().idxmin()
-against = arm_table(frame[frame["arm"].isin(true)], reference=match)
-against = against[against["task"] == "majority"].join(widths, on="arm").sort_values("stroke")
-columns = ["arm", "stroke", "mean", "chance", "effect", "effect_low", "effect_high"]
-show(against[columns], caption=f"against the match, {match}")
+told = Markdown("No true widths were run in this profile.")
+if true:
+    widths = measured.loc[list(true), "stroke"]
+    match = (widths - digit["stroke"]).abs().idxmin()
+    against = arm_table(frame[frame["arm"].isin(true)], reference=match)
+    against = against[against["task"] == "majority"].join(widths, on="arm").sort_values("stroke")
+    columns = ["arm", "stroke", "mean", "chance", "effect", "effect_low", "effect_high"]
+    told = show(against[columns], caption=f"against the match, {match}")
+told
 
 # %% [markdown]
 # The step from 1 to 2 whole pixels, where accuracy falls to chance in the published runs. *Left* is
@@ -258,27 +261,31 @@ left = above.div(above.iloc[0]).set_axis(["left here (%)", "left, published (%)"
 show(step[["arm", "effect", "effect_low", "effect_high", "published_effect"]].join(100 * left))
 
 # %%
-thinner, thicker = (
-    against[against["stroke"] < widths[match]],
-    against[against["stroke"] > widths[match]],
-)
-half = against[against["mean"] < (against["mean"].iloc[0] + against["chance"].iloc[0]) / 2]
 majority = table[table["task"] == "majority"]
-Markdown(f"""
-1. The digits' strokes are {digit["stroke"]:.1f} px wide (middle half {digit["stroke_low"]:.1f} to
-   {digit["stroke_high"]:.1f}). The {len(asked)} published widths of noise drew
-   {published["stroke"].nunique()}, {published["stroke"].min():.1f} to
-   {published["stroke"].max():.1f} px as measured.
-2. Better than the match, with the whole interval of the effect:
-   {(thinner["effect_low"] > 0).sum()} of {len(thinner)} thinner noises and
-   {(thicker["effect_low"] > 0).sum()} of {len(thicker)} thicker ones. Worse than it:
-   {(thicker["effect_high"] < 0).sum()} of the thicker.
-3. The thinnest true width whose mean is less than half of what the thinnest of all has above
-   chance: {half["arm"].iloc[0] if len(half) else "none"}.
-4. {(majority["took_off"] * majority["n"]).sum():.0f} of {majority["n"].sum()} runs took off.
-   Seeds an arm: {len(seeds)}; where they are few, one run that learns nothing decides an arm's
-   mean.
-""")
+lines = [
+    f"""The digits' strokes are {digit["stroke"]:.1f} px wide (middle half
+    {digit["stroke_low"]:.1f} to {digit["stroke_high"]:.1f}). The {len(asked)} published widths of
+    noise drew {published["stroke"].nunique()}, {published["stroke"].min():.1f} to
+    {published["stroke"].max():.1f} px as measured."""
+]
+if true:
+    thinner = against[against["stroke"] < widths[match]]
+    thicker = against[against["stroke"] > widths[match]]
+    half = against[against["mean"] < (against["mean"].iloc[0] + against["chance"].iloc[0]) / 2]
+    lines += [
+        f"""Better than the match, with the whole interval of the effect:
+    {(thinner["effect_low"] > 0).sum()} of {len(thinner)} thinner noises and
+    {(thicker["effect_low"] > 0).sum()} of {len(thicker)} thicker ones. Worse than it:
+    {(thicker["effect_high"] < 0).sum()} of the thicker.""",
+        f"""The thinnest true width whose mean is less than half of what the thinnest of all has
+    above chance: {half["arm"].iloc[0] if len(half) else "none"}.""",
+    ]
+lines.append(
+    f"""{(majority["took_off"] * majority["n"]).sum():.0f} of {majority["n"].sum()} runs took off.
+    Seeds an arm: {len(seeds)}; where they are few, one run that learns nothing decides an arm's
+    mean."""
+)
+Markdown("\n".join(f"{n}. {line}" for n, line in enumerate(lines, start=1)))
 
 # %% [markdown]
 # ## Limits

@@ -132,8 +132,8 @@ class SceneBatch:
     Attributes:
         met: (4, n) number, kind, row and column of all pairs of a patch and an object that meet, by
             patch and then in drawing order.
-        touched: numbers of the patches that meet an object, ascending: theirs are slots 1, 2, ...; a
-            table of all patches would grow with the canvas.
+        touched: numbers of the patches that meet an object, ascending; theirs are slots 1, 2, ...
+            (A table of all patches would grow with the canvas.)
         ground: of each slot the sheet's window that it begins as.
         pastes: (3, n) kind, row and column of what is pasted over it, by slot, and of each slot
             `n_pastes` and its `first_paste`.
