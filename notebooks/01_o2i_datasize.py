@@ -27,8 +27,8 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-digit_sizes = [16, 28]  # px; noise objects have the same size
-noise_counts = [8, 4]  # noise objects on a canvas, one number a digit size
+digit_sizes = [20, 28]  # px; noise objects have the same size
+noise_counts = [7, 4]  # noise objects on a canvas, one number a digit size
 train_sizes = [250, 1000]  # images
 coverage_sizes = []  # px; run once more with as much noise as at coverage_like; may be empty
 coverage_like = 28  # px; the digit size whose share of noise they get

@@ -26,8 +26,8 @@
 
 # %% tags=["parameters"]
 profile = "quick"  # base settings: params/<profile>/base.yaml; the rest is set below
-digit_sizes = [16, 28]  # px; noise objects have the same size
-noise_counts = [8, 4]  # noise objects on a canvas, one number a digit size
+digit_sizes = [20, 28]  # px; noise objects have the same size
+noise_counts = [7, 4]  # noise objects on a canvas, one number a digit size
 n_train = 1000  # images
 seeds = [0, 1, 2]  # of training; maps are those of the first
 image = 0  # which test image is shown
