@@ -61,10 +61,12 @@ class PatchGrid:
         return patch[order], box[order]
 
     def touching(self, boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The pairs of `incidence` as row and column of the patch, and the box, by box."""
+        """The pairs of `incidence` as row and column of the patch, and the box, by box; all of the
+        boxes' type."""
         start, extent = boxes[:, :2], boxes[:, 2:]
         first = np.maximum((start - self.patch_size) // self.patch_stride + 1, 0)
-        last = np.minimum((start + extent - 1) // self.patch_stride, np.array(self.shape) - 1)
+        ends = np.array(self.shape, boxes.dtype) - 1
+        last = np.minimum((start + extent - 1) // self.patch_stride, ends)
         count = np.maximum(last - first + 1, 0)
         box, row = ranges(first[:, 0], count[:, 0])
         nth, col = ranges(first[box, 1], count[box, 1])
@@ -72,10 +74,11 @@ class PatchGrid:
 
 
 def ranges(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranges of whole numbers, one behind the other: each number's range, and the number."""
-    index = np.repeat(np.arange(len(count)), count)
-    before = np.cumsum(count) - count
-    return index, np.arange(len(index)) + (first - before)[index]
+    """Ranges of whole numbers, one behind the other: each number's range, and the number; both of
+    the type of `first`."""
+    index = np.repeat(np.arange(len(count), dtype=first.dtype), count)
+    before = np.cumsum(count, dtype=first.dtype) - count
+    return index, np.arange(len(index), dtype=first.dtype) + (first - before)[index]
 
 
 class PatchBatch(Protocol):

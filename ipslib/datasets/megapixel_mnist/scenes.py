@@ -146,7 +146,7 @@ class SceneBatch:
         number, kind, _, _ = self.met
         is_first = np.diff(number, prepend=-1) > 0
         slot, n_slots = np.cumsum(is_first), 1 + np.count_nonzero(is_first)
-        self.touched = number[is_first]
+        self.touched = number[is_first].astype(np.int64)
         # The first object comes with its ground; whatever else a patch meets is pasted over it.
         gathered = is_first & (kind < sheet.n_kinds)
         self.ground = np.full(n_slots, sheet.blank)
@@ -163,12 +163,19 @@ class SceneBatch:
         numbered = [each.objects + n for each, n in zip(self.layers, first[:-1], strict=True)]
         kinds = np.concatenate(numbered, axis=1)  # (B, n)
         boxes = np.concatenate([layer.boxes for layer in self.layers], axis=1).reshape(-1, 4)
+        # All of a large canvas' objects are in memory at once: half the bytes where they do.
+        small = len(self.boxes) * self.n_patches < 2**31
+        boxes = boxes.astype(np.int32 if small else np.int64)
         row, col, box = self.grid.touching(boxes)
         rows, cols = self.grid.shape
         number = (box // kinds.shape[1] * rows + row) * cols + col
-        corner = boxes[box, :2].T - self.grid.patch_stride * np.stack([row, col])
-        order = np.argsort(number * len(boxes) + box)
-        return np.stack([number, kinds.ravel()[box], *corner])[:, order]
+        order = np.argsort(number, kind="stable")  # they come by box, the order of drawing
+        number, row, col, box = (each[order] for each in (number, row, col, box))
+        met = np.empty((4, len(order)), boxes.dtype)
+        met[0], met[1] = number, kinds.ravel()[box]
+        met[2] = boxes[box, 0] - self.grid.patch_stride * row
+        met[3] = boxes[box, 1] - self.grid.patch_stride * col
+        return met
 
     def slots(self, number: np.ndarray) -> np.ndarray:
         """Of patches by their numbers."""
@@ -266,5 +273,5 @@ def _without_ink(batch: SceneBatch) -> Tensor:
     size = batch.grid.patch_size
     meets = (row + top < size) & (row + bottom > 0) & (col + left < size) & (col + right > 0)
     blank = torch.ones(batch.batch_size * batch.n_patches, dtype=torch.bool)
-    blank[torch.from_numpy(number[meets])] = False
+    blank[torch.from_numpy(number[meets]).long()] = False
     return blank.view(batch.batch_size, batch.n_patches)
