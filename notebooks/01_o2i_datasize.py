@@ -312,18 +312,22 @@ show(noise_part[["digit_size", *columns]], caption="same coverage, against as de
 
 # %%
 below, above = (tested["effect_high"] < 0, tested["effect_low"] > 0)
-Markdown(f"""
-1. From {few} to {many} training images mean accuracy rises at {(gained > 0).sum()} of {len(gained)}
-   digit sizes; the whole interval of the gain is above zero at {(trends["effect_low"] > 0).sum()}.
-2. The whole interval of the interaction is below zero (more images help small digits more) on:
-   {", ".join(tested.index[below]) or "no task"}; above zero, against the claim, on:
-   {", ".join(tested.index[above]) or "no task"}.
-3. The whole interval of what the coverage of noise does is off zero at
-   {(noise_part["effect_low"] * noise_part["effect_high"] > 0).sum()} of {len(noise_part)} digit
-   sizes that were run with both.
-4. Seeds a cell: {len(seeds)}; they differ by up to {100 * spread:.0f} points. A published cell is
-   one run.
-""")
+off_zero = (noise_part["effect_low"] * noise_part["effect_high"] > 0).sum()
+lines = [
+    f"""From {few} to {many} training images mean accuracy rises at {(gained > 0).sum()} of
+    {len(gained)} digit sizes; the whole interval of the gain is above zero at
+    {(trends["effect_low"] > 0).sum()}.""",
+    f"""The whole interval of the interaction is below zero (more images help small digits more) on:
+    {", ".join(tested.index[below]) or "no task"}; above zero, against the claim, on:
+    {", ".join(tested.index[above]) or "no task"}.""",
+    f"""The whole interval of what the coverage of noise does is off zero at {off_zero} of
+    {len(noise_part)} digit sizes that were run with both.""",
+    f"""Seeds a cell: {len(seeds)}; they differ by up to {100 * spread:.0f} points. A published cell
+    is one run.""",
+]
+if noise_part.empty:
+    del lines[2]
+Markdown("\n".join(f"{n}. {line}" for n, line in enumerate(lines, start=1)))
 
 # %% [markdown]
 # ## Limits

@@ -258,15 +258,19 @@ Markdown(f"""
    whole interval of the effect is above zero for {named(rivals[rivals["effect_low"] > 0])}; below
    zero for {named(rivals[rivals["effect_high"] < 0])}.
 4. Within 5 points of a canvas' best mean, the least memory: {named(cheapest)}.
-5. From {sides[0]} to {sides[-1]} px memory grows by these factors:
-   {"; ".join(growth.index + " " + growth)}.
-6. Without any gradient in the frozen encoder, a step on {largest} would take about what
+5. Without any gradient in the frozen encoder, a step on {largest} would take about what
    classification does: {without_gradient["step_mb"][0]:.0f} MB, in place of
    {at["step_mb"]["all, encoder frozen"]:.0f}.
 """)
 
+# %%
+told = f"From {sides[0]} to {sides[-1]} px memory grows by these factors: "
+Markdown(told + "; ".join(growth.index + " " + growth) + "." if len(sides) > 1 else "")
+
 # %% [markdown]
 # ## Limits
+# - Runs of `quick` have what notebook 17 found to let every one take off. Half of that, novelty, is
+#   a way to select, and no help to those that select nothing.
 # - Settings were chosen for IPS at one canvas, and all arms have them: a rival tuned for itself may
 #   do better, and more epochs or images may change the order.
 # - The frozen encoder's weights are those it was initialised with, except where the profile names
