@@ -121,11 +121,11 @@ def measure(measurement: Measurement, _: Report) -> dict:
     """
     device, seconds_limit = measurement.device, measurement.seconds_limit
     torch.set_num_threads(measurement.threads)
-    keep_freed_memory()  # as training does
     signal.setitimer(signal.ITIMER_REAL, seconds_limit)
     try:
         _wake(device)
         step = _build_step(measurement)
+        keep_freed_memory()  # as training does; before, a step would hide in what loading had freed
         limit_memory(measurement.memory_limit_mb, device)
         reset_peak_memory(device)
         held = _held_mb(device)
