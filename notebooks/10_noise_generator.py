@@ -151,8 +151,7 @@ show(headline(table))
 
 # %% [markdown]
 # The published contrast: lines against Bezier strokes of whole pixels. *Published* are the complete
-# runs that keep 50 patches; outside `paper` compare effects, since the scale
-# is another.
+# runs that keep 50 patches; outside `paper` the scale is another, so compare effects.
 
 # %%
 complete = logs[logs["complete"] & (logs["memory_size"] == 50)]

@@ -66,7 +66,7 @@ def test_a_notebook_reads_as_a_text(path):
         assert heading in text
     for cell in (cell for cell in source.cells if cell.cell_type == "code"):
         if "parameters" in cell.metadata.get("tags", []):
-            continue
+            continue  # a table, as long as the notebook has settings
         parts = [each for each in ast.parse(cell.source).body if not is_import(each)]
         assert sum(each.end_lineno - each.lineno + 1 for each in parts) <= 30
 
@@ -75,8 +75,8 @@ def test_every_params_file_belongs_to_a_notebook():
     stems = {path.stem for path in NOTEBOOKS} | {"base"}
     for profile in PROFILES:
         found = {path.stem for path in (project_root() / "params" / profile).glob("*.yaml")}
-        left_out = set() if profile != "quick" else stems - found  # to overnight, which has all
-        assert found | left_out == stems
+        # What quick leaves out is for the night, which has all.
+        assert found == stems or (profile == "quick" and {"base"} < found < stems)
 
 
 @pytest.fixture

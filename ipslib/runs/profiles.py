@@ -95,14 +95,7 @@ def resolve_notebook(name: str) -> Path:
 
 def load_parameters(profile: str, notebook: str | Path) -> dict[str, Any]:
     """Read the complete parameter set that a profile gives to one notebook."""
-    stem = resolve_notebook(str(notebook)).stem
-    if not _settings_file(profile, stem).is_file():
-        have = [each for each in PROFILES if _settings_file(each, stem).is_file()]
-        raise IpslibError(
-            f"the profile {profile!r} has no {stem}: wanted params/{profile}/{stem}.yaml; "
-            f"the notebook is in {', '.join(have) or 'none'}"
-        )
-    return _load(profile, stem)
+    return _load(profile, resolve_notebook(str(notebook)).stem)
 
 
 def load_base(profile: str) -> dict[str, Any]:
@@ -118,7 +111,11 @@ def _load(profile: str, stem: str) -> dict[str, Any]:
     path = _settings_file(profile, stem)
     name = path.relative_to(project_root()).as_posix()
     if not path.is_file():
-        raise IpslibError(f"{name} is missing: it holds what the profile {profile!r} sets")
+        have = [each for each in PROFILES if _settings_file(each, stem).is_file()]
+        raise IpslibError(
+            f"the profile {profile!r} has no {stem}: wanted {name}, which is in "
+            f"{', '.join(have) or 'no profile'}"
+        )
     return read_settings(path, name)
 
 

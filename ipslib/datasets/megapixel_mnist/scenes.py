@@ -132,8 +132,8 @@ class SceneBatch:
     Attributes:
         met: (4, n) number, kind, row and column of all pairs of a patch and an object that meet, by
             patch and then in drawing order.
-        touched: numbers of the patches that meet an object, ascending; theirs are slots 1, 2, ...
-            (A table of all patches would grow with the canvas.)
+        touched: of each slot its patch's number, ascending; of slot 0, which many share, -1. (A
+            table of all patches would grow with the canvas.)
         ground: of each slot the sheet's window that it begins as.
         pastes: (3, n) kind, row and column of what is pasted over it, by slot, and of each slot
             `n_pastes` and its `first_paste`.
@@ -146,7 +146,7 @@ class SceneBatch:
         number, kind, _, _ = self.met
         is_first = np.diff(number, prepend=-1) > 0
         slot, n_slots = np.cumsum(is_first), 1 + np.count_nonzero(is_first)
-        self.touched = number[is_first].astype(np.int64)
+        self.touched = np.concatenate([[-1], number[is_first]])
         # The first object comes with its ground; whatever else a patch meets is pasted over it.
         gathered = is_first & (kind < sheet.n_kinds)
         self.ground = np.full(n_slots, sheet.blank)
@@ -155,8 +155,7 @@ class SceneBatch:
         self.n_pastes = np.bincount(slot[~gathered], minlength=n_slots)
         self.first_paste = np.cumsum(self.n_pastes) - self.n_pastes
         self.kinds = [kind for layer in layers for kind in layer.kinds]
-        self.blank = torch.ones(self.batch_size, self.n_patches, dtype=torch.bool)
-        self.blank.view(-1)[torch.from_numpy(self.touched)] = False
+        self.blank = self.all_but(self.touched[1:])
 
     def _meetings(self) -> np.ndarray:
         first = np.cumsum([0, *(len(layer.kinds) for layer in self.layers)])
@@ -179,11 +178,14 @@ class SceneBatch:
 
     def slots(self, number: np.ndarray) -> np.ndarray:
         """Of patches by their numbers."""
-        if not len(self.touched):
-            return np.zeros_like(number)
-        nth = np.searchsorted(self.touched, number)
-        found = self.touched.take(nth, mode="clip") == number
-        return np.where(found, nth + 1, 0)
+        slot = np.searchsorted(self.touched, number, side="right") - 1
+        return np.where(self.touched[slot] == number, slot, 0)
+
+    def all_but(self, number: np.ndarray) -> Tensor:
+        """(B, N) bool: False for the patches of these numbers."""
+        blank = torch.ones(self.batch_size * self.n_patches, dtype=torch.bool)
+        blank[torch.from_numpy(number).long()] = False
+        return blank.view(self.batch_size, self.n_patches)
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """(n, 1, P, P) uint8."""
@@ -232,7 +234,7 @@ class DrawnScenes:
         window = batch.ground.copy()
         window[is_pasted] = len(sheet) + np.arange(n_cells) * size * pitch
         windows = np.full(self.batch_size * self.n_patches, window[0])
-        windows[batch.touched] = window[1:]
+        windows[batch.touched[1:]] = window[1:]
         self._window = _uploaded(windows, device)
 
     def _paste(self, cells: Tensor, kinds: Tensor, batch: SceneBatch) -> None:
@@ -272,6 +274,4 @@ def _without_ink(batch: SceneBatch) -> Tensor:
     top, bottom, left, right = np.concatenate(bounds, axis=1)[:, kind]
     size = batch.grid.patch_size
     meets = (row + top < size) & (row + bottom > 0) & (col + left < size) & (col + right > 0)
-    blank = torch.ones(batch.batch_size * batch.n_patches, dtype=torch.bool)
-    blank[torch.from_numpy(number[meets]).long()] = False
-    return blank.view(batch.batch_size, batch.n_patches)
+    return batch.all_but(number[meets])
