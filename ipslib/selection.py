@@ -11,6 +11,7 @@ dissertation's, arXiv 2412.11237), `mask_logits` exactly int(K p) of each branch
 so that their attention goes to the rest (ACMIL's source).
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -23,7 +24,7 @@ from ipslib.errors import IpslibError
 from ipslib.patches import PatchBatch
 from ipslib.runtime import is_accelerator, moved
 
-_CHUNK_VALUES = 200_000  # pixels encoded together: more would fall out of the processor's caches
+_CHUNK_VALUES = 100_000  # pixels encoded together: more would fall out of the processor's caches
 _READ_CHUNKS = 4  # chunks read together, so that those with ink make full chunks
 _SIZES = 8  # of chunks
 _WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the iterations
@@ -233,12 +234,13 @@ class _LogitReader:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The first M patches, then I at a time: indices (B, I) and logits (B, I, S). Several
         blocks are read together, as many as a bounded window holds."""
-        n_images = self.batch.batch_size
-        blocks = [order[:memory_size], *order[memory_size:].split(iter_size)]
+        n_images, n_patches = self.batch.batch_size, len(order)
+        ends = range(memory_size, n_patches + iter_size, iter_size)  # of the blocks
         n_together = max(1, self.window_size // (n_images * iter_size))
-        for start in range(0, len(blocks), n_together):
-            together = blocks[start : start + n_together]
-            sizes, patches = [len(block) for block in together], torch.cat(together)
+        for nth in range(0, len(ends), n_together):
+            edges = [ends[nth - 1] if nth else 0, *ends[nth : nth + n_together]]
+            patches = order[edges[0] : edges[-1]].long()
+            sizes = [min(end, n_patches) - start for start, end in itertools.pairwise(edges)]
             parts = self.logits(patches).split(sizes, dim=1)
             for block, logits in zip(moved(patches, self.device).split(sizes), parts, strict=True):
                 yield block.expand(n_images, -1), logits

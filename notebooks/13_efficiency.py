@@ -35,7 +35,7 @@ sides = [384, 1536, 3072, 6144, 12288]  # px of the square images
 batch_size = 8  # images a step
 memory_limit_mb = 4000  # that a step may ask for, beyond program, digits and network
 seconds_limit = 60  # that a step may take
-n_steps = 3  # timed ones, after one that is not; fewer where they are long
+n_steps = 3  # timed ones, after some that are not; fewer where they are long
 overrides = {}  # any other field of RunConfig, for every run, such as {"memory_size": 20}
 
 # %%
@@ -109,9 +109,9 @@ lengthens the shortest steps most.
 """)
 
 # %% [markdown]
-# *Step memory* is the peak of a step beyond what its process held before the first one (program,
-# digits, network); *process peak* has these too. Operations are those of matrix products and
-# convolutions, a multiply-add counting as two.
+# *Step memory* is the peak of steps beyond what the process held before the first one (program,
+# digits, network), short ones repeated until it is steady; *process peak* has these too. Operations
+# are those of matrix products and convolutions, a multiply-add counting as two.
 
 # %%
 NAMES = {"ips": "IPS", "all": "all patches", "whole": "whole image"}

@@ -44,7 +44,7 @@ settings = {"n_train": 250}  # fields of RunConfig that all runs share, where th
 measured_batch = 64  # images of a measured step
 memory_limit_mb = 4000  # that a measured step may ask for, beyond program, digits and network
 seconds_limit = 60  # that it may take
-n_steps = 3  # timed ones, after one that is not; fewer where they are long
+n_steps = 3  # timed ones, after some that are not; fewer where they are long
 overrides = {}  # any other field of RunConfig, for every run, such as {"epochs": 5}
 
 # %%

@@ -145,14 +145,14 @@ class IPSNet(nn.Module):
             return random_patches(batch, config.memory_size, **drawn, device=self.device)
         if self._selecting:
             self._selecting.refresh(self.precision)
-        score_map = self.pool.score_map()
+        score_map, n_patches = self.pool.score_map(), batch.n_patches
         return select_patches(
             batch,
             lambda patches: self._embed_to_select(patches, is_normalised(batch)),
             lambda embeddings, index: self._score(embeddings, index, score_map),
             memory_size=config.memory_size,
             iter_size=config.iter_size,
-            order=torch.randperm(batch.n_patches, **drawn) if config.shuffle else None,
+            order=torch.randperm(n_patches, dtype=torch.int32, **drawn) if config.shuffle else None,
             score_set=self._score_set(generator),
             share_blanks=self.shortcuts.alone,
             device=self.device,

@@ -6,7 +6,7 @@ lies over another object is pasted piece by piece. On an accelerator `DrawnScene
 gathers, from the same tables.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from ipslib.patches import PatchGrid, TensorBatch, cut_image, ranges
 from ipslib.runtime import is_accelerator, moved, uploaded
 
 _PASTED_VALUES = 4_000_000  # pixels pasted together: more would take memory that training needs
+_TOGETHER = 2048  # objects laid out together: a large canvas' many would take memory, too
 _SHEET_BYTES = 8_000_000  # a large pool of kinds shall not cost memory: the rest is pasted
 
 
@@ -32,6 +33,10 @@ class Layer(NamedTuple):
         """(B, n, 4) of top, left, height, width in pixels."""
         size = self.kinds.shape[1]
         return np.concatenate([self.corners, np.full_like(self.corners, size)], axis=2)
+
+    def of(self, images: slice) -> "Layer":
+        """The objects of some of the images."""
+        return self._replace(objects=self.objects[images], corners=self.corners[images])
 
     def moved(self, by: np.ndarray, canvas: tuple[int, int]) -> "Layer":
         """Its objects moved down and to the right by pixels (B, 1, 2), none beyond the canvas."""
@@ -130,44 +135,53 @@ class SceneBatch:
     are those of its corner within the patch.
 
     Attributes:
-        met: (4, n) number, kind, row and column of all pairs of a patch and an object that meet, by
-            patch and then in drawing order.
         touched: of each slot its patch's number, ascending; of slot 0, which many share, -1. (A
             table of all patches would grow with the canvas.)
         ground: of each slot the sheet's window that it begins as.
-        pastes: (3, n) kind, row and column of what is pasted over it, by slot, and of each slot
-            `n_pastes` and its `first_paste`.
+        pastes: (4, n) slot, kind, row and column of what is pasted over it, by slot.
     """
 
     def __init__(self, grid: PatchGrid, layers: Sequence[Layer], *, sheet: Sheet, labels: Mapping):
         self.grid, self.labels, self.n_patches = grid, labels, grid.n_patches
         self.layers, self.sheet, self.boxes = layers, sheet, torch.from_numpy(layers[-1].boxes)
-        self.batch_size, self.met = len(self.boxes), self._meetings()
-        number, kind, _, _ = self.met
-        is_first = np.diff(number, prepend=-1) > 0
-        slot, n_slots = np.cumsum(is_first), 1 + np.count_nonzero(is_first)
-        self.touched = np.concatenate([[-1], number[is_first]])
-        # The first object comes with its ground; whatever else a patch meets is pasted over it.
-        gathered = is_first & (kind < sheet.n_kinds)
-        self.ground = np.full(n_slots, sheet.blank)
-        self.ground[slot[gathered]] = sheet.window(*self.met[1:, gathered])
-        self.pastes = self.met[1:, ~gathered]
-        self.n_pastes = np.bincount(slot[~gathered], minlength=n_slots)
-        self.first_paste = np.cumsum(self.n_pastes) - self.n_pastes
-        self.kinds = [kind for layer in layers for kind in layer.kinds]
+        self.batch_size, self.kinds = len(self.boxes), [k for layer in layers for k in layer.kinds]
+        touched, ground, pastes, n_slots = [[-1]], [[sheet.blank]], [], 1
+        for number, *shown in self.meetings():
+            is_first = np.diff(number, prepend=-1) > 0
+            slot = n_slots - 1 + np.cumsum(is_first, dtype=number.dtype)
+            # The first object comes with its ground; whatever else a patch meets is pasted over it.
+            gathered = is_first & (shown[0] < sheet.n_kinds)
+            windows = np.full(len(number), sheet.blank, number.dtype)
+            windows[gathered] = sheet.window(*(each[gathered] for each in shown))
+            touched.append(number[is_first])
+            ground.append(windows[is_first])
+            pastes.append(np.stack([slot, *shown])[:, ~gathered])
+            n_slots += len(touched[-1])
+        self.touched, self.ground = (
+            np.concatenate(x, dtype=number.dtype) for x in (touched, ground)
+        )
+        self.pastes = np.concatenate(pastes, axis=1)
         self.blank = self.all_but(self.touched[1:])
 
-    def _meetings(self) -> np.ndarray:
-        first = np.cumsum([0, *(len(layer.kinds) for layer in self.layers)])
-        numbered = [each.objects + n for each, n in zip(self.layers, first[:-1], strict=True)]
-        kinds = np.concatenate(numbered, axis=1)  # (B, n)
-        boxes = np.concatenate([layer.boxes for layer in self.layers], axis=1).reshape(-1, 4)
-        # All of a large canvas' objects are in memory at once: half the bytes where they do.
-        small = len(self.boxes) * self.n_patches < 2**31
-        boxes = boxes.astype(np.int32 if small else np.int64)
+    def meetings(self) -> Iterator[np.ndarray]:
+        """(4, n) number, kind, row and column of the pairs of a patch and an object that meet, by
+        patch and then in drawing order; of a few images at a time, as a large canvas has many."""
+        n_objects = sum(layer.objects.shape[1] for layer in self.layers)
+        n_together = max(1, _TOGETHER // max(1, n_objects))
+        for start in range(0, self.batch_size, n_together):
+            part = slice(start, start + n_together)
+            yield self._meetings([layer.of(part) for layer in self.layers], start)
+
+    def _meetings(self, layers: Sequence[Layer], start: int) -> np.ndarray:
+        """Those of images from `start` on, by their layers."""
+        first = np.cumsum([0, *(len(layer.kinds) for layer in layers)])
+        numbered = [each.objects + n for each, n in zip(layers, first[:-1], strict=True)]
+        kinds = np.concatenate(numbered, axis=1)  # (b, n)
+        boxes = np.concatenate([layer.boxes for layer in layers], axis=1).reshape(-1, 4)
+        small = self.batch_size * self.n_patches < 2**31  # half the bytes where they do
+        boxes, (rows, cols) = boxes.astype(np.int32 if small else np.int64), self.grid.shape
         row, col, box = self.grid.touching(boxes)
-        rows, cols = self.grid.shape
-        number = (box // kinds.shape[1] * rows + row) * cols + col
+        number = ((start + box // kinds.shape[1]) * rows + row) * cols + col
         order = np.argsort(number, kind="stable")  # they come by box, the order of drawing
         number, row, col, box = (each[order] for each in (number, row, col, box))
         met = np.empty((4, len(order)), boxes.dtype)
@@ -183,16 +197,17 @@ class SceneBatch:
 
     def all_but(self, number: np.ndarray) -> Tensor:
         """(B, N) bool: False for the patches of these numbers."""
-        blank = torch.ones(self.batch_size * self.n_patches, dtype=torch.bool)
-        blank[torch.from_numpy(number).long()] = False
-        return blank.view(self.batch_size, self.n_patches)
+        blank = np.ones(self.batch_size * self.n_patches, bool)
+        blank[number] = False
+        return torch.from_numpy(blank).view(self.batch_size, self.n_patches)
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """(n, 1, P, P) uint8."""
         slot = self.slots(image.numpy() * self.n_patches + patch.numpy())
         out, size = self.sheet.windows[self.ground[slot]], self.grid.patch_size
-        nth, paste = ranges(self.first_paste[slot], self.n_pastes[slot])
-        for n, kind, row, col in zip(nth.tolist(), *self.pastes[:, paste].tolist(), strict=True):
+        first, end = (np.searchsorted(self.pastes[0], slot, side) for side in ("left", "right"))
+        nth, paste = ranges(first, end - first)
+        for n, kind, row, col in zip(nth.tolist(), *self.pastes[1:, paste].tolist(), strict=True):
             pixels = self.kinds[kind]
             seen = pixels[max(-row, 0) : size - row, max(-col, 0) : size - col]
             out[n, max(row, 0) : row + len(pixels), max(col, 0) : col + len(pixels)] = seen
@@ -221,7 +236,9 @@ class DrawnScenes:
         size, pitch = self.grid.patch_size, batch.sheet.pitch
         sheet, lowest = batch.sheet.on(device)
         others = [_uploaded(layer.kinds.ravel(), device) for layer in batch.layers[1:]]
-        is_pasted = batch.n_pastes > 0  # such a slot has a cell behind the sheet
+        window = batch.ground.astype(np.int64)
+        n_pastes = np.bincount(batch.pastes[0], minlength=len(window))
+        is_pasted = n_pastes > 0  # such a slot has a cell behind the sheet
         n_cells = np.count_nonzero(is_pasted)
         pixels = sheet.new_empty(len(sheet) + n_cells * size * pitch)
         pixels[: len(sheet)] = sheet
@@ -229,20 +246,19 @@ class DrawnScenes:
         self._windows = pixels.as_strided((n_windows, size, size), (1, pitch, 1))
         cells = pixels[len(sheet) :].view(-1, size, pitch)[:, :, :size]
         if n_cells:
-            cells[:] = self._windows[_uploaded(batch.ground[is_pasted], device)]
-            self._paste(cells, torch.cat([lowest, *others]), batch)
-        window = batch.ground.copy()
+            cells[:] = self._windows[_uploaded(window[is_pasted], device)]
+            self._paste(cells, torch.cat([lowest, *others]), batch, n_pastes)
         window[is_pasted] = len(sheet) + np.arange(n_cells) * size * pitch
         windows = np.full(self.batch_size * self.n_patches, window[0])
         windows[batch.touched[1:]] = window[1:]
         self._window = _uploaded(windows, device)
 
-    def _paste(self, cells: Tensor, kinds: Tensor, batch: SceneBatch) -> None:
+    def _paste(self, cells: Tensor, kinds: Tensor, batch: SceneBatch, n_pastes: np.ndarray) -> None:
         """Draw the patches (n_cells, P, P) that lie under several objects, whose kinds' bytes lie
         one behind the other, in rounds in which no cell is pasted over twice."""
-        kind, row, col = batch.pastes
-        slot, nth = ranges(np.zeros_like(batch.n_pastes), batch.n_pastes)
-        cell = np.cumsum(batch.n_pastes > 0)[slot] - 1
+        slot, kind, row, col = batch.pastes
+        _, nth = ranges(np.zeros_like(n_pastes), n_pastes)
+        cell = np.cumsum(n_pastes > 0)[slot] - 1
         sides = np.array([len(pixels) for pixels in batch.kinds])
         first = np.cumsum(sides**2) - sides**2
         table = np.stack([cell, first[kind], row, col, sides[kind]])
@@ -270,8 +286,9 @@ def _uploaded(values: np.ndarray, device: torch.device) -> Tensor:
 def _without_ink(batch: SceneBatch) -> Tensor:
     """(B, N) bool: True where no object's ink meets the patch, though its box may."""
     bounds = [batch.sheet.ink, *(ink_bounds(layer.kinds) for layer in batch.layers[1:])]
-    number, kind, row, col = batch.met
-    top, bottom, left, right = np.concatenate(bounds, axis=1)[:, kind]
-    size = batch.grid.patch_size
-    meets = (row + top < size) & (row + bottom > 0) & (col + left < size) & (col + right > 0)
-    return batch.all_but(number[meets])
+    bounds, size, inked = np.concatenate(bounds, axis=1), batch.grid.patch_size, []
+    for number, kind, row, col in batch.meetings():
+        top, bottom, left, right = bounds[:, kind]
+        meets = (row + top < size) & (row + bottom > 0) & (col + left < size) & (col + right > 0)
+        inked.append(number[meets])
+    return batch.all_but(np.concatenate(inked))

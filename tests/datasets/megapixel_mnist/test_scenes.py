@@ -1,9 +1,13 @@
+import tracemalloc
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ipslib.datasets.megapixel_mnist import scenes
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.scenes import DrawnScenes, Layer, SceneBatch, Sheet, draw_whole
 from ipslib.patches import PatchGrid, cut_image
@@ -34,7 +38,8 @@ def crowded(draw) -> tuple[SceneBatch, list[Layer]]:
         corners = random.randint(0, np.array(canvas) - size + 1, (2, n, 2))
         layers.append(Layer(kinds, random.randint(0, n_kinds, (2, n)), corners))
     sheet = Sheet(layers[0].kinds, patch_size, limit=draw(st.sampled_from([0, 500, 10**6])))
-    return SceneBatch(grid, layers, sheet=sheet, labels={}), layers
+    with mock.patch.object(scenes, "_TOGETHER", draw(st.sampled_from([1, 2048]))):
+        return SceneBatch(grid, layers, sheet=sheet, labels={}), layers
 
 
 def every_patch(batch) -> tuple[torch.Tensor, torch.Tensor]:
@@ -69,6 +74,23 @@ def test_blank_are_the_patches_that_no_box_meets():
     layer = Layer(kinds, np.zeros((2, 2), np.int64), corners)
     batch = SceneBatch(PatchGrid((12, 10), 5, 5), [layer], sheet=Sheet(kinds, 5), labels={})
     assert (~batch.blank).nonzero().tolist() == [[0, 0], [0, 1], [0, 3], [1, 2], [1, 4]]
+
+
+def test_laying_out_a_large_canvas_takes_few_bytes_a_patch(small_data):
+    taken = {}
+    for side in (2000, 8000):  # as many objects for each area
+        data = MegapixelMNIST(
+            small_data(canvas=side, n_noise=side**2 // 9000, n_patterns=50), "train"
+        )
+        data.batch(range(4))
+        tracemalloc.start()
+        try:
+            batch = data.batch(range(4))
+            taken[batch.blank.numel()] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    (few, some), (many, most) = taken.items()
+    assert (most - some) / (many - few) < 13  # pixels would take 784
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
