@@ -48,7 +48,7 @@ def run_study(
     parameters: dict[str, Any] | None = None,
     force: bool = False,
 ) -> int:
-    """Execute notebooks in order, print a summary, and return the exit status.
+    """Execute notebooks, print a summary in their order, and return the exit status.
 
     `parameters` override the profile's file for every notebook named. A notebook is not run again,
     unless `force` says so, where its last execution succeeded and was made of the same: text,
@@ -89,6 +89,8 @@ def run_study(
             if row.get("state") == "done" and changed:
                 say(f"{path.stem}: runs again, for other {', '.join(changed)}")
             tasks.append((path, plan[path]))
+        # Most seeds first: a long one that starts last would leave the other lanes idle.
+        tasks.sort(key=lambda task: len(task[1].get("seeds", ())), reverse=True)
         for path, done in execute_all(tasks, layout, lanes=_lanes(profile)):
             if done.error:
                 say(f"{path.stem} failed: {done.error}")
