@@ -231,6 +231,7 @@ for title, rows in effects.groupby("comparison", sort=False):
     ax.axvline(0, color=GREY, linewidth=1.1)
     ax.grid(axis="x")
     ax.set(xlabel="change in accuracy on majority against no masking (points)", ylabel="")
+    ax.set_ylim(len(names) - 0.5, -0.5)
     keys = [
         Line2D([], [], ls="", marker="o", color=colour, label=f"masked in {phase}")
         for phase, colour in colours.items()
