@@ -50,7 +50,8 @@ found_from = 0.75  # a run that keeps at least this share of the digits has foun
 seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]  # of training: weights, order of images, of patches
 setting_seeds = {}  # where they differ from seeds, by setting
 parts = {"novelty": {"novelty_epochs": 16}}  # halves of the remedy, each as fields of RunConfig
-part_seeds = [0, 1, 2, 3]  # their seeds, in the setting that is watched
+part_settings = ["noise of 2 px", "digits of 12 px"]  # where
+part_seeds = [0, 1, 2, 3]  # their seeds
 watched = "noise of 2 px"  # the setting whose plateau is looked at
 watched_seeds = [0]  # on these seeds, which are trained once more for it
 claims = {  # published contrasts by name: fields of the reference, and of what is compared
@@ -301,16 +302,20 @@ show(pd.DataFrame(rows)) if rows else Markdown("No claim was asked of in this pr
 
 # %% [markdown]
 # ## Which half of it helps?
-# In the setting that is watched: both halves alone, on some of the seeds.
+# Parts of it alone, on some of the seeds.
 
 # %%
 if parts:
     known = {name: recipes[name] for name in (usual, recipe)}
-    halves = {name: settings[watched] | fields for name, fields in (known | parts).items()}
-    _, of_halves = run_comparisons(study, {watched: halves}, part_seeds)
+    halves = {
+        setting: {name: settings[setting] | fields for name, fields in (known | parts).items()}
+        for setting in part_settings
+    }
+    _, of_halves = run_comparisons(study, halves, part_seeds)
     of_halves = of_halves[of_halves["task"] == "majority"]
     halves = of_halves.assign(found=of_halves["roi_recall"] >= found_from)
-    halves = halves.groupby("arm", sort=False).agg(
+    halves = halves.rename(columns={"comparison": "setting"})
+    halves = halves.groupby(["setting", "arm"], sort=False).agg(
         seeds=("seed", "count"),
         found=("found", "sum"),
         digits_kept=("roi_recall", "mean"),
