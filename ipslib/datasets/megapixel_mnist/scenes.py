@@ -145,6 +145,7 @@ class SceneBatch:
         self.grid, self.labels, self.n_patches = grid, labels, grid.n_patches
         self.layers, self.sheet, self.boxes = layers, sheet, torch.from_numpy(layers[-1].boxes)
         self.batch_size, self.kinds = len(self.boxes), [k for layer in layers for k in layer.kinds]
+        self.blank = torch.ones(self.batch_size, self.n_patches, dtype=torch.bool)
         touched, ground, pastes, n_slots = [[-1]], [[sheet.blank]], [], 1
         for number, *shown in self.meetings():
             is_first = np.diff(number, prepend=-1) > 0
@@ -157,11 +158,10 @@ class SceneBatch:
             ground.append(windows[is_first])
             pastes.append(np.stack([slot, *shown])[:, ~gathered])
             n_slots += len(touched[-1])
-        self.touched, self.ground = (
-            np.concatenate(x, dtype=number.dtype) for x in (touched, ground)
-        )
+            _note_inked(self.blank, touched[-1])
+        self.touched = np.concatenate(touched, dtype=number.dtype)
+        self.ground = np.concatenate(ground, dtype=number.dtype)
         self.pastes = np.concatenate(pastes, axis=1)
-        self.blank = self.all_but(self.touched[1:])
 
     def meetings(self) -> Iterator[np.ndarray]:
         """(4, n) number, kind, row and column of the pairs of a patch and an object that meet, by
@@ -194,12 +194,6 @@ class SceneBatch:
         """Of patches by their numbers."""
         slot = np.searchsorted(self.touched, number, side="right") - 1
         return np.where(self.touched[slot] == number, slot, 0)
-
-    def all_but(self, number: np.ndarray) -> Tensor:
-        """(B, N) bool: False for the patches of these numbers."""
-        blank = np.ones(self.batch_size * self.n_patches, bool)
-        blank[number] = False
-        return torch.from_numpy(blank).view(self.batch_size, self.n_patches)
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """(n, 1, P, P) uint8."""
@@ -286,9 +280,15 @@ def _uploaded(values: np.ndarray, device: torch.device) -> Tensor:
 def _without_ink(batch: SceneBatch) -> Tensor:
     """(B, N) bool: True where no object's ink meets the patch, though its box may."""
     bounds = [batch.sheet.ink, *(ink_bounds(layer.kinds) for layer in batch.layers[1:])]
-    bounds, size, inked = np.concatenate(bounds, axis=1), batch.grid.patch_size, []
+    bounds, size = np.concatenate(bounds, axis=1), batch.grid.patch_size
+    blank = torch.ones_like(batch.blank)
     for number, kind, row, col in batch.meetings():
         top, bottom, left, right = bounds[:, kind]
         meets = (row + top < size) & (row + bottom > 0) & (col + left < size) & (col + right > 0)
-        inked.append(number[meets])
-    return batch.all_but(np.concatenate(inked))
+        _note_inked(blank, number[meets])
+    return blank
+
+
+def _note_inked(blank: Tensor, number: np.ndarray) -> None:
+    """Set the patches of these numbers to False in (B, N) bool."""
+    blank.view(-1)[torch.from_numpy(number).long()] = False
