@@ -50,7 +50,7 @@ found_from = 0.75  # a run that keeps at least this share of the digits has foun
 seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]  # of training: weights, order of images, of patches
 setting_seeds = {}  # where they differ from seeds, by setting
 parts = {"novelty": {"novelty_epochs": 16}}  # halves of the remedy, each as fields of RunConfig
-part_settings = ["noise of 2 px", "digits of 12 px"]  # where
+part_settings = ["noise of 2 px"]  # where
 part_seeds = [0, 1, 2, 3]  # their seeds
 watched = "noise of 2 px"  # the setting whose plateau is looked at
 watched_seeds = [0]  # on these seeds, which are trained once more for it
@@ -58,12 +58,6 @@ claims = {  # published contrasts by name: fields of the reference, and of what 
     "noise of 2 px for 1 px": [
         {"noise": "bezier_pixel", "stroke_width": 1.925, "n_noise": 52},
         {"noise": "bezier_pixel", "stroke_width": 2.6, "n_noise": 52},
-    ],
-    "semantic loss": [{}, {"semantic_weight": 1.0}],
-    "diversity loss": [{}, {"diversity_weight": 3.0}],
-    "masking K 4, p 0.2": [
-        {"n_noise": 3},
-        {"n_noise": 3, "mask_k": 4, "mask_p": 0.2, "mask_in_eval": True},
     ],
 }
 claim_seeds = [0, 1, 2, 3, 4]  # their seeds
