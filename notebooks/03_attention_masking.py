@@ -35,7 +35,7 @@ profile = "overnight"  # base settings: params/<profile>/base.yaml; the rest is 
 train_sizes = [1500]  # images; each has a reference of its own
 epochs = [32]  # one number a training size
 score_arms = [[[4, 0.2]]]  # [K, p], a list a training size; as published
-logit_arms = [[[4, 0.25]]]  # [K, p]: exactly K x p of the K best logits, as in the source (ACMIL)
+logit_arms = [[]]  # [K, p]: exactly K x p of the K best logits, as in the source (ACMIL)
 seeds = [0, 1, 2, 3, 4]  # of training: initial weights, order of images, order of patches
 overrides = {"n_noise": 3}  # any other field of RunConfig, for every run, such as {"lr": 0.0005}
 
