@@ -234,13 +234,13 @@ class _LogitReader:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The first M patches, then I at a time: indices (B, I) and logits (B, I, S). Several
         blocks are read together, as many as a bounded window holds."""
-        n_images, n_patches = self.batch.batch_size, len(order)
-        ends = range(memory_size, n_patches + iter_size, iter_size)  # of the blocks
+        n_images = self.batch.batch_size
+        edges = [0, *range(memory_size, len(order), iter_size), len(order)]  # of the blocks
         n_together = max(1, self.window_size // (n_images * iter_size))
-        for nth in range(0, len(ends), n_together):
-            edges = [ends[nth - 1] if nth else 0, *ends[nth : nth + n_together]]
-            patches = order[edges[0] : edges[-1]].long()
-            sizes = [min(end, n_patches) - start for start, end in itertools.pairwise(edges)]
+        for nth in range(0, len(edges) - 1, n_together):
+            together = edges[nth : nth + n_together + 1]
+            patches = order[together[0] : together[-1]].long()
+            sizes = [end - start for start, end in itertools.pairwise(together)]
             parts = self.logits(patches).split(sizes, dim=1)
             for block, logits in zip(moved(patches, self.device).split(sizes), parts, strict=True):
                 yield block.expand(n_images, -1), logits

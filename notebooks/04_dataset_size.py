@@ -35,7 +35,7 @@ overrides = {}  # any other field of RunConfig, for every run, such as {"epochs"
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 from scipy import optimize
 from scipy.special import expit
 
@@ -53,6 +53,7 @@ from ipslib.study import (
     headline,
     image_row,
     learning_curves,
+    log_ticks,
     points,
     published_accuracy,
     published_beside,
@@ -244,7 +245,7 @@ figure, panels = task_panels(list(frame["task"].unique()), **labels)
 for task, ax in panels.items():
     draw_task(ax, task)
     ax.set_xscale("log")
-    ax.xaxis.set(major_locator=LogLocator(subs=(1, 2, 5)), major_formatter="{x:g}")
+    log_ticks(ax.xaxis)
     ax.xaxis.set_minor_locator(NullLocator())
 row_legend(figure, ax.get_legend_handles_labels()[0], n_columns=4)
 study.save_figure("threshold", figure)

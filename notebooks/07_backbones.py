@@ -58,7 +58,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from IPython.display import Markdown, display
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import NullLocator
 
 from ipslib.model.encoder import weights_file
 from ipslib.study import (
@@ -73,6 +73,7 @@ from ipslib.study import (
     cost_table,
     draw_means,
     headline,
+    log_ticks,
     obtain_weights,
     points,
     published_accuracy,
@@ -201,9 +202,8 @@ for i, (_, rows) in enumerate(majority.groupby("comparison", sort=False)):
             draw_means(ax, row[cost], row, color=colour, ms=7, label=row["arm"].item())
         ax.axhline(100 * rows["chance"].iloc[0], **CHANCE_LINE)
         ax.set(xscale="log", xlabel=label, ylim=(0, 102))
-        low, high = ax.set_xlim(rows[cost].min() / 3, rows[cost].max() * 3)
-        ticks = LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,))
-        ax.xaxis.set(major_locator=ticks, major_formatter="{x:g}")
+        ax.set_xlim(rows[cost].min() / 3, rows[cost].max() * 3)
+        log_ticks(ax.xaxis)
         ax.xaxis.set_minor_locator(NullLocator())
     panels[0].set(ylabel="test accuracy (%)", title="majority")
     figure.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=2)

@@ -45,7 +45,7 @@ import pandas as pd
 import seaborn as sns
 from IPython.display import Markdown
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from ipslib import MegapixelMNIST
 from ipslib.study import (
@@ -57,6 +57,7 @@ from ipslib.study import (
     Finding,
     Study,
     at_side,
+    log_ticks,
     measure_sides,
     row_legend,
     show,
@@ -195,10 +196,7 @@ def lay_out(ax):
     ax.set(xscale="log", yscale="log")
     ax.set_xticks(sides, [str(side) for side in sides])
     ax.xaxis.set_minor_locator(NullLocator())
-    low, high = ax.get_ylim()
-    ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    log_ticks(ax.yaxis)
 
 
 # %%

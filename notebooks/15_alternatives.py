@@ -53,7 +53,6 @@ import math
 import pandas as pd
 from IPython.display import Markdown, display
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.study import (
@@ -66,6 +65,7 @@ from ipslib.study import (
     at_side,
     draw_means,
     example_row,
+    log_ticks,
     measure_runs,
     points,
     run_comparisons,
@@ -192,9 +192,7 @@ for arm, each in rows.groupby("arm", sort=False):
 
 # %%
 ax.set(xscale="log")
-ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-ax.xaxis.set_minor_formatter(NullFormatter())
+log_ticks(ax.xaxis)
 mark = {"ls": "", "mec": "white", "ms": 8}
 keys = [Line2D([], [], marker="o", color=colour, label=arm) for arm, colour in COLOURS.items()]
 keys += [Line2D([], [], marker=MARKERS[t], color=GREY, label=t, **mark) for t in comparisons]
@@ -269,8 +267,8 @@ Markdown(told + "; ".join(growth.index + " " + growth) + "." if len(sides) > 1 e
 
 # %% [markdown]
 # ## Limits
-# - Runs of `quick` have what notebook 17 found to let every one take off. Half of that, novelty, is
-#   a way to select, and no help to those that select nothing.
+# - Runs of `quick` and `overnight` have what notebook 17 found to let every one take off. Half of
+#   that, novelty, is a way to select, and no help to those that select nothing.
 # - Settings were chosen for IPS at one canvas, and all arms have them: a rival tuned for itself may
 #   do better, and more epochs or images may change the order.
 # - The frozen encoder's weights are those it was initialised with, except where the profile names

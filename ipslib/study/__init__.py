@@ -9,7 +9,7 @@ _NAMES = {
     "arms": "arm_table compare_arm headline published_beside run_arms run_comparisons",
     "efficiency": "at_side measure_runs measure_sides",
     "figures": "CHANCE_LINE DIAMOND GREY INK OURS PUBLISHED arm_colours chance_title draw_means "
-    "level_colours panel_grid row_legend task_panels",
+    "level_colours log_ticks panel_grid row_legend task_panels",
     "findings": "CONTRADICTS NONE OPEN SUPPORTS VERDICTS Finding arm_finding findings_table "
     "load_findings published_row read_together slope_finding state",
     ".datasets.maps": "ATTENTION_COLOURS BOX_COLOUR attention_figure attention_values bare "

@@ -14,10 +14,12 @@ import numpy as np
 import pandas as pd
 from IPython import get_ipython
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, NullFormatter
 from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image
 
@@ -166,6 +168,15 @@ def row_legend(
         keys = [Line2D([], [], linestyle="", label=f"{title}:"), *keys]
     spacing = {"columnspacing": 1.2, "handlelength": 1.4, "handletextpad": 0.5}
     figure.legend(handles=keys, loc="outside upper left", ncols=n_columns or len(keys), **spacing)
+
+
+def log_ticks(axis: Axis) -> None:
+    """Labels such as 20, 50, 100 on a logarithmic axis whose limits stand; of many decades only the
+    powers of ten, since the others would run into each other."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 300 * low else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

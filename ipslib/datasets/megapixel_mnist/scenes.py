@@ -106,6 +106,12 @@ class Sheet:
         """Which window shows a kind of object at this row and column of the patch."""
         return (kind * self.pitch + self.patch_size - row) * self.pitch - col
 
+    def shown(self, window: np.ndarray) -> np.ndarray:
+        """The inverse of `window`: (3, n) kind, row and column."""
+        row_of_sheet = (window + self.patch_size - 1) // self.pitch
+        kind, below = np.divmod(row_of_sheet, self.pitch)
+        return np.stack([kind, self.patch_size - below, row_of_sheet * self.pitch - window])
+
     def on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """The sheet's bytes and those of all kinds, (L,) and (k S S,) uint8; a device that was
         given them once keeps them."""
@@ -147,7 +153,7 @@ class SceneBatch:
         self.batch_size, self.kinds = len(self.boxes), [k for layer in layers for k in layer.kinds]
         self.blank = torch.ones(self.batch_size, self.n_patches, dtype=torch.bool)
         touched, ground, pastes, n_slots = [[-1]], [[sheet.blank]], [], 1
-        for number, *shown in self.meetings():
+        for number, *shown in self._meetings():
             is_first = np.diff(number, prepend=-1) > 0
             slot = n_slots - 1 + np.cumsum(is_first, dtype=number.dtype)
             # The first object comes with its ground; whatever else a patch meets is pasted over it.
@@ -163,16 +169,16 @@ class SceneBatch:
         self.ground = np.concatenate(ground, dtype=number.dtype)
         self.pastes = np.concatenate(pastes, axis=1)
 
-    def meetings(self) -> Iterator[np.ndarray]:
+    def _meetings(self) -> Iterator[np.ndarray]:
         """(4, n) number, kind, row and column of the pairs of a patch and an object that meet, by
         patch and then in drawing order; of a few images at a time, as a large canvas has many."""
         n_objects = sum(layer.objects.shape[1] for layer in self.layers)
         n_together = max(1, _TOGETHER // max(1, n_objects))
         for start in range(0, self.batch_size, n_together):
             part = slice(start, start + n_together)
-            yield self._meetings([layer.of(part) for layer in self.layers], start)
+            yield self._met([layer.of(part) for layer in self.layers], start)
 
-    def _meetings(self, layers: Sequence[Layer], start: int) -> np.ndarray:
+    def _met(self, layers: Sequence[Layer], start: int) -> np.ndarray:
         """Those of images from `start` on, by their layers."""
         first = np.cumsum([0, *(len(layer.kinds) for layer in layers)])
         numbered = [each.objects + n for each, n in zip(layers, first[:-1], strict=True)]
@@ -280,12 +286,14 @@ def _uploaded(values: np.ndarray, device: torch.device) -> Tensor:
 def _without_ink(batch: SceneBatch) -> Tensor:
     """(B, N) bool: True where no object's ink meets the patch, though its box may."""
     bounds = [batch.sheet.ink, *(ink_bounds(layer.kinds) for layer in batch.layers[1:])]
-    bounds, size = np.concatenate(bounds, axis=1), batch.grid.patch_size
+    on_ground = np.flatnonzero(batch.ground != batch.sheet.blank)  # slots
+    slot = np.concatenate([on_ground, batch.pastes[0]])
+    shown = np.concatenate([batch.sheet.shown(batch.ground[on_ground]), batch.pastes[1:]], axis=1)
+    (kind, row, col), size = shown, batch.grid.patch_size
+    top, bottom, left, right = np.concatenate(bounds, axis=1)[:, kind]
+    meets = (row + top < size) & (row + bottom > 0) & (col + left < size) & (col + right > 0)
     blank = torch.ones_like(batch.blank)
-    for number, kind, row, col in batch.meetings():
-        top, bottom, left, right = bounds[:, kind]
-        meets = (row + top < size) & (row + bottom > 0) & (col + left < size) & (col + right > 0)
-        _note_inked(blank, number[meets])
+    _note_inked(blank, batch.touched[slot[meets]])
     return blank
 
 

@@ -25,6 +25,13 @@ def test_a_sheet_holds_what_its_limit_allows(limit, n_kinds):
     assert not sheet.windows[sheet.blank].any()
 
 
+def test_what_a_window_of_a_sheet_shows_is_told_by_its_number():
+    size, patch_size = 4, 3
+    sheet = Sheet(np.full((5, size, size), 9, np.uint8), patch_size)
+    met = np.mgrid[:5, 1 - size : patch_size, 1 - size : patch_size].reshape(3, -1)
+    assert np.array_equal(sheet.shown(sheet.window(*met)), met)
+
+
 @st.composite
 def crowded(draw) -> tuple[SceneBatch, list[Layer]]:
     """Two images of up to three layers, most of whose patches meet several objects."""
