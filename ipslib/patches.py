@@ -84,13 +84,12 @@ def ranges(first: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray
 class PatchBatch(Protocol):
     """B images of N patches each, read patch by patch: no image is ever held whole.
 
-    `blank` is True where a patch is known to be all zero without reading it (None: not known).
-    Floats are pixels in 0..1, unless the batch says that they are `normalised` already.
+    Floats are pixels in 0..1, unless the batch says that they are `normalised` already. A batch may
+    tell which patches are all zero without reading them, see `known_blank`.
     """
 
     batch_size: int
     n_patches: int
-    blank: Tensor | None  # (B, N) bool
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """Patches at pairs of indices (n,), (n,): (n, C, P, P) uint8 or float, or (n, D)."""
@@ -143,10 +142,16 @@ def is_normalised(batch: PatchBatch) -> bool:
     return getattr(batch, "normalised", False)
 
 
+def known_blank(batch: PatchBatch, patches: Tensor) -> Tensor:
+    """(B, n) bool: of the patches (n,), those of each image that a batch knows to be all zero
+    without reading them, by its own `known_blank`; none where it has none."""
+    if hasattr(batch, "known_blank"):
+        return batch.known_blank(patches)
+    return torch.tensor(False).expand(batch.batch_size, len(patches))
+
+
 class TensorBatch:
     """A batch that lies in memory: patches (B, N, C, P, P) or features (B, N, D)."""
-
-    blank = None
 
     def __init__(self, instances: Tensor):
         self.instances, self.device = instances, instances.device

@@ -21,13 +21,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ipslib.errors import IpslibError
-from ipslib.patches import PatchBatch
+from ipslib.patches import PatchBatch, known_blank
 from ipslib.runtime import is_accelerator, moved
 
 _CHUNK_VALUES = 100_000  # pixels encoded together: more would fall out of the processor's caches
 _READ_CHUNKS = 4  # chunks read together, so that those with ink make full chunks
 _SIZES = 8  # of chunks
-_WINDOW_SIZE = 8192  # patches of a batch whose logits are computed ahead of the iterations
+_WINDOW_SIZE = 4096  # patches of a batch whose logits are computed ahead of the iterations
 # An accelerator wants more at once; the memory of training bounds what a chunk may take.
 _ACCELERATOR_CHUNK_VALUES, _ACCELERATOR_WINDOW_SIZE = 5_000_000, 65_536
 _NO_PATCH = -1
@@ -300,9 +300,7 @@ class _LogitReader:
 
     def _unread(self, patches: Tensor) -> zip:
         """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
-        blank = self.batch.blank
-        if blank is None or not self.share_blanks:
-            blank = torch.tensor(False).expand(self.batch.batch_size, self.batch.n_patches)
-        image, column = (~blank[:, patches]).nonzero(as_tuple=True)
+        blank = known_blank(self.batch, patches)
+        image, column = (~blank | (not self.share_blanks)).nonzero(as_tuple=True)
         n_together = _READ_CHUNKS * self.chunk_size
         return zip(image.split(n_together), column.split(n_together), strict=True)

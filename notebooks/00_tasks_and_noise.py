@@ -101,7 +101,7 @@ for data in data_sets:
             "n_noise": data.config.n_noise,
             "patch_size": data.config.patch_size,
             "n_patches": data.grid.n_patches,
-            "blank_share": batch.blank.float().mean().item(),
+            "blank_share": batch.blank_share,
             "digit_share": np.mean(on_digit) / data.grid.n_patches,
         }
     )

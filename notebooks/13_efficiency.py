@@ -83,7 +83,7 @@ for side in sides:
     config = at_side(base, side)
     row = {"side": side, "n_patches": config.data.grid.n_patches, "n_noise": config.data.n_noise}
     batch = MegapixelMNIST(config.data, "train").batch(range(batch_size))
-    images.append(row | {"blank_share": batch.blank.float().mean().item()})
+    images.append(row | {"blank_share": batch.blank_share})
 show(pd.DataFrame(images))
 
 # %% [markdown]

@@ -123,7 +123,7 @@ study.save_figure("data", example_row(shrunk, names, 0))
 images = []
 for title in comparisons:
     data = configs[title, "IPS"].data
-    blank = MegapixelMNIST(data, "test").batch(range(4)).blank.float().mean().item()
+    blank = MegapixelMNIST(data, "test").batch(range(4)).blank_share
     n_patches = data.grid.n_patches
     row = {"canvas": title, "n_patches": n_patches, "n_noise": data.n_noise}
     images.append(row | {"M / N": model.memory_size / n_patches, "blank share": blank})

@@ -18,7 +18,7 @@ from torchvision.models.resnet import BasicBlock
 from ipslib.config import ModelConfig, TrainingConfig
 from ipslib.losses import Losses
 from ipslib.model.ips import IPSNet, IPSOutput
-from ipslib.patches import PatchBatch
+from ipslib.patches import PatchBatch, known_blank
 from ipslib.selection import Selection
 
 
@@ -27,6 +27,11 @@ def dense_bag(batch: PatchBatch) -> Tensor:
     image = torch.arange(batch.batch_size).repeat_interleave(batch.n_patches)
     patch = torch.arange(batch.n_patches).repeat(batch.batch_size)
     return batch.read(image, patch).unflatten(0, (batch.batch_size, batch.n_patches))
+
+
+def all_known_blank(batch: PatchBatch) -> Tensor:
+    """The patches that a batch knows to be all zero, (B, N) bool."""
+    return known_blank(batch, torch.arange(batch.n_patches))
 
 
 class PlainIPS(nn.Module):

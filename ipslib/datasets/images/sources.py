@@ -104,8 +104,6 @@ class SourceBatch:
     """B sources that share N and the shape of a patch as a PatchBatch, with labels {task: (B,) or
     (B, C)} for a training step; IpslibError where one is not like the first."""
 
-    blank: Tensor | None = None  # only reading tells
-
     def __init__(
         self, sources: Sequence[PatchSource], *, labels: Mapping[str, Tensor] | None = None
     ):

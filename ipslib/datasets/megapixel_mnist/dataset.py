@@ -129,8 +129,7 @@ class MegapixelMNIST:
 
     def _scenes(self, indices: Sequence[int]) -> tuple[list[Layer], dict[str, Tensor]]:
         """What is drawn on several images, and their labels."""
-        placements = [self.placement(int(index)) for index in indices]
-        stacked = Placement(*(np.stack(parts) for parts in zip(*placements, strict=True)))
+        stacked = Placement.stacked([self.placement(int(index)) for index in indices])
         shown = self.digits.images[stacked.digits.ravel()]  # every digit is a kind of its own
         nth = np.arange(stacked.digits.size).reshape(stacked.digits.shape)
         layers = [

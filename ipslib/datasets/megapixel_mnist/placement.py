@@ -1,5 +1,6 @@
 """What lies where on the canvas: in layouts of our own, and in those of the published runs."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,11 @@ class Placement(NamedTuple):
     digit_corners: np.ndarray  # (5, 2)
     patterns: np.ndarray  # (n_noise,) indices into the pool
     noise_corners: np.ndarray  # (n_noise, 2), in drawing order
+
+    @classmethod
+    def stacked(cls, placements: Sequence["Placement"]) -> "Placement":
+        """Those of several images as one; of 32 bits, since a large canvas holds many objects."""
+        return cls(*(np.stack(parts, dtype=np.int32) for parts in zip(*placements, strict=True)))
 
 
 def place_apart(random: RandomState, n: int, size: int, canvas: Canvas) -> np.ndarray:

@@ -41,7 +41,8 @@ class Layer(NamedTuple):
     def moved(self, by: np.ndarray, canvas: tuple[int, int]) -> "Layer":
         """Its objects moved down and to the right by pixels (B, 1, 2), none beyond the canvas."""
         furthest = np.subtract(canvas, self.kinds.shape[1])
-        return self._replace(corners=np.clip(self.corners + by, 0, furthest))
+        corners = np.clip(self.corners + by, 0, furthest)
+        return self._replace(corners=corners.astype(self.corners.dtype))
 
 
 def draw_whole(layers: Sequence[Layer], canvas: tuple[int, int], image: int = 0) -> np.ndarray:
@@ -70,7 +71,7 @@ class ShrunkBatch(TensorBatch):
     def __init__(
         self, grid: PatchGrid, layers: Sequence[Layer], *, canvas: tuple[int, int], labels: Mapping
     ):
-        self.layers, self.labels, boxes = layers, labels, layers[-1].boxes
+        self.labels, boxes = labels, layers[-1].boxes.astype(np.int64)
         # Filled in place: small arrays kept between large ones would leave holes in memory.
         images = np.empty((len(boxes), *grid.canvas), np.uint8)
         for nth, image in enumerate(images):
@@ -141,19 +142,19 @@ class SceneBatch:
     are those of its corner within the patch.
 
     Attributes:
-        touched: of each slot its patch's number, ascending; of slot 0, which many share, -1. (A
-            table of all patches would grow with the canvas.)
+        touched: of each slot its patch's number, ascending; of slot 0, which many share, -1.
         ground: of each slot the sheet's window that it begins as.
         pastes: (4, n) slot, kind, row and column of what is pasted over it, by slot.
     """
 
     def __init__(self, grid: PatchGrid, layers: Sequence[Layer], *, sheet: Sheet, labels: Mapping):
         self.grid, self.labels, self.n_patches = grid, labels, grid.n_patches
-        self.layers, self.sheet, self.boxes = layers, sheet, torch.from_numpy(layers[-1].boxes)
-        self.batch_size, self.kinds = len(self.boxes), [k for layer in layers for k in layer.kinds]
-        self.blank = torch.ones(self.batch_size, self.n_patches, dtype=torch.bool)
+        # Nothing is kept that grows faster than what lies on a canvas: no table of all its patches.
+        self.sheet, self.boxes = sheet, torch.from_numpy(layers[-1].boxes.astype(np.int64))
+        self.batch_size, self.kind_sets = len(self.boxes), [layer.kinds for layer in layers]
+        self.kinds = [kind for kinds in self.kind_sets for kind in kinds]
         touched, ground, pastes, n_slots = [[-1]], [[sheet.blank]], [], 1
-        for number, *shown in self._meetings():
+        for number, *shown in self._meetings(layers):
             is_first = np.diff(number, prepend=-1) > 0
             slot = n_slots - 1 + np.cumsum(is_first, dtype=number.dtype)
             # The first object comes with its ground; whatever else a patch meets is pasted over it.
@@ -162,21 +163,20 @@ class SceneBatch:
             windows[gathered] = sheet.window(*(each[gathered] for each in shown))
             touched.append(number[is_first])
             ground.append(windows[is_first])
-            pastes.append(np.stack([slot, *shown])[:, ~gathered])
+            pastes.append(np.stack([each[~gathered] for each in (slot, *shown)]))
             n_slots += len(touched[-1])
-            _note_inked(self.blank, touched[-1])
         self.touched = np.concatenate(touched, dtype=number.dtype)
         self.ground = np.concatenate(ground, dtype=number.dtype)
         self.pastes = np.concatenate(pastes, axis=1)
 
-    def _meetings(self) -> Iterator[np.ndarray]:
+    def _meetings(self, layers: Sequence[Layer]) -> Iterator[np.ndarray]:
         """(4, n) number, kind, row and column of the pairs of a patch and an object that meet, by
         patch and then in drawing order; of a few images at a time, as a large canvas has many."""
-        n_objects = sum(layer.objects.shape[1] for layer in self.layers)
+        n_objects = sum(layer.objects.shape[1] for layer in layers)
         n_together = max(1, _TOGETHER // max(1, n_objects))
         for start in range(0, self.batch_size, n_together):
             part = slice(start, start + n_together)
-            yield self._met([layer.of(part) for layer in self.layers], start)
+            yield self._met([layer.of(part) for layer in layers], start)
 
     def _met(self, layers: Sequence[Layer], start: int) -> np.ndarray:
         """Those of images from `start` on, by their layers."""
@@ -196,16 +196,28 @@ class SceneBatch:
         met[3] = boxes[box, 1] - self.grid.patch_stride * col
         return met
 
+    @property
+    def blank_share(self) -> float:
+        """How many of all patches no object's box meets."""
+        return 1 - (len(self.touched) - 1) / (self.batch_size * self.n_patches)
+
     def slots(self, number: np.ndarray) -> np.ndarray:
         """Of patches by their numbers."""
+        number = number.astype(self.touched.dtype)  # of another type, the table would be copied
         slot = np.searchsorted(self.touched, number, side="right") - 1
         return np.where(self.touched[slot] == number, slot, 0)
+
+    def known_blank(self, patches: Tensor) -> Tensor:
+        """(B, n) bool: those of the patches (n,) that no object's box meets."""
+        first = self.n_patches * np.arange(self.batch_size)[:, None]
+        return torch.from_numpy(self.slots(first + patches.numpy()) == 0)
 
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """(n, 1, P, P) uint8."""
         slot = self.slots(image.numpy() * self.n_patches + patch.numpy())
         out, size = self.sheet.windows[self.ground[slot]], self.grid.patch_size
-        first, end = (np.searchsorted(self.pastes[0], slot, side) for side in ("left", "right"))
+        pasted, slot = self.pastes[0], slot.astype(self.pastes.dtype)
+        first, end = (np.searchsorted(pasted, slot, side) for side in ("left", "right"))
         nth, paste = ranges(first, end - first)
         for n, kind, row, col in zip(nth.tolist(), *self.pastes[1:, paste].tolist(), strict=True):
             pixels = self.kinds[kind]
@@ -231,11 +243,11 @@ class DrawnScenes:
 
     def __init__(self, batch: SceneBatch, device: torch.device):
         self.device, self.grid = device, batch.grid
-        self.labels, self.boxes, self.blank = batch.labels, batch.boxes, _without_ink(batch)
-        self.batch_size, self.n_patches = batch.blank.shape
+        self.labels, self.boxes, self._blank = batch.labels, batch.boxes, _without_ink(batch)
+        self.batch_size, self.n_patches = batch.batch_size, batch.n_patches
         size, pitch = self.grid.patch_size, batch.sheet.pitch
         sheet, lowest = batch.sheet.on(device)
-        others = [_uploaded(layer.kinds.ravel(), device) for layer in batch.layers[1:]]
+        others = [_uploaded(kinds.ravel(), device) for kinds in batch.kind_sets[1:]]
         window = batch.ground.astype(np.int64)
         n_pastes = np.bincount(batch.pastes[0], minlength=len(window))
         is_pasted = n_pastes > 0  # such a slot has a cell behind the sheet
@@ -273,6 +285,10 @@ class DrawnScenes:
                 source = (first + y * side + x).clamp_(0, len(kinds) - 1)
                 cells[cell] = torch.where(covered, kinds[source], cells[cell])
 
+    def known_blank(self, patches: Tensor) -> Tensor:
+        """(B, n) bool: those of the patches (n,) that no object's ink meets."""
+        return self._blank[:, patches]
+
     def read(self, image: Tensor, patch: Tensor) -> Tensor:
         """(n, 1, P, P) uint8 on the device; indices may be on the host or there."""
         number = moved(image, self.device) * self.n_patches + moved(patch, self.device)
@@ -285,18 +301,13 @@ def _uploaded(values: np.ndarray, device: torch.device) -> Tensor:
 
 def _without_ink(batch: SceneBatch) -> Tensor:
     """(B, N) bool: True where no object's ink meets the patch, though its box may."""
-    bounds = [batch.sheet.ink, *(ink_bounds(layer.kinds) for layer in batch.layers[1:])]
+    bounds = [batch.sheet.ink, *map(ink_bounds, batch.kind_sets[1:])]
     on_ground = np.flatnonzero(batch.ground != batch.sheet.blank)  # slots
     slot = np.concatenate([on_ground, batch.pastes[0]])
     shown = np.concatenate([batch.sheet.shown(batch.ground[on_ground]), batch.pastes[1:]], axis=1)
     (kind, row, col), size = shown, batch.grid.patch_size
     top, bottom, left, right = np.concatenate(bounds, axis=1)[:, kind]
     meets = (row + top < size) & (row + bottom > 0) & (col + left < size) & (col + right > 0)
-    blank = torch.ones_like(batch.blank)
-    _note_inked(blank, batch.touched[slot[meets]])
+    blank = torch.ones(batch.batch_size, batch.n_patches, dtype=torch.bool)
+    blank.view(-1)[torch.from_numpy(batch.touched[slot[meets]]).long()] = False
     return blank
-
-
-def _note_inked(blank: Tensor, number: np.ndarray) -> None:
-    """Set the patches of these numbers to False in (B, N) bool."""
-    blank.view(-1)[torch.from_numpy(number).long()] = False

@@ -148,7 +148,6 @@ class SlideBag:
         IpslibError: when the file is missing or damaged, or holds no features of that slide.
     """
 
-    blank: Tensor | None = None
     dtype = torch.float32
 
     def __init__(self, path: str | Path, *, slide: str | None = None):

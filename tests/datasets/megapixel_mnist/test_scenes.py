@@ -12,6 +12,7 @@ from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.datasets.megapixel_mnist.scenes import DrawnScenes, Layer, SceneBatch, Sheet, draw_whole
 from ipslib.patches import PatchGrid, cut_image
 from tests.datasets.megapixel_mnist.test_dataset import VARIANTS
+from tests.reference import all_known_blank
 from tests.waits import Waits
 
 CPU = torch.device("cpu")
@@ -62,7 +63,7 @@ def test_patches_read_in_any_order_are_the_cut_whole_image(drawn):
     whole = torch.stack([cut_image(image, batch.grid) for image in images])
     image, patch = every_patch(batch)
     assert torch.equal(batch.read(image, patch), whole[image, patch])
-    assert not whole[batch.blank].any()
+    assert not whole[all_known_blank(batch)].any()
     assert np.array_equal(batch.boxes.numpy(), layers[-1].boxes)
     assert_the_same_bytes(batch, DrawnScenes(batch, CPU))
 
@@ -71,8 +72,10 @@ def assert_the_same_bytes(batch: SceneBatch, drawn: DrawnScenes) -> None:
     image, patch = every_patch(batch)
     expected = batch.read(image, patch)
     assert torch.equal(drawn.read(image, patch).cpu(), expected)
-    assert not expected[drawn.blank[image, patch]].any()
-    assert (drawn.blank | ~batch.blank).all()  # whatever boxes tell, ink tells too
+    assert not expected[all_known_blank(drawn)[image, patch]].any()
+    assert (
+        all_known_blank(drawn) | ~all_known_blank(batch)
+    ).all()  # whatever boxes tell, ink tells too
 
 
 def test_blank_are_the_patches_that_no_box_meets():
@@ -80,7 +83,9 @@ def test_blank_are_the_patches_that_no_box_meets():
     kinds = np.zeros((1, 2, 2), np.uint8)
     layer = Layer(kinds, np.zeros((2, 2), np.int64), corners)
     batch = SceneBatch(PatchGrid((12, 10), 5, 5), [layer], sheet=Sheet(kinds, 5), labels={})
-    assert (~batch.blank).nonzero().tolist() == [[0, 0], [0, 1], [0, 3], [1, 2], [1, 4]]
+    assert (~all_known_blank(batch)).nonzero().tolist() == [[0, 0], [0, 1], [0, 3], [1, 2], [1, 4]]
+    assert batch.blank_share == pytest.approx(7 / 12)
+    assert batch.known_blank(torch.tensor([4, 3])).tolist() == [[True, False], [False, True]]
 
 
 def test_laying_out_a_large_canvas_takes_few_bytes_a_patch(small_data):
@@ -93,7 +98,7 @@ def test_laying_out_a_large_canvas_takes_few_bytes_a_patch(small_data):
         tracemalloc.start()
         try:
             batch = data.batch(range(4))
-            taken[batch.blank.numel()] = tracemalloc.get_traced_memory()[1]
+            taken[batch.batch_size * batch.n_patches] = tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
     (few, some), (many, most) = taken.items()
@@ -121,7 +126,7 @@ def test_pasting_in_small_parts_draws_the_same(small_data, monkeypatch):
 def test_reading_asks_the_device_nothing_and_margins_of_boxes_are_known_to_be_blank(small_data):
     batch = MegapixelMNIST(small_data(), "train").batch(range(8))
     drawn = DrawnScenes(batch, CPU)
-    assert drawn.blank.sum() > batch.blank.sum()
+    assert all_known_blank(drawn).sum() > all_known_blank(batch).sum()
     image, patch = every_patch(drawn)
     with Waits() as waits:
         drawn.read(image, patch)
