@@ -45,8 +45,10 @@ def train_and_record(
     device: str = "cpu",
     report: Report = lambda event: None,
     deadline: float = float("inf"),
+    with_weights: bool = False,
 ) -> dict:
-    """Return a run's record, training it first where there is none.
+    """Return a run's record, training it first where there is none; asked for with its weights,
+    also where a record came without them.
 
     Whoever holds the run's lock trains it; others wait and find its record, or, with a deadline,
     leave it. A checkpoint of an earlier attempt is gone on from, and the record is the same as
@@ -70,7 +72,7 @@ def train_and_record(
     try:
         with _locked(run, report, wait=deadline == float("inf")):
             with _disk_failures(run):
-                record = run.record()
+                record = run.record(with_weights=with_weights)
                 run.tidy()
                 checkpoint = None if record else run.checkpoint()
             try:

@@ -40,8 +40,10 @@ class Run:
     id = property(lambda self: self.config.id)
     name = property(lambda self: run_name(self.config))
 
-    def record(self) -> dict | None:
-        """The run's record, or None."""
+    def record(self, *, with_weights: bool = False) -> dict | None:
+        """The run's record, or None; asked for with its weights, None where they are not here."""
+        if with_weights and not self._path("pt").is_file():
+            return None
         return _trusted(self._path("json"))
 
     def save(self, record: dict, network: IPSNet) -> None:

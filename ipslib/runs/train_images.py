@@ -53,7 +53,8 @@ def train_images(
 ) -> TrainedImages:
     """Train on images of one's own; called again, it goes on from where it was, or is done.
 
-    It is done only if labels, images and settings are the same; which files are not is said.
+    It is done only if labels, images and settings are the same; which files are not is said. A
+    record that came without its weights is trained again.
 
     Args:
         labels: a CSV of images and labels, see `ipslib.datasets.images.own_images`.
@@ -93,7 +94,7 @@ def train_images(
         settings["weights"] = start = os.path.join(".", inside_project(file))
         data = attrs.evolve(data, weights_sha256=stamp(from_project(start)).sha256)
     config = run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
-    record = store.find(config)
+    record = store.run(config).record(with_weights=True)
     if record is None:
         after = image_stamps(data, before)
         files = filter(None, (data.labels, data.boxes, start))
@@ -105,7 +106,9 @@ def train_images(
         with suppress(OSError):  # a folder that cannot be written is told with the run
             write_atomically(memory, json.dumps(after))
         with reporting([], [config]) as report:
-            record = train_and_record(config, store, device=device, report=report)
+            record = train_and_record(
+                config, store, device=device, report=report, with_weights=True
+            )
             report({"event": "run", "id": config.id, "status": "made"})
     else:
         of_images = record["provenance"]

@@ -1,4 +1,5 @@
 import copy
+import json
 import os
 
 import numpy as np
@@ -115,6 +116,16 @@ class TestReuse:
         (tmp_path / "labels.csv").write_text(table.replace("11.png,bright", "11.png,dim"))
         third, said = train()
         assert third not in (first, second) and "labels.csv" in said
+
+    def test_a_record_that_came_without_its_weights_is_trained_again(self, train, tmp_path):
+        first, _ = train()
+        record, weights = (tmp_path / "runs" / f"{first}.{suffix}" for suffix in ("json", "pt"))
+        before, result = weights.read_bytes(), json.loads(record.read_text())["result"]
+        weights.unlink()
+        assert train()[0] == first
+        assert weights.read_bytes() == before
+        assert json.loads(record.read_text())["result"] == result
+        assert "nothing is trained" in train()[1]
 
     def test_other_weights_to_start_from_under_the_same_name_are_another_run(self, train, tmp_path):
         file, ids = tmp_path / "weights.pth", []
