@@ -302,6 +302,7 @@ above = trends["effect_low"] > 0
 below = trends["effect_high"] < 0
 random = arms["roi_recall"] / arms["times_random"]
 cells = their_majority.groupby(["patch_size", "n_noise"])["accuracy"]
+n_seeds = sorted({arms["n"].min(), arms["n"].max()})
 Markdown(f"""
 1. Of {(~is_theirs).sum()} comparisons here, the whole interval of the change from the smallest to
    the largest patch is below zero in {below.sum()}, above in {above.sum()}. Published it is below
@@ -311,7 +312,7 @@ Markdown(f"""
    {100 * (cells.max() - cells.min()).max():.0f} points apart.
 3. {(arms["took_off"] * arms["n"]).sum():.0f} of {arms["n"].sum()} runs took off; random patches
    alone touch {100 * random.min():.0f} to {100 * random.max():.0f} % of the digits.
-4. Seeds an arm: {arms["n"].min()} to {arms["n"].max()}. With fewer than three, what is luck cannot
+4. Seeds an arm: {" to ".join(map(str, n_seeds))}. With fewer than three, what is luck cannot
    be told.
 """)
 

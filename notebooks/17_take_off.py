@@ -295,6 +295,19 @@ study.save_table("claims", pd.DataFrame(rows))
 show(pd.DataFrame(rows)) if rows else Markdown("No claim was asked of in this profile.")
 
 # %% [markdown]
+# ## On real images
+# Notebook 16 trains on photographs of circuit boards as published and with the same remedies; its
+# comparison, where this profile has it. There a run has learned from a test accuracy on.
+
+# %%
+of_boards = study.layout.tables / "16_compared.csv"
+if of_boards.is_file():
+    boards = pd.read_csv(of_boards)
+    display(show(boards))
+else:
+    display(Markdown("Not trained in this profile."))
+
+# %% [markdown]
 # ## Which half of it helps?
 # Parts of it alone, on some of the seeds.
 
@@ -380,6 +393,14 @@ for name, row in kept.iterrows():
         f"are kept (random patches {100 * random:.0f} %), and {100 * row['blank']:.0f} % of the "
         "kept patches are blank."
     )
+if of_boards.is_file():
+    shares = boards[boards["look"] == "share that learns"]
+    for method, sides in shares.groupby("recipe", sort=False):
+        counts = [f"{row.mean * row.n:.0f} of {row.n}" for row in sides.itertuples()]
+        lines.append(
+            f"- *circuit boards*, learned: {method} {counts[1]}; the same seeds as published "
+            f"{counts[0]}."
+        )
 Markdown("\n".join(lines))
 
 # %% [markdown]

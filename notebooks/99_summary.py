@@ -160,7 +160,7 @@ for each in others:
     elif kept.is_file():
         path = Path(os.path.relpath(kept, study.layout.notebooks)).as_posix()
         where = f"{each}: [notebook of `overnight`]({path}), as committed"
-    lines.append(f"- {questions[each]} {where}")
+    lines.append(f"- *{questions[each]}* {where}")
 Markdown("\n".join(lines) or "Every notebook has its finding.")
 
 # %% [markdown]
