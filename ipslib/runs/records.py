@@ -94,10 +94,10 @@ class Run:
         return False
 
     def tidy(self) -> None:
-        """Remove what killed writers left and, beside a record, what led to it; only under the
-        run's lock or beside its record."""
+        """Remove what killed writers left and, beside a record and its weights, what led to them;
+        only under the run's lock or beside its record."""
         strays = list(self.folder.glob(f".{self.id}.*.tmp"))
-        if self._path("json").is_file():
+        if all(self._path(ending).is_file() for ending in ("json", "pt")):
             strays += [self._path("checkpoint.pt"), self._path("failure")]
         for stray in strays:
             stray.unlink(missing_ok=True)

@@ -74,6 +74,16 @@ class TestStops:
         train_and_record(TINY, store)
         assert len(saved) == n_saved
 
+    def test_weights_that_a_record_came_without_are_trained_on_from_the_checkpoint(self, stopped):
+        checkpoint = (stopped.folder / CHECKPOINT).read_bytes()
+        _, whole = epochs_of(stopped)
+        (stopped.folder / f"{TINY.id}.pt").unlink()
+        assert epochs_of(stopped) == ([], whole)  # nobody asked for them
+        (stopped.folder / CHECKPOINT).write_bytes(checkpoint)
+        seen, record = epochs_of(stopped, with_weights=True)
+        assert seen == [2, 3] and lasting(record) == lasting(whole)
+        assert names(stopped) == DONE
+
     def test_an_interval_that_is_no_number_is_refused_before_any_work(self, store, monkeypatch):
         monkeypatch.setenv(one_run.CHECKPOINT_VARIABLE, "often")
         with pytest.raises(IpslibError, match=one_run.CHECKPOINT_VARIABLE):
