@@ -300,7 +300,9 @@ class _LogitReader:
 
     def _unread(self, patches: Tensor) -> zip:
         """Pairs (image, column of `patches`) not known to be blank, a few chunks at a time."""
-        blank = known_blank(self.batch, patches)
-        image, column = (~blank | (not self.share_blanks)).nonzero(as_tuple=True)
+        unread = torch.ones(self.batch.batch_size, len(patches), dtype=torch.bool)
+        if self.share_blanks:
+            unread &= ~known_blank(self.batch, patches)
+        image, column = unread.nonzero(as_tuple=True)
         n_together = _READ_CHUNKS * self.chunk_size
         return zip(image.split(n_together), column.split(n_together), strict=True)

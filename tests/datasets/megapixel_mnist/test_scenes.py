@@ -73,9 +73,8 @@ def assert_the_same_bytes(batch: SceneBatch, drawn: DrawnScenes) -> None:
     expected = batch.read(image, patch)
     assert torch.equal(drawn.read(image, patch).cpu(), expected)
     assert not expected[all_known_blank(drawn)[image, patch]].any()
-    assert (
-        all_known_blank(drawn) | ~all_known_blank(batch)
-    ).all()  # whatever boxes tell, ink tells too
+    # Whatever boxes tell, ink tells too.
+    assert (all_known_blank(drawn) | ~all_known_blank(batch)).all()
 
 
 def test_blank_are_the_patches_that_no_box_meets():
