@@ -213,9 +213,9 @@ def row_of(method, seed, trained):
 
 
 # %% [markdown]
-# *Among others* is test accuracy where batch norms take the statistics of the eight boards that are
-# answered together, as they do in training, in place of the running ones: a network that answers
-# much better so has learned to compare boards with one another, and not what a defect is.
+# *Among others* is test accuracy where batch norms take the statistics of the boards that are
+# answered together, a batch of training, in place of the running ones: a network that answers much
+# better so has learned to compare boards with one another, and not what a defect is.
 
 
 # %%
