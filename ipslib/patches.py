@@ -14,6 +14,7 @@ from torch import Tensor
 from ipslib.errors import IpslibError
 
 SPLITS = {"train": 0, "test": 1}  # of a data set; the numbers are in keys of random streams
+WINDOW_SIZE = 4096  # patches of a batch that selection on a host reads ahead of its iterations
 
 
 @attrs.frozen

@@ -21,13 +21,12 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from ipslib.errors import IpslibError
-from ipslib.patches import PatchBatch, known_blank
+from ipslib.patches import WINDOW_SIZE, PatchBatch, known_blank
 from ipslib.runtime import is_accelerator, moved
 
 _CHUNK_VALUES = 100_000  # pixels encoded together: more would fall out of the processor's caches
 _READ_CHUNKS = 4  # chunks read together, so that those with ink make full chunks
 _SIZES = 8  # of chunks
-_WINDOW_SIZE = 4096  # patches of a batch whose logits are computed ahead of the iterations
 # An accelerator wants more at once; the memory of training bounds what a chunk may take.
 _ACCELERATOR_CHUNK_VALUES, _ACCELERATOR_WINDOW_SIZE = 5_000_000, 65_536
 _NO_PATCH = -1
@@ -222,7 +221,7 @@ class _LogitReader:
 
     def __attrs_post_init__(self) -> None:
         self.ahead = is_accelerator(self.device)  # the host must not wait for an answer
-        self.window_size = _ACCELERATOR_WINDOW_SIZE if self.ahead else _WINDOW_SIZE
+        self.window_size = _ACCELERATOR_WINDOW_SIZE if self.ahead else WINDOW_SIZE
         n_values = _ACCELERATOR_CHUNK_VALUES if self.ahead else _CHUNK_VALUES
         first = torch.zeros(1, dtype=torch.long)
         self._blank = torch.zeros_like(self.batch.read(first, first))

@@ -58,7 +58,7 @@ def scenes(small_data):
 def test_keeps_the_patches_of_the_plain_algorithm(
     scenes, monkeypatch, memory_size, iter_size, n_images, shuffle, window_size
 ):
-    monkeypatch.setattr(selection, "_WINDOW_SIZE", window_size)
+    monkeypatch.setattr(selection, "WINDOW_SIZE", window_size)
     batch = scenes(range(n_images))
     assert 0.1 < all_known_blank(batch).double().mean() < 0.9
     network = random_network(5, memory_size=memory_size, iter_size=iter_size, shuffle=shuffle)
@@ -125,7 +125,7 @@ def test_scores_of_patches_by_themselves_select_the_best_of_all_in_any_order(
     how |= {"order": torch.randperm(n_patches, generator=generator)}
     if in_set:  # of one head and one query: a softmax over any set keeps the order of its logits
         how |= {"score_set": attention_scores}
-    with mock.patch.multiple(selection, _WINDOW_SIZE=window_size, _CHUNK_VALUES=read_values):
+    with mock.patch.multiple(selection, WINDOW_SIZE=window_size, _CHUNK_VALUES=read_values):
         chosen = select(TensorBatch(bag), **how)
     if memory_size >= n_patches:
         assert torch.equal(chosen.indices, torch.arange(n_patches).expand(n_images, -1))

@@ -36,7 +36,13 @@ from ipslib.datasets.images.boxes import Boxes
 from ipslib.datasets.images.config import OwnImagesConfig
 from ipslib.datasets.images.image import FileId, file_id
 from ipslib.datasets.images.labels import IMAGE, Table, files_of, labels_in, read_labels
-from ipslib.datasets.images.sources import PatchSource, SourceBatch, open_source, with_channels
+from ipslib.datasets.images.sources import (
+    PatchSource,
+    SourceBatch,
+    batch_of,
+    open_source,
+    with_channels,
+)
 from ipslib.datasets.images.splits import VALIDATION, doubts, parts_of
 from ipslib.datasets.synthetic import stream
 from ipslib.errors import IpslibError, did_you_mean
@@ -277,12 +283,12 @@ class OwnImages:
         boxes = turned_boxes(self._boxes[index], canvas, turn)
         return shifted_boxes(boxes, canvas[::-1] if TURNS[turn][2] else canvas, shift)
 
-    def batch(self, indices: Sequence[int]) -> MixedBatch:
+    def batch(self, indices: Sequence[int]) -> SourceBatch | MixedBatch:
         """Several images as one batch; with the boxes of each, where they are known, (B, R, 4)
         int64, zero behind those of an image that has fewer than R."""
         sources = [self.source(i) for i in indices]
         labels = {task: self._label(task, indices) for task in self.config.tasks}
-        batch = MixedBatch([SourceBatch([source]) for source in sources], labels=labels)
+        batch = batch_of(sources, labels=labels)
         batch.class_weights = self.class_weights
         if self.config.boxes:
             boxes = [torch.from_numpy(self.boxes(i)) for i in indices]

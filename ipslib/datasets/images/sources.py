@@ -28,7 +28,7 @@ from ipslib.datasets.images.image import (
     unreadable,
 )
 from ipslib.errors import IpslibError, did_you_mean
-from ipslib.patches import read_by_image
+from ipslib.patches import WINDOW_SIZE, MixedBatch, read_by_image
 
 if TYPE_CHECKING:
     from h5py import Dataset
@@ -104,6 +104,8 @@ class SourceBatch:
     """B sources that share N and the shape of a patch as a PatchBatch, with labels {task: (B,) or
     (B, C)} for a training step; IpslibError where one is not like the first."""
 
+    boxes: Tensor | None = None
+
     def __init__(
         self, sources: Sequence[PatchSource], *, labels: Mapping[str, Tensor] | None = None
     ):
@@ -128,6 +130,17 @@ class SourceBatch:
         dtype = reduce(torch.promote_types, [source.dtype for source in self.sources])
         out = torch.empty(len(patch), *self.sources[0].patch_shape, dtype=dtype)
         return read_by_image(out, image, patch, lambda i, patches: self.sources[i].read(patches))
+
+
+def batch_of(
+    sources: Sequence[PatchSource], *, labels: Mapping[str, Tensor] | None = None
+) -> SourceBatch | MixedBatch:
+    """B sources of any sizes. Selection visits those that are alike together, if all their patches
+    fit its window; else one by one, so that no file is decoded anew for every window."""
+    n_patches = sum(source.n_patches for source in sources)
+    if n_patches <= WINDOW_SIZE and len({_size(source) for source in sources}) == 1:
+        return SourceBatch(sources, labels=labels)
+    return MixedBatch([SourceBatch([source]) for source in sources], labels=labels)
 
 
 def _size(source: PatchSource) -> str:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ipslib.datasets.images.image import FileId, checked_indices, file_id, unreadable
-from ipslib.datasets.images.sources import FeatureBag, SourceBatch
+from ipslib.datasets.images.sources import FeatureBag, SourceBatch, batch_of
 from ipslib.datasets.slides.camelyon16 import (
     TASK,
     Labelled,
@@ -410,10 +410,10 @@ class BagDataset:
         """Itself: features are frozen."""
         return self
 
-    def batch(self, indices: Sequence[int]) -> MixedBatch:
+    def batch(self, indices: Sequence[int]) -> SourceBatch | MixedBatch:
         """Bags of any size as one batch."""
         labels = {self.task: self.labels[list(indices)]}
-        return MixedBatch([SourceBatch([self._bags[i]]) for i in indices], labels=labels)
+        return batch_of([self._bags[i] for i in indices], labels=labels)
 
 
 def stored_labels(bags: Mapping[str, SlideBag]) -> dict[str, int]:

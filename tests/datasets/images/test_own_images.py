@@ -327,7 +327,7 @@ class TestAugmented:
 
     def read(self, images, index):
         batch = images.batch([index])
-        return batch.parts[0].read(torch.zeros(16, dtype=torch.long), torch.arange(16))
+        return batch.read(torch.zeros(16, dtype=torch.long), torch.arange(16))
 
     def test_it_follows_seed_epoch_and_image_and_is_the_set_again_without(self, images):
         one, again = (images.augmented(seed=1, epoch=2) for _ in range(2))

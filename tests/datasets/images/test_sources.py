@@ -13,7 +13,13 @@ from PIL import Image
 
 from ipslib.datasets.images import decoded
 from ipslib.datasets.images.image import PieceCache
-from ipslib.datasets.images.sources import FeatureBag, SourceBatch, open_source, with_channels
+from ipslib.datasets.images.sources import (
+    FeatureBag,
+    SourceBatch,
+    batch_of,
+    open_source,
+    with_channels,
+)
 from ipslib.errors import IpslibError
 from ipslib.patches import MixedBatch, PatchGrid, cut_image
 
@@ -78,6 +84,16 @@ def read_often(source) -> np.ndarray:
     """Patch by patch, so that processes that shared a handle would meet."""
     patches = [source.read(torch.tensor([patch])) for patch in range(source.n_patches)]
     return torch.cat(patches).numpy()
+
+
+def test_those_alike_are_one_batch_while_their_patches_fit_the_window_of_selection():
+    def kind_of(n_images, side):
+        sources = [open_source(np.zeros((side, side), np.uint8), patch_size=1)] * n_images
+        return type(batch_of(sources, labels={"sign": torch.zeros(n_images)}))
+
+    assert kind_of(4, 32) is SourceBatch and kind_of(5, 32) is MixedBatch  # of 1024 patches
+    other = [open_source(drawn(0)[:rows], patch_size=P) for rows in (2 * P, 3 * P)]
+    assert isinstance(batch_of(other), MixedBatch) and isinstance(batch_of(other[:1]), SourceBatch)
 
 
 def test_one_picture_in_several_depths_is_one_picture():
