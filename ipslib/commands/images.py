@@ -9,8 +9,8 @@ from io import BytesIO
 from ipslib.errors import IpslibError
 
 _REMEDIES = (
-    "more --epochs or images, a --patch-size of about the objects', another --memory-size, "
-    "--novelty-epochs of half the epochs with --translate of half a patch, or --semantic-weight 1"
+    "more --epochs or images, a --patch-size of about the objects', another --memory-size or --lr, "
+    "or --semantic-weight 1"
 )
 # What does the work is imported when it is called, as in the other commands.
 

@@ -81,6 +81,22 @@ def test_a_tenth_of_the_epochs_warms_up_unless_said_otherwise(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("fields", "novelty", "translate"),
+    [
+        ({}, 1, 5),
+        ({"mask_k": 2, "mask_p": 0.5}, 0, 5),
+        ({"selection": "random"}, 0, 5),
+        ({"novelty_epochs": 2, "translate": 0}, 2, 0),
+    ],
+)
+def test_images_move_and_novelty_selects_at_first_unless_said_otherwise(
+    train_a_little, fields, novelty, translate
+):
+    config = train_a_little(epochs=2, **fields).config
+    assert (config.training.novelty_epochs, config.data.translate) == (novelty, translate)
+
+
+@pytest.mark.parametrize(
     ("size", "doubt"),
     [({"memory_size": 4}, ""), ({"memory_size": 16}, "memory_size"), ({"patch_size": 50}, "side")],
 )
