@@ -51,16 +51,16 @@ def _queue(arguments: argparse.Namespace) -> int:
         from ipslib.study.published_configs import renew_project_readme
 
         return renew_project_readme(project_root())
-    changes = _settings(arguments)
+    changes, part = _settings(arguments), {"category": arguments.category}
     if arguments.list:
-        return list_queue(arguments.profile, changes)
-    return work_queue(arguments.profile, arguments.minutes, changes)
+        return list_queue(arguments.profile, changes, **part)
+    return work_queue(arguments.profile, arguments.minutes, changes, **part)
 
 
 def _gpu(arguments: argparse.Namespace) -> int:
     from ipslib.commands.gpu import work_on_gpu
 
-    names = ("device", "smoke", "jobs", "checks")
+    names = ("device", "smoke", "jobs", "checks", "category")
     options = {name: getattr(arguments, name) for name in names}
     return work_on_gpu(arguments.minutes, overrides=_settings(arguments), **options)
 
@@ -140,12 +140,14 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
     add = command("queue", _queue, changes=of_every_run, help=does)
     add("--profile", default="paper", help="whose base settings (paper)")
     add("--minutes", type=float, default=25, help="time there is (25)")
+    add("--category", metavar="NAME", help="such as Attention_Masking (all)")
     add("--list", action="store_true", help="only list the queue, in order")
     add("--readme", action="store_true", help="count the runs in outputs/README.md")
 
     does = "check a GPU, time a step on it, then work the queue of published runs"
     add = command("gpu", _gpu, changes=of_every_run, help=does)
     add("--minutes", type=float, default=25, help="time there is for all (25)")
+    add("--category", metavar="NAME", help="such as Attention_Masking (all)")
     add("--jobs", type=int, default=1, help="runs side by side on the GPU (1)")
     add("--skip-checks", dest="checks", action="store_false", help="go straight to the runs")
     add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --smoke")

@@ -48,6 +48,7 @@ def work_on_gpu(
     jobs: int = 1,
     checks: bool = True,
     overrides: Mapping[str, object] | None = None,
+    category: str | None = None,
 ) -> int:
     """Check the device against the CPU, time a step, and train published runs for what is left of
     the minutes; return 1 where the devices disagree, and then nothing is trained, or a run failed.
@@ -83,7 +84,7 @@ def work_on_gpu(
     if minutes <= 0:
         print("no time is left for runs.", flush=True)
         return 0
-    status = work_queue(profile, minutes, overrides, jobs=jobs, device=device)
+    status = work_queue(profile, minutes, overrides, jobs=jobs, device=device, category=category)
     if not smoke:
         print(as_markdown(regenerated(RecordStore(Layout.of(profile).records))), flush=True)
     return status

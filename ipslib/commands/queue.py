@@ -27,12 +27,14 @@ _IN_MINIATURE = {
 _STARTING_SECONDS = 20.0  # a run's digits, noise and network before its first step
 
 
-def list_queue(profile: str, overrides: Mapping[str, object] | None = None) -> int:
+def list_queue(
+    profile: str, overrides: Mapping[str, object] | None = None, *, category: str | None = None
+) -> int:
     """Print the queue in its order: which runs have a record, and by which version of the
     arithmetic where it is not today's."""
     store = RecordStore(Layout.of(profile).records)
     earlier_versions = set()
-    for run in _runs(profile, overrides, store, "cpu"):
+    for run in _runs(profile, overrides, store, "cpu", category):
         state = "done" if store.find(run.config) else ""
         if not state and (earlier := store.find_earlier(run.config)):
             earlier_versions.add(arithmetic_of(earlier))
@@ -50,20 +52,23 @@ def work_queue(
     *,
     jobs: int = 1,
     device: str | None = None,
+    category: str | None = None,
 ) -> int:
-    """Train missing published runs until the minutes are over; return 1 where one failed.
+    """Train missing published runs, of one category or all, until the minutes are over; return 1
+    where one failed.
 
     A run that learned run times say will not fit is passed over for a later one that does; where
     none fits, the first is begun and checkpointed, to be gone on with next time. Runs whose
     pretrained weights cannot be had are passed over.
 
     Raises:
-        IpslibError: no MNIST, a wrong field or number, or a disk that takes no more files.
+        IpslibError: no MNIST, a wrong field, number or category, or a disk that takes no more
+            files.
     """
     deadline = time.monotonic() + 60 * minutes
     check_amounts(minutes, jobs)
     device, store = chosen_device(device), RecordStore(Layout.of(profile).records)
-    runs = {run.config.id: run for run in _runs(profile, overrides, store, device)}
+    runs = {run.config.id: run for run in _runs(profile, overrides, store, device, category)}
     processor = provenance(next(iter(runs.values())).config, device)["device"]
     missing = [run for run in runs.values() if not store.find(run.config)]
     n_done, failed = len(runs) - len(missing), {each["id"] for each in store.failures()}
@@ -140,15 +145,19 @@ def _work(config: RunConfig) -> tuple[float, float]:
 
 
 def _runs(
-    profile: str, overrides: Mapping[str, object] | None, store: RecordStore, device: str
+    profile: str,
+    overrides: Mapping[str, object] | None,
+    store: RecordStore,
+    device: str,
+    category: str | None = None,
 ) -> list[PublishedRun]:
-    """The queue, each run in the precision that it has been made in or will be. But for `paper`
-    they are in miniature: what the profile sets holds for all of them."""
+    """The queue, or a category's part of it, each run in the precision that it has been made in or
+    will be. But for `paper` they are in miniature: what the profile sets holds for all of them."""
     overrides = dict(overrides or {})
     if profile != "paper":
         small = {name: value for name, value in load_base(profile).items() if value != AUTO}
         overrides = small | _IN_MINIATURE | overrides
-    runs = published_runs(profile, overrides)
+    runs = published_runs(profile, overrides, category=category)
     if "precision" in overrides:
         return runs
     return [

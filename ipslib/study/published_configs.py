@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ipslib.config import RunConfig
-from ipslib.errors import IpslibError
+from ipslib.errors import IpslibError, did_you_mean
 from ipslib.paths import write_atomically
 from ipslib.runs.profiles import Layout, base_config
 from ipslib.runs.records import RecordStore, in_found_precision
@@ -48,6 +48,7 @@ def published_runs(
     profile: str = "paper",
     overrides: Mapping[str, object] | None = None,
     *,
+    category: str | None = None,
     start: str = "own",
 ) -> list[PublishedRun]:
     """The queue: every published Megapixel MNIST run, each setting and seed once, in order; those
@@ -56,12 +57,17 @@ def published_runs(
     Args:
         profile: whose base settings hold where a published run says nothing.
         overrides: fields of RunConfig that differ from the published ones in every run.
+        category: the one of CATEGORIES whose runs are wanted; if None, all.
         start: `published` starts every run as it was started then. Those of which that is not
             known keep a start of their own, and their notes say why.
     """
+    if category and category not in CATEGORIES:
+        hint = did_you_mean(category, CATEGORIES)
+        raise IpslibError(f"category: wanted a published one, got {category!r}{hint}.")
     base, table = base_config(profile), load_published()
     # Logs of efficiency alone have no training set.
-    table = table[table["category"].isin(CATEGORIES) & table["n_train"].notna()]
+    wanted = [category] if category else CATEGORIES
+    table = table[table["category"].isin(wanted) & table["n_train"].notna()]
     rank = table["category"].map(CATEGORIES.index)
     is_small = (rank == 0) & (table["canvas"] < 3000)  # the figure's canvas comes first
     distinct: dict[str, PublishedRun] = {}

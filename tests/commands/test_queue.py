@@ -167,6 +167,19 @@ def test_a_small_profile_makes_every_published_run_small(outputs):
     assert sizes == {((168, 168), 2)}
 
 
+def test_a_category_is_a_queue_of_its_own(capsys):
+    """Whole: with the runs that an earlier category has too."""
+    in_all = [run for run in published_runs() if run.category == "Dataset_Size"]
+    alone = published_runs(category="Dataset_Size")
+    assert (len(in_all), len(alone)) == (6, 10)
+    assert {run.config.id for run in alone} < {run.config.id for run in published_runs()}
+    assert main(["queue", "--list", "--category", "Attention_Masking"]) == 0
+    listed = [line for line in capsys.readouterr().out.splitlines() if "results_" in line]
+    assert len(listed) == 11 and all("Attention_Masking" in line for line in listed)
+    assert main(["gpu", "--device", "cpu", "--smoke", "--category", "Noise"]) == 2
+    assert "(did you mean 'Noise_" in capsys.readouterr().err
+
+
 def test_several_queues_share_the_runs(outputs, capsys):
     """Side by side in one call, and beside another call that has one of the runs."""
     first = published_runs("smoke", SMALL)[0].config
