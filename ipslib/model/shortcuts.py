@@ -3,8 +3,8 @@ that is so, which `find_shortcuts` tries out.
 
 All-zero patches of a batch are the same patch. Encoded once, with its multiplicity in the
 statistics of `RepeatBatchNorm2d`, it gives the outputs, running statistics and gradients of the
-batch that repeats it. For selection, `FoldedEncoder` has batch norms inside its convolutions; on
-an accelerator, `encode_sparing` trains in less memory.
+batch that repeats it. For selection, `FoldedEncoder` has batch norms inside its convolutions, and
+on CUDA bias, shortcut and ReLU too; on an accelerator, `encode_sparing` trains in less memory.
 
 The sums of `RepeatBatchNorm2d` are exact: on a CPU torch adds the values of a channel one after
 the other in float32, where the layout is channels last. Over a million of them the variance is off
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from ipslib.errors import IpslibError
 from ipslib.runtime import is_accelerator
@@ -189,6 +190,7 @@ class FoldedEncoder:
             elif module._parameters or module._buffers:
                 self._others.append((module, twin))
             before, own = module, twin
+        _fuse(self._copy)
 
     @torch.no_grad()
     def refresh(self, dtype: torch.dtype) -> None:
@@ -210,6 +212,78 @@ class FoldedEncoder:
     def __call__(self, inputs: Tensor) -> Tensor:
         """Encode patches (n, C, P, P) or features (n, C) to (n, D) of float32, or of float64."""
         return self._copy(inputs.to(self._dtype)).to(torch.promote_types(self._dtype, torch.float))
+
+
+def _fuse(folded: nn.Module) -> None:
+    """Put in place of a folded encoder's parts what does the same in fewer kernels on CUDA: of
+    ResNets their blocks, and a first convolution of one channel."""
+    modules = dict(folded.named_modules())
+    for name, block in modules.items():
+        if type(block) in (BasicBlock, Bottleneck):
+            places = (1, 2) if isinstance(block, BasicBlock) else (1, 2, 3)
+            convs, norms = ([getattr(block, f"{a}{n}") for n in places] for a in ("conv", "bn"))
+            if isinstance(block.relu, nn.ReLU) and all(type(n) is nn.Identity for n in norms):
+                folded.set_submodule(name, _FusedBlock(convs, block.downsample))
+    for name, conv in modules.items():
+        if isinstance(conv, nn.Conv2d):
+            plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
+            if conv.in_channels == 1 and plain and not isinstance(conv.padding, str):
+                folded.set_submodule(name, _OneChannelConv(conv))
+            return
+
+
+class _FusedBlock(nn.Module):
+    """A residual block: each convolution with its bias, shortcut and ReLU is one kernel."""
+
+    def __init__(self, convs: Sequence[nn.Conv2d], downsample: nn.Module | None):
+        super().__init__()
+        self.convs, self.downsample = nn.ModuleList(convs), downsample
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = self.downsample(x) if self.downsample else x
+        *before, last = self.convs
+        for conv in before:
+            x = _conv_relu(conv, x)
+        return _conv_relu(last, x, shortcut)
+
+
+def _conv_relu(conv: nn.Conv2d, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
+    """ReLU of a convolution and, if there is one, a shortcut."""
+    if not x.is_cuda or torch.version.hip or not torch.backends.cudnn.is_available():
+        x = conv(x)
+        return (x if shortcut is None else x.add_(shortcut)).relu_()
+    geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+    if shortcut is None:
+        return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *geometry)
+    return torch.cudnn_convolution_add_relu(x, conv.weight, shortcut, 1.0, conv.bias, *geometry)
+
+
+class _OneChannelConv(nn.Module):
+    """A convolution of one channel, for which cuDNN's kernels would be idle in seven of eight
+    places: on CUDA one product of windows and weights."""
+
+    def __init__(self, conv: nn.Conv2d):
+        super().__init__()
+        self.conv = conv
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_by_windows(self.conv, x) if x.is_cuda else self.conv(x)
+
+
+def conv_by_windows(conv: nn.Conv2d, x: Tensor) -> Tensor:
+    """What a convolution makes of one channel (n, 1, h, w): (n, C, h', w'), channels last. Rows of
+    windows are as long as a whole number of times 16 bytes, which matrix units ask for."""
+    (k, width), (down, right), (above, left) = conv.kernel_size, conv.stride, conv.padding
+    n_spare = -width % 8
+    x = nn.functional.pad(x, (left, left + n_spare, above, above)).contiguous()
+    n, _, h, w = x.shape
+    shape = n, (h - k) // down + 1, (w - n_spare - width) // right + 1
+    strides = h * w, down * w, right, w, 1
+    windows = x.as_strided((*shape, k, width + n_spare), strides, x.storage_offset())
+    weight = nn.functional.pad(conv.weight, (0, n_spare)).flatten(1)  # (C, k (width + n_spare))
+    windows = windows.reshape(-1, weight.shape[1])
+    rows = windows @ weight.T if conv.bias is None else torch.addmm(conv.bias, windows, weight.T)
+    return rows.view(*shape, -1).permute(0, 3, 1, 2)
 
 
 def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
@@ -241,7 +315,7 @@ def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
 
 def has_stem(encoder: nn.Module) -> bool:
     """Whether it begins as `encode_sparing` wants it: as a ResNet does."""
-    stem = (nn.Conv2d, RepeatBatchNorm2d, nn.ReLU, nn.MaxPool2d)
+    stem = (nn.Conv2d, RepeatBatchNorm2d, nn.MaxPool2d, nn.ReLU)
     is_longer = isinstance(encoder, nn.Sequential) and len(encoder) > len(stem)
     return is_longer and all(map(isinstance, encoder, stem))
 

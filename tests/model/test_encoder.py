@@ -18,7 +18,7 @@ from ipslib.model.encoder import (
     pixel_statistics,
 )
 from ipslib.model.ips import IPSNet
-from ipslib.model.shortcuts import FoldedEncoder, _shaken
+from ipslib.model.shortcuts import FoldedEncoder, _shaken, conv_by_windows
 from ipslib.patches import TensorBatch
 
 
@@ -148,6 +148,56 @@ def test_folded_is_the_encoder_in_evaluation_mode_with_the_weights_of_the_last_r
         torch.testing.assert_close(folded(patches), encoder(patches))
         encoder[1].running_mean += 0.2
         encoder[4][0].conv1.weight *= 1.5
+
+
+def test_relu_behind_the_pool_gives_the_same_bits():
+    layers = [*build_encoder(ModelConfig(width=0.25), 1)]
+    results = []
+    for order in ((2, 3), (3, 2)):
+        encoder = nn.Sequential(*layers[:2], *(layers[i] for i in order), *layers[4:])
+        encoder.zero_grad()
+        embeddings = encoder(PATCHES)
+        embeddings.square().sum().backward()
+        results.append([embeddings, *(weight.grad for weight in encoder.parameters())])
+    assert isinstance(layers[3], nn.ReLU)
+    assert all(map(torch.equal, *results))
+
+
+@pytest.mark.parametrize("side", [28, 49, 50])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 7, "stride": 2, "padding": 3},
+        {"kernel_size": (3, 5), "stride": (1, 2), "padding": (0, 2), "bias": False},
+        {"kernel_size": 8, "stride": 8},
+    ],
+)
+@torch.no_grad()
+def test_a_product_of_windows_is_the_convolution(options, side):
+    conv = nn.Conv2d(1, 6, **options).double()
+    patches = torch.rand(4, 1, side, side, dtype=torch.float64)
+    patches = patches.contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(conv_by_windows(conv, patches), conv(patches))
+
+
+@pytest.mark.parametrize("part", [{}, {"encoder": "resnet50"}])
+def test_fusing_leaves_no_block_nor_first_convolution_as_it_was(part):
+    folded = FoldedEncoder(build_encoder(ModelConfig(**part), 1))._copy
+    kinds = [type(module).__name__ for module in folded.modules()]
+    assert kinds.count("_OneChannelConv") == 1 and "_FusedBlock" in kinds
+    assert not {"BasicBlock", "Bottleneck", "BatchNorm2d"} & {*kinds}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("part", [{}, {"encoder": "resnet50"}])
+@torch.no_grad()
+def test_fused_on_cuda_is_near_the_encoder(part):
+    encoder = _shaken(build_encoder(ModelConfig(**part), 1)).float().cuda()
+    encoder.to(memory_format=torch.channels_last)
+    exact, folded = encoder.double()(PATCHES.double().cuda()), FoldedEncoder(encoder.float())
+    for dtype, most in ((torch.float32, 1e-2), (torch.bfloat16, 5e-2)):
+        folded.refresh(dtype)
+        assert (folded(PATCHES.cuda()) - exact).norm() / exact.norm() < most
 
 
 def test_bf16_is_near_fp32_and_back():
