@@ -148,7 +148,7 @@ def _parser(chosen: str = "") -> argparse.ArgumentParser:
     add = command("gpu", _gpu, changes=of_every_run, help=does)
     add("--minutes", type=float, default=25, help="time there is for all (25)")
     add("--category", metavar="NAME", help="such as Attention_Masking (all)")
-    add("--jobs", type=int, default=1, help="runs side by side on the GPU (1)")
+    add("--jobs", type=int, default=1, help="runs side by side (1); 4 keep a GPU busy")
     add("--skip-checks", dest="checks", action="store_false", help="go straight to the runs")
     add("--device", choices=("cuda", "cpu"), default="cuda", help="cpu: with --smoke")
     add("--smoke", action="store_true", help="tiny images, to see that it runs")

@@ -49,15 +49,31 @@ recipes = {  # how they are trained; the first is compared with, the last is the
 found_from = 0.75  # a run that keeps at least this share of the digits has found them
 seeds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]  # of training: weights, order of images, of patches
 setting_seeds = {}  # where they differ from seeds, by setting
-parts = {"novelty": {"novelty_epochs": 16}}  # halves of the remedy, each as fields of RunConfig
-part_settings = ["noise of 2 px"]  # where
-part_seeds = [0, 1, 2, 3]  # their seeds
+parts = {  # of the remedy, by setting, each as fields of RunConfig
+    "noise of 2 px": {"novelty": {"novelty_epochs": 16}},
+    "digits of 12 px": {
+        "novelty": {"novelty_epochs": 16},
+        "novelty, moved by 6 px": {"novelty_epochs": 16, "translate": 6, "translate_epochs": 16},
+    },
+}
+part_seeds = {  # their seeds
+    "noise of 2 px": [0, 1, 2, 3],
+    "digits of 12 px": [0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+}
 watched = "noise of 2 px"  # the setting whose plateau is looked at
 watched_seeds = [0]  # on these seeds, which are trained once more for it
 claims = {  # published contrasts by name: fields of the reference, and of what is compared
     "noise of 2 px for 1 px": [
         {"noise": "bezier_pixel", "stroke_width": 1.925, "n_noise": 52},
         {"noise": "bezier_pixel", "stroke_width": 2.6, "n_noise": 52},
+    ],
+    "semantic and diversity losses": [
+        {},
+        {"semantic_weight": 1.0, "diversity_weight": 3.0, "diversity_on": "outputs"},
+    ],
+    "masking in both phases": [
+        {"n_noise": 3},
+        {"n_noise": 3, "mask_k": 4, "mask_p": 0.2, "mask_in_eval": True},
     ],
 }
 claim_seeds = [0, 1, 2, 3, 4]  # their seeds
@@ -83,6 +99,7 @@ from ipslib.study import (
     compare_arm,
     headline,
     look_at_start,
+    points,
     row_legend,
     run_comparisons,
     show,
@@ -291,8 +308,9 @@ if asked:
         row = of_claim.iloc[1][["effect", "effect_low", "effect_high", "p", "n"]]
         took_off = {"took off, reference": shares[0], "took off": shares[1]}
         rows.append({"claim": claim, "trained": name} | row.to_dict() | took_off)
-study.save_table("claims", pd.DataFrame(rows))
-show(pd.DataFrame(rows)) if rows else Markdown("No claim was asked of in this profile.")
+judged = pd.DataFrame(rows)
+study.save_table("claims", judged)
+show(judged) if rows else Markdown("No claim was asked of in this profile.")
 
 # %% [markdown]
 # ## On real images
@@ -310,18 +328,28 @@ else:
 
 # %% [markdown]
 # ## Which half of it helps?
-# Parts of it alone, on some of the seeds.
+# Parts of it alone, and images moved by less.
 
 # %%
 if parts:
     known = {name: recipes[name] for name in (usual, recipe)}
     halves = {
-        setting: {name: settings[setting] | fields for name, fields in (known | parts).items()}
-        for setting in part_settings
+        setting: {
+            f"{setting}, {name}": settings[setting] | fields
+            for name, fields in (known | of_setting).items()
+        }
+        for setting, of_setting in parts.items()
     }
-    _, of_halves = run_comparisons(study, halves, part_seeds)
+    arm_seeds = {arm: part_seeds[setting] for setting, arms in halves.items() for arm in arms}
+    _, of_halves = run_comparisons(study, halves, seeds, arm_seeds=arm_seeds)
     of_halves = of_halves[of_halves["task"] == "majority"]
-    halves = of_halves.assign(found=of_halves["roi_recall"] >= found_from)
+    halves = of_halves.assign(
+        found=of_halves["roi_recall"] >= found_from,
+        arm=[
+            arm.removeprefix(f"{setting}, ")
+            for setting, arm in zip(of_halves["comparison"], of_halves["arm"], strict=True)
+        ],
+    )
     halves = halves.rename(columns={"comparison": "setting"})
     halves = halves.groupby(["setting", "arm"], sort=False).agg(
         seeds=("seed", "count"),
@@ -394,6 +422,14 @@ for name, row in kept.iterrows():
         f"are kept (random patches {100 * random:.0f} %), and {100 * row['blank']:.0f} % of the "
         "kept patches are blank."
     )
+for claim, sides in judged.groupby("claim", sort=False) if len(judged) else ():
+    told = [
+        f"{row['trained']} {points(row['effect'])} "
+        f"({points(row['effect_low'], row['effect_high'])}), {row['took off']} of {row['n']} take "
+        f"off and {row['took off, reference']} without it"
+        for _, row in sides.iterrows()
+    ]
+    lines.append(f"- *{claim}*, effect on majority: {'; '.join(told)}.")
 if of_boards.is_file():
     shares = boards[boards["look"] == "share that learns"]
     for _, sides in shares.groupby("recipe", sort=False):

@@ -79,6 +79,8 @@ def processes(jobs: int) -> Executor:
                     else:
                         report(content)
         finally:
+            for worker in (*busy, *idle):  # all at once: a process takes seconds to leave a GPU
+                worker.process.terminate()
             for worker in (*busy, *idle):
                 worker.end()
 
