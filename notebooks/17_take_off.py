@@ -358,8 +358,9 @@ if parts:
         accuracy=("accuracy", "mean"),
         train_accuracy=("train_accuracy", "mean"),
     )
-    study.save_table("halves", halves.reset_index())
-    display(show(halves.reset_index()))
+    halves = halves.reset_index()
+    study.save_table("halves", halves)
+    display(show(halves))
 
 # %% [markdown]
 # ## What was tried
@@ -405,6 +406,14 @@ for setting, runs in found.groupby("comparison", sort=False):
         f"- *{setting}*, found the digits (keep at least {100 * found_from:.0f} % of them; least "
         f"and most accuracy): {'; '.join(told)}."
     )
+
+# %%
+for setting, rows in halves.groupby("setting", sort=False) if parts else ():
+    told = [
+        f"{row['arm']} {row['found']} of {row['seeds']} ({100 * row['accuracy']:.0f} % accuracy)"
+        for _, row in rows.iterrows()
+    ]
+    lines.append(f"- *{setting}*, the parts on the same seeds, found: {'; '.join(told)}.")
 
 # %%
 blind = starts[starts["roi_recall"] < starts["roi_recall_random"]]

@@ -87,26 +87,14 @@ def train_images(
             is trained; a single image that cannot be read whole is left out and named in `skipped`.
     """
     device, store = chosen_device(device), RecordStore(from_here(folder))
-    known = {field.name for of in (ModelConfig, TrainingConfig) for field in attrs.fields(of)}
-    fields = DEFAULTS | _derived(fields) | fields
-    settings = {name: value for name, value in fields.items() if name in known}
-    described = {name: value for name, value in fields.items() if name not in known}
-    memory = store.folder / ".contents" / f"{Path(labels).name}.json"
-    try:
-        before = json.loads(memory.read_text())
-    except (FileNotFoundError, ValueError):  # none, or torn: all is read anew
-        before = {}
-    described |= {"several": several, "numbers": numbers, "boxes": boxes}
-    data = describe_images(labels, group=group, tasks=tasks, known=before, **described)
-    weights, start = str(settings.get("weights", "")), ""
-    if re.fullmatch(OTHER_WEIGHTS["pattern"], weights) and (file := found(weights)).is_file():
-        settings["weights"] = start = os.path.join(".", inside_project(file))
-        data = attrs.evolve(data, weights_sha256=stamp(from_project(start)).sha256)
-    config = run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
+    before, memory = _remembered(store, labels)
+    columns = {"group": group, "tasks": tasks, "several": several, "numbers": numbers}
+    config = _configured(labels, before, boxes=boxes, **columns, **fields)
+    data, start = config.data, config.model.weights
     record = store.run(config).record(with_weights=True)
     if record is None:
         after = image_stamps(data, before)
-        files = filter(None, (data.labels, data.boxes, start))
+        files = filter(None, (data.labels, data.boxes, start if data.weights_sha256 else ""))
         after |= {file: stamp(from_project(file)) for file in files}
         changed = changed_files(before, after) if data.labels in before else []
         images = data.open_split("train")
@@ -127,6 +115,36 @@ def train_images(
         _say(data, of_images["skipped"], (*of_images["notes"], done))
     skipped, notes = (tuple(record["provenance"][of]) for of in ("skipped", "notes"))
     return TrainedImages(record, config, store.load_network(record), skipped, notes)
+
+
+def images_record(labels: str | Path, *, folder: str | Path, **options: object) -> dict | None:
+    """The record that `train_images`, called with the same, has made, whether its weights are here
+    or not; None where it has made none. Nothing is trained."""
+    store = RecordStore(from_here(folder))
+    return store.find(_configured(labels, _remembered(store, labels)[0], **options))
+
+
+def _remembered(store: RecordStore, labels: str | Path) -> tuple[dict, Path]:
+    """What files were when they were read last, and where that is kept."""
+    memory = store.folder / ".contents" / f"{Path(labels).name}.json"
+    try:
+        return json.loads(memory.read_text()), memory
+    except (FileNotFoundError, ValueError):  # none, or torn: all is read anew
+        return {}, memory
+
+
+def _configured(labels: str | Path, before: dict, **options: object) -> RunConfig:
+    """The run of these images and settings, `options` of `train_images`."""
+    known = {field.name for of in (ModelConfig, TrainingConfig) for field in attrs.fields(of)}
+    options = DEFAULTS | _derived(options) | options
+    settings = {name: value for name, value in options.items() if name in known}
+    described = {name: value for name, value in options.items() if name not in known}
+    data = describe_images(labels, known=before, **described)
+    weights = str(settings.get("weights", ""))
+    if re.fullmatch(OTHER_WEIGHTS["pattern"], weights) and (file := found(weights)).is_file():
+        settings["weights"] = start = os.path.join(".", inside_project(file))
+        data = attrs.evolve(data, weights_sha256=stamp(from_project(start)).sha256)
+    return run_config({"dataset": data.kind} | attrs.asdict(data) | settings)
 
 
 def _derived(fields: Mapping[str, object]) -> dict[str, int]:

@@ -12,7 +12,7 @@ from torchvision.models import resnet18
 from ipslib.datasets.images import own_images
 from ipslib.datasets.images.image import ImageSource
 from ipslib.errors import IpslibError
-from ipslib.runs.train_images import train_images
+from ipslib.runs.train_images import images_record, train_images
 from ipslib.training import evaluate, train
 from tests.datasets.images.test_own_images import write_boxes, write_images
 
@@ -138,6 +138,10 @@ class TestReuse:
         record, weights = (tmp_path / "runs" / f"{first}.{suffix}" for suffix in ("json", "pt"))
         before, result = weights.read_bytes(), json.loads(record.read_text())["result"]
         weights.unlink()
+        asked = {"folder": tmp_path / "runs", **SMALL, "epochs": 1}
+        assert images_record(tmp_path / "labels.csv", **asked)["id"] == first
+        assert images_record(tmp_path / "labels.csv", **asked, seed=1) is None
+        assert not weights.exists()
         assert train()[0] == first
         assert weights.read_bytes() == before
         assert json.loads(record.read_text())["result"] == result
