@@ -51,10 +51,10 @@ def _queue(arguments: argparse.Namespace) -> int:
         from ipslib.study.published_configs import renew_project_readme
 
         return renew_project_readme(project_root())
-    changes, part = _settings(arguments), {"category": arguments.category}
+    changes, category = _settings(arguments), arguments.category
     if arguments.list:
-        return list_queue(arguments.profile, changes, **part)
-    return work_queue(arguments.profile, arguments.minutes, changes, **part)
+        return list_queue(arguments.profile, changes, category=category)
+    return work_queue(arguments.profile, arguments.minutes, changes, category=category)
 
 
 def _gpu(arguments: argparse.Namespace) -> int:

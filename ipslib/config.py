@@ -4,7 +4,8 @@
 A run is identified by a hash of what differs from these defaults and of the version of the
 arithmetic, so that a field added later, with a default that keeps today's behaviour, leaves every
 earlier identity as it was. Whoever changes what a run computes adds a version to `ARITHMETICS`:
-results of one version are never taken for those of another.
+results of one version are never taken for those of another. Rounding on a GPU, where no run repeats
+another's bits, makes no version.
 """
 
 import hashlib

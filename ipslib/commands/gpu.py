@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import torch
 
-from ipslib.commands.queue import check_amounts, work_queue
+from ipslib.commands.queue import check_amounts, queued_runs, work_queue
 from ipslib.config import RunConfig
 from ipslib.datasets.megapixel_mnist.dataset import MegapixelMNIST
 from ipslib.errors import IpslibError
@@ -65,6 +65,8 @@ def work_on_gpu(
             "images with `--device cpu --smoke`."
         )
     profile, overrides = "smoke" if smoke else "paper", dict(overrides or {})
+    store = RecordStore(Layout.of(profile).records)
+    queued_runs(profile, overrides, store, category)  # what is wrong is said before time is spent
     if checks:
         settings = _SMOKE if smoke else _SETTINGS
         configs = {base_config(profile).replace(**each): n for each, n in settings}
@@ -86,7 +88,7 @@ def work_on_gpu(
         return 0
     status = work_queue(profile, minutes, overrides, jobs=jobs, device=device, category=category)
     if not smoke:
-        print(as_markdown(regenerated(RecordStore(Layout.of(profile).records))), flush=True)
+        print(as_markdown(regenerated(store)), flush=True)
     return status
 
 

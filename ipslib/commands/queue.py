@@ -34,7 +34,7 @@ def list_queue(
     arithmetic where it is not today's."""
     store = RecordStore(Layout.of(profile).records)
     earlier_versions = set()
-    for run in _runs(profile, overrides, store, "cpu", category):
+    for run in queued_runs(profile, overrides, store, category):
         state = "done" if store.find(run.config) else ""
         if not state and (earlier := store.find_earlier(run.config)):
             earlier_versions.add(arithmetic_of(earlier))
@@ -68,7 +68,7 @@ def work_queue(
     deadline = time.monotonic() + 60 * minutes
     check_amounts(minutes, jobs)
     device, store = chosen_device(device), RecordStore(Layout.of(profile).records)
-    runs = {run.config.id: run for run in _runs(profile, overrides, store, device, category)}
+    runs = {run.config.id: run for run in queued_runs(profile, overrides, store, category, device)}
     processor = provenance(next(iter(runs.values())).config, device)["device"]
     missing = [run for run in runs.values() if not store.find(run.config)]
     n_done, failed = len(runs) - len(missing), {each["id"] for each in store.failures()}
@@ -144,12 +144,12 @@ def _work(config: RunConfig) -> tuple[float, float]:
     return training * data.patch_size**2, evaluation * data.patch_size**2
 
 
-def _runs(
+def queued_runs(
     profile: str,
     overrides: Mapping[str, object] | None,
     store: RecordStore,
-    device: str,
     category: str | None = None,
+    device: str = "cpu",
 ) -> list[PublishedRun]:
     """The queue, or a category's part of it, each run in the precision that it has been made in or
     will be. But for `paper` they are in miniature: what the profile sets holds for all of them."""

@@ -108,7 +108,8 @@ class IPSNet(nn.Module):
         )
         self.precision = torch.float32
         self.by_novelty = False  # how patches are selected in training mode, unmasked
-        self._selecting = FoldedEncoder(self.encoder) if self.shortcuts.folded else None
+        folded = self.shortcuts.folded
+        self._selecting = FoldedEncoder(self.encoder, channels_last=last) if folded else None
         train_unfrozen(self.encoder)
 
     @property

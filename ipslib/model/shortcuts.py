@@ -3,8 +3,8 @@ that is so, which `find_shortcuts` tries out.
 
 All-zero patches of a batch are the same patch. Encoded once, with its multiplicity in the
 statistics of `RepeatBatchNorm2d`, it gives the outputs, running statistics and gradients of the
-batch that repeats it. For selection, `FoldedEncoder` has batch norms inside its convolutions, and
-on CUDA bias, shortcut and ReLU too; on an accelerator, `encode_sparing` trains in less memory.
+batch that repeats it. For selection, `FoldedEncoder` has batch norms inside its convolutions; on
+an accelerator, `encode_sparing` trains in less memory.
 
 The sums of `RepeatBatchNorm2d` are exact: on a CPU torch adds the values of a channel one after
 the other in float32, where the layout is channels last. Over a million of them the variance is off
@@ -173,9 +173,10 @@ def _twin(encoder: nn.Module) -> nn.Module:
 class FoldedEncoder:
     """An encoder in evaluation mode, without gradient, for selection: each batch norm is part of
     the convolution that comes right before it in the order of modules. It has the encoder's weights
-    as they were at the last `refresh`."""
+    as they were at the last `refresh`. Where images are channels last there, blocks of ResNets and
+    a first convolution of one channel take fewer kernels on CUDA, see `_fuse`."""
 
-    def __init__(self, encoder: nn.Module):
+    def __init__(self, encoder: nn.Module, *, channels_last: bool = False):
         self._copy = _twin(encoder).eval().requires_grad_(False)
         self._folded: list[tuple[nn.Conv2d, nn.BatchNorm2d, nn.Conv2d]] = []
         self._others: list[tuple[nn.Module, nn.Module]] = []
@@ -190,7 +191,8 @@ class FoldedEncoder:
             elif module._parameters or module._buffers:
                 self._others.append((module, twin))
             before, own = module, twin
-        _fuse(self._copy)
+        if channels_last:
+            _fuse(self._copy)
 
     @torch.no_grad()
     def refresh(self, dtype: torch.dtype) -> None:
@@ -211,63 +213,95 @@ class FoldedEncoder:
     @torch.no_grad()
     def __call__(self, inputs: Tensor) -> Tensor:
         """Encode patches (n, C, P, P) or features (n, C) to (n, D) of float32, or of float64."""
-        return self._copy(inputs.to(self._dtype)).to(torch.promote_types(self._dtype, torch.float))
+        with torch.autocast(inputs.device.type, enabled=False):
+            embeddings = self._copy(inputs.to(self._dtype))
+        return embeddings.to(torch.promote_types(self._dtype, torch.float))
 
 
 def _fuse(folded: nn.Module) -> None:
-    """Put in place of a folded encoder's parts what does the same in fewer kernels on CUDA: of
-    ResNets their blocks, and a first convolution of one channel."""
-    modules = dict(folded.named_modules())
-    for name, block in modules.items():
-        if type(block) in (BasicBlock, Bottleneck):
-            places = (1, 2) if isinstance(block, BasicBlock) else (1, 2, 3)
-            convs, norms = ([getattr(block, f"{a}{n}") for n in places] for a in ("conv", "bn"))
-            if isinstance(block.relu, nn.ReLU) and all(type(n) is nn.Identity for n in norms):
-                folded.set_submodule(name, _FusedBlock(convs, block.downsample))
-    for name, conv in modules.items():
-        if isinstance(conv, nn.Conv2d):
-            plain = conv.groups == 1 and conv.dilation == (1, 1) and conv.padding_mode == "zeros"
-            if conv.in_channels == 1 and plain and not isinstance(conv.padding, str):
-                folded.set_submodule(name, _OneChannelConv(conv))
-            return
+    """Let parts of a folded encoder do the same in fewer kernels on CUDA: the blocks of
+    torchvision's ResNets, and a first convolution of one channel."""
+    convs = (part for part in folded.modules() if isinstance(part, nn.Conv2d))
+    if (first := next(convs, None)) and first.in_channels == 1 and _is_plain(first):
+        first.__class__ = _OneChannelConv
+    for block in folded.modules():
+        if fused := _FUSED.get(type(block)):
+            convs, norms = (
+                [getattr(block, f"{name}{n + 1}") for n in range(fused.n_convs)]
+                for name in ("conv", "bn")
+            )
+            # Of other numbers of channels it is not known that cuDNN has a kernel.
+            known = all(
+                _is_plain(c) and c.in_channels % 8 == c.out_channels % 8 == 0 for c in convs
+            )
+            folded_in = all(type(norm) is nn.Identity for norm in norms)
+            if known and folded_in and type(block.relu) is nn.ReLU and not _has_hooks(block.relu):
+                block.__class__ = fused
 
 
-class _FusedBlock(nn.Module):
-    """A residual block: each convolution with its bias, shortcut and ReLU is one kernel."""
+def _is_plain(conv: nn.Module) -> bool:
+    """Whether its weights, bias, stride and padding tell all that it does."""
+    return (
+        type(conv) is nn.Conv2d
+        and (conv.groups, conv.dilation, conv.padding_mode) == (1, (1, 1), "zeros")
+        and not isinstance(conv.padding, str)
+        and not _has_hooks(conv)
+    )
 
-    def __init__(self, convs: Sequence[nn.Conv2d], downsample: nn.Module | None):
-        super().__init__()
-        self.convs, self.downsample = nn.ModuleList(convs), downsample
+
+def _has_hooks(part: nn.Module) -> bool:
+    return bool(part._forward_hooks or part._forward_pre_hooks)
+
+
+class _FusedBasicBlock(BasicBlock):
+    """Of which on CUDA each convolution with its bias, shortcut and ReLU is one kernel."""
+
+    n_convs = 2
 
     def forward(self, x: Tensor) -> Tensor:
+        if not _has_fused(x):
+            return super().forward(x)
         shortcut = self.downsample(x) if self.downsample else x
-        *before, last = self.convs
-        for conv in before:
-            x = _conv_relu(conv, x)
-        return _conv_relu(last, x, shortcut)
+        return _conv_relu(self.conv2, _conv_relu(self.conv1, x), shortcut)
+
+
+class _FusedBottleneck(Bottleneck):
+    """As `_FusedBasicBlock`."""
+
+    n_convs = 3
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _has_fused(x):
+            return super().forward(x)
+        shortcut = self.downsample(x) if self.downsample else x
+        x = _conv_relu(self.conv2, _conv_relu(self.conv1, x))
+        return _conv_relu(self.conv3, x, shortcut)
+
+
+_FUSED = {BasicBlock: _FusedBasicBlock, Bottleneck: _FusedBottleneck}
+
+
+class _OneChannelConv(nn.Conv2d):
+    """A convolution of one channel, for which cuDNN's kernels would be idle in seven of eight
+    places: on CUDA one product of windows and weights."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return conv_by_windows(self, x) if _has_fused(x) else super().forward(x)
+
+
+def _has_fused(x: Tensor) -> bool:
+    """Whether there are such kernels where x lies, and of its type."""
+    low = x.dtype in (torch.float32, torch.bfloat16)
+    cudnn = torch.backends.cudnn.enabled and torch.backends.cudnn.is_available()
+    return x.is_cuda and low and cudnn and not torch.version.hip
 
 
 def _conv_relu(conv: nn.Conv2d, x: Tensor, shortcut: Tensor | None = None) -> Tensor:
-    """ReLU of a convolution and, if there is one, a shortcut."""
-    if not x.is_cuda or torch.version.hip or not torch.backends.cudnn.is_available():
-        x = conv(x)
-        return (x if shortcut is None else x.add_(shortcut)).relu_()
+    """ReLU of a convolution and, if there is one, a shortcut, by cuDNN."""
     geometry = conv.stride, conv.padding, conv.dilation, conv.groups
     if shortcut is None:
         return torch.cudnn_convolution_relu(x, conv.weight, conv.bias, *geometry)
     return torch.cudnn_convolution_add_relu(x, conv.weight, shortcut, 1.0, conv.bias, *geometry)
-
-
-class _OneChannelConv(nn.Module):
-    """A convolution of one channel, for which cuDNN's kernels would be idle in seven of eight
-    places: on CUDA one product of windows and weights."""
-
-    def __init__(self, conv: nn.Conv2d):
-        super().__init__()
-        self.conv = conv
-
-    def forward(self, x: Tensor) -> Tensor:
-        return conv_by_windows(self.conv, x) if x.is_cuda else self.conv(x)
 
 
 def conv_by_windows(conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -283,7 +317,7 @@ def conv_by_windows(conv: nn.Conv2d, x: Tensor) -> Tensor:
     weight = nn.functional.pad(conv.weight, (0, n_spare)).flatten(1)  # (C, k (width + n_spare))
     windows = windows.reshape(-1, weight.shape[1])
     rows = windows @ weight.T if conv.bias is None else torch.addmm(conv.bias, windows, weight.T)
-    return rows.view(*shape, -1).permute(0, 3, 1, 2)
+    return rows.view(*shape, conv.out_channels).permute(0, 3, 1, 2)
 
 
 def encode_sparing(encoder: nn.Sequential, inputs: Tensor) -> Tensor:
@@ -314,10 +348,12 @@ def _statistics_kept(norm: nn.BatchNorm2d) -> Iterator[None]:
 
 
 def has_stem(encoder: nn.Module) -> bool:
-    """Whether it begins as `encode_sparing` wants it: as a ResNet does."""
-    stem = (nn.Conv2d, RepeatBatchNorm2d, nn.MaxPool2d, nn.ReLU)
-    is_longer = isinstance(encoder, nn.Sequential) and len(encoder) > len(stem)
-    return is_longer and all(map(isinstance, encoder, stem))
+    """Whether it begins as `encode_sparing` wants it: as a ResNet does, ReLU before the max pool or
+    behind it."""
+    norm, last = (nn.Conv2d, RepeatBatchNorm2d), (nn.ReLU, nn.MaxPool2d)
+    is_longer = isinstance(encoder, nn.Sequential) and len(encoder) > len(norm + last)
+    stems = (norm + last, norm + last[::-1])
+    return is_longer and any(all(map(isinstance, encoder, stem)) for stem in stems)
 
 
 def train_unfrozen(encoder: nn.Module) -> None:

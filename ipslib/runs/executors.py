@@ -79,7 +79,7 @@ def processes(jobs: int) -> Executor:
                     else:
                         report(content)
         finally:
-            for worker in (*busy, *idle):  # all at once: a process takes seconds to leave a GPU
+            for worker in (*busy, *idle):  # all, then waited for: to leave a GPU takes seconds
                 worker.process.terminate()
             for worker in (*busy, *idle):
                 worker.end()
@@ -110,8 +110,7 @@ class _Worker:
             self.connection.send(task)
 
     def end(self) -> None:
-        """Let it end by itself, as a terminated process does, or else kill it."""
-        self.process.terminate()
+        """Let it end by itself, as one does that was terminated or died, or else kill it."""
         self.connection.close()
         self.process.join(_PATIENCE_S)
         self.process.kill()

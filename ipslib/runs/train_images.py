@@ -118,8 +118,8 @@ def train_images(
 
 
 def images_record(labels: str | Path, *, folder: str | Path, **options: object) -> dict | None:
-    """The record that `train_images`, called with the same, has made, whether its weights are here
-    or not; None where it has made none. Nothing is trained."""
+    """The record that `train_images` has made of the same images and settings, whether its weights
+    are here or not; None where it has made none. Nothing is trained."""
     store = RecordStore(from_here(folder))
     return store.find(_configured(labels, _remembered(store, labels)[0], **options))
 

@@ -61,12 +61,12 @@ def published_runs(
         start: `published` starts every run as it was started then. Those of which that is not
             known keep a start of their own, and their notes say why.
     """
-    if category and category not in CATEGORIES:
+    if category is not None and category not in CATEGORIES:
         hint = did_you_mean(category, CATEGORIES)
         raise IpslibError(f"category: wanted a published one, got {category!r}{hint}.")
     base, table = base_config(profile), load_published()
     # Logs of efficiency alone have no training set.
-    wanted = [category] if category else CATEGORIES
+    wanted = CATEGORIES if category is None else [category]
     table = table[table["category"].isin(wanted) & table["n_train"].notna()]
     rank = table["category"].map(CATEGORIES.index)
     is_small = (rank == 0) & (table["canvas"] < 3000)  # the figure's canvas comes first

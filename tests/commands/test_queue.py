@@ -162,7 +162,7 @@ def test_runs_that_want_weights_which_cannot_be_had_are_passed_over_aloud(
 
 
 def test_a_small_profile_makes_every_published_run_small(outputs):
-    configs = [run.config for run in queue._runs("smoke", None, RecordStore(outputs), "cpu")]
+    configs = [run.config for run in queue.queued_runs("smoke", None, RecordStore(outputs))]
     sizes = {(config.data.canvas, config.training.epochs) for config in configs}
     assert sizes == {((168, 168), 2)}
 

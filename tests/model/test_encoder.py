@@ -4,12 +4,14 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as functional_nn
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms.v2 import functional
 
 from ipslib.config import ModelConfig
 from ipslib.errors import IpslibError
 from ipslib.losses import combined_losses
+from ipslib.model import shortcuts
 from ipslib.model.encoder import (
     _narrow_resnet18,
     as_encoder_input,
@@ -18,7 +20,13 @@ from ipslib.model.encoder import (
     pixel_statistics,
 )
 from ipslib.model.ips import IPSNet
-from ipslib.model.shortcuts import FoldedEncoder, _shaken, conv_by_windows
+from ipslib.model.shortcuts import (
+    FoldedEncoder,
+    _shaken,
+    conv_by_windows,
+    counting_copies,
+    has_stem,
+)
 from ipslib.patches import TensorBatch
 
 
@@ -163,6 +171,13 @@ def test_relu_behind_the_pool_gives_the_same_bits():
     assert all(map(torch.equal, *results))
 
 
+def test_a_stem_is_known_with_relu_before_the_pool_or_behind_it():
+    children = [*resnet18().children()]
+    for encoder in (build_encoder(ModelConfig(), 1), nn.Sequential(*children[:-1], nn.Flatten())):
+        assert has_stem(counting_copies(encoder))
+    assert not has_stem(nn.Sequential(*children[:2], nn.GELU(), *children[3:-1], nn.Flatten()))
+
+
 @pytest.mark.parametrize("side", [28, 49, 50])
 @pytest.mark.parametrize(
     "options",
@@ -180,21 +195,94 @@ def test_a_product_of_windows_is_the_convolution(options, side):
     torch.testing.assert_close(conv_by_windows(conv, patches), conv(patches))
 
 
-@pytest.mark.parametrize("part", [{}, {"encoder": "resnet50"}])
-def test_fusing_leaves_no_block_nor_first_convolution_as_it_was(part):
-    folded = FoldedEncoder(build_encoder(ModelConfig(**part), 1))._copy
-    kinds = [type(module).__name__ for module in folded.modules()]
-    assert kinds.count("_OneChannelConv") == 1 and "_FusedBlock" in kinds
-    assert not {"BasicBlock", "Bottleneck", "BatchNorm2d"} & {*kinds}
+OURS = [{}, {"width": 0.25}, {"encoder": "resnet50"}]
+
+
+def as_on_cuda(patch: pytest.MonkeyPatch) -> None:
+    """From now on a CPU goes the ways of CUDA, cuDNN's functions written plainly."""
+
+    def fused(x, weight, bias, *geometry):
+        return functional_nn.conv2d(x, weight, bias, *geometry).relu()
+
+    def fused_with(x, weight, shortcut, alpha, bias, *geometry):
+        return (functional_nn.conv2d(x, weight, bias, *geometry) + alpha * shortcut).relu()
+
+    patch.setattr(shortcuts, "_has_fused", lambda x: True)
+    patch.setattr(torch, "cudnn_convolution_relu", fused)
+    patch.setattr(torch, "cudnn_convolution_add_relu", fused_with)
+
+
+def folded_kinds(encoder: nn.Module) -> set[str]:
+    folded = FoldedEncoder(encoder, channels_last=True)
+    return {type(module).__name__ for module in folded._copy.modules()}
+
+
+@pytest.mark.parametrize("part", OURS)
+@torch.no_grad()
+def test_the_ways_of_cuda_are_the_encoder(monkeypatch, part):
+    encoder = _shaken(build_encoder(ModelConfig(**part), 1))
+    kinds = folded_kinds(encoder)
+    assert "_OneChannelConv" in kinds and not {"BasicBlock", "Bottleneck"} & kinds
+    as_on_cuda(monkeypatch)
+    folded = FoldedEncoder(encoder, channels_last=True)
+    folded.refresh(torch.float64)
+    torch.testing.assert_close(folded(PATCHES.double()), encoder(PATCHES.double()))
+
+
+def circular(network):
+    network.layer1[0].conv1.padding_mode = "circular"
+
+
+def same(network):
+    network.layer1[0].conv1.padding = "same"
+
+
+def low_rank(network):
+    network.layer1[0].conv1 = nn.Sequential(nn.Conv2d(64, 8, 1), nn.Conv2d(8, 64, 3, padding=1))
+
+
+def filtered(network):
+    network.layer1[0].conv1.register_forward_pre_hook(lambda conv, inputs: (inputs[0] / 2,))
+
+
+def weighted(network):
+    nn.utils.parametrizations.weight_norm(network.layer1[0].conv1)
+
+
+def gelu(network):
+    network.layer1[0].relu = nn.GELU()
+
+
+@pytest.mark.parametrize("change", [circular, same, low_rank, filtered, weighted, gelu])
+@torch.no_grad()
+def test_a_block_that_does_something_else_goes_its_own_way(monkeypatch, change):
+    network = resnet18()
+    network.fc, network.conv1 = nn.Identity(), nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
+    change(network)
+    encoder = _shaken(network)
+    expected = encoder(PATCHES.double())
+    as_on_cuda(monkeypatch)
+    folded = FoldedEncoder(encoder, channels_last=True)
+    folded.refresh(torch.float64)
+    torch.testing.assert_close(folded(PATCHES.double()), expected)
+    assert type(folded._copy.layer1[0]).__name__ == "BasicBlock"
+    assert type(folded._copy.layer1[1]).__name__ == "_FusedBasicBlock"
+
+
+def test_where_channels_are_not_last_nothing_is_fused():
+    encoder = build_encoder(ModelConfig(), 1)
+    kinds = {type(module).__name__ for module in FoldedEncoder(encoder)._copy.modules()}
+    assert "BasicBlock" in kinds and "_OneChannelConv" not in kinds
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("part", [{}, {"encoder": "resnet50"}])
+@pytest.mark.parametrize("part", OURS)
 @torch.no_grad()
 def test_fused_on_cuda_is_near_the_encoder(part):
     encoder = _shaken(build_encoder(ModelConfig(**part), 1)).float().cuda()
     encoder.to(memory_format=torch.channels_last)
-    exact, folded = encoder.double()(PATCHES.double().cuda()), FoldedEncoder(encoder.float())
+    exact = encoder.double()(PATCHES.double().cuda())
+    folded = FoldedEncoder(encoder.float(), channels_last=True)
     for dtype, most in ((torch.float32, 1e-2), (torch.bfloat16, 5e-2)):
         folded.refresh(dtype)
         assert (folded(PATCHES.cuda()) - exact).norm() / exact.norm() < most

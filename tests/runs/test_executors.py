@@ -63,6 +63,7 @@ def note_an_interruption(folder, report):
         report("begun")
         time.sleep(60)
     except KeyboardInterrupt:
+        time.sleep(0.5 * float(folder.name))
         (folder / "interrupted").touch()
 
 
@@ -87,13 +88,20 @@ def test_how_a_process_died_is_told_and_the_next_task_has_another(work, task, ex
     assert ("memory" in str(death)) == (task == signal.SIGKILL)
 
 
-def test_a_task_can_end_by_itself_when_its_process_is_asked_to(tmp_path):
-    def interrupt(event):
-        raise KeyboardInterrupt
+def test_tasks_can_end_by_themselves_when_their_processes_are_asked_to(tmp_path):
+    """However long each takes, asked once."""
+    begun, folders = [], [tmp_path / name for name in ("0", "1", "2")]
 
+    def interrupt(event):
+        begun.append(event)
+        if len(begun) == len(folders):
+            raise KeyboardInterrupt
+
+    for folder in folders:
+        folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
-        list(processes(1)(note_an_interruption, give(tmp_path), interrupt))
-    assert (tmp_path / "interrupted").exists()
+        list(processes(3)(note_an_interruption, give(*folders), interrupt))
+    assert all((folder / "interrupted").exists() for folder in folders)
     assert multiprocessing.active_children() == []
 
 
