@@ -111,7 +111,16 @@ from ipslib.datasets.images.own_images import OwnImages
 from ipslib.datasets.registry import run_config
 from ipslib.paths import data_root, from_project, project_root
 from ipslib.runs.train_images import images_record
-from ipslib.study import CHANCE_LINE, INK, OURS, Study, compare_arm, show, take_off_epoch
+from ipslib.study import (
+    CHANCE_LINE,
+    INK,
+    OURS,
+    Study,
+    compare_arm,
+    points,
+    show,
+    take_off_epoch,
+)
 
 study = Study("16_circuit_boards", profile)
 of_recipe = {f"IPS, {name}": {"memory_size": n_kept} | of for name, of in recipes.items()}
@@ -286,7 +295,17 @@ if folder:
 else:
     runs = pd.read_csv(known)
 runs["learned"] = (runs["accuracy"] >= learned_from).astype(float)
-show(runs, caption="one row per run; take_off is an epoch, empty where a run stayed at chance")
+
+
+def shown(table):
+    """As `show` has it, and the columns of this notebook in percent too."""
+    own = [name for name in ("among_others", "least", "most") if name in table]
+    table = table.assign(**{name: (100 * table[name]).round(1) for name in own})
+    return table.rename(columns={name: f"{name} (%)" for name in own})
+
+
+told = "one row per run; take off is an epoch, empty where a run stayed at chance"
+show(shown(runs), caption=told, objects="defects")
 
 # %% [markdown]
 # ## The table
@@ -295,7 +314,7 @@ show(runs, caption="one row per run; take_off is an epoch, empty where a run sta
 of_method = runs.groupby("method", sort=False)
 summary = of_method.agg(
     seeds=("seed", "count"),
-    took_off=("take_off", "count"),
+    n_took_off=("take_off", "count"),
     learned=("learned", "sum"),
     accuracy=("accuracy", "mean"),
     least=("accuracy", "min"),
@@ -306,7 +325,7 @@ summary = of_method.agg(
 ).reset_index()
 if folder:
     study.save_table("summary", summary)
-show(summary)
+show(shown(summary), objects="defects")
 
 # %% [markdown]
 # Each recipe beside the first: how many seeds learn (test accuracy from `learned_from` on, since a
@@ -314,19 +333,35 @@ show(summary)
 # runs together, seeds paired.
 
 # %%
-usual, *others = of_recipe
 by_arm = runs.assign(arm=runs["method"], task="board", took_off=runs["learned"])
-looks = {}
-for method in others:
-    both = by_arm[by_arm["method"].isin([usual, method])]
+
+
+def beside(method, reference):
+    both = by_arm[by_arm["method"].isin([reference, method])]
     paired = both.groupby("seed")["method"].transform("nunique") == 2
-    looks[method] = compare_arm(both[paired], method, reference=usual, task="board")
-    looks[method]["look"] = looks[method]["look"].str.replace("takes off", "learns")
-if looks:
+    looks = compare_arm(both[paired], method, reference=reference, task="board")
+    return looks.assign(look=looks["look"].str.replace("takes off", "learns"))
+
+
+usual, *others = of_recipe
+if others:
+    looks = {method: beside(method, usual) for method in others}
     compared = pd.concat(looks, names=["recipe"]).reset_index("recipe")
     if folder:
         study.save_table("compared", compared)
     display(show(compared))
+
+# %% [markdown]
+# The recipe that ends highest beside each rival, on the rival's seeds.
+
+# %%
+best = summary[summary["method"].isin(of_recipe)].set_index("method")["accuracy"].idxmax()
+if rivals:
+    looks = {rival: beside(best, rival) for rival in rivals}
+    against = pd.concat(looks, names=["rival"]).reset_index("rival")
+    if folder:
+        study.save_table("rivals", against)
+    display(show(against))
 
 
 # %%
@@ -356,11 +391,10 @@ else:
 
 # %%
 # Of the recipe that ends highest, the run with the best accuracy in training.
-best = summary[summary["method"].isin(of_recipe)].set_index("method")["accuracy"].idxmax()
 of_best = runs[runs["method"] == best]
-shown = best, int(of_best.loc[of_best["train_accuracy"].idxmax(), "seed"])
-if folder and shown in with_weights:
-    trained = with_weights[shown]
+looked_at = best, int(of_best.loc[of_best["train_accuracy"].idxmax(), "seed"])
+if folder and looked_at in with_weights:
+    trained = with_weights[looked_at]
     test = OwnImages(trained.config.data, "test")
     defective = [name for name in test.names if "_test" in Path(name).name]
     study.save_figure("map", trained.attention_map(defective[image]))
@@ -391,6 +425,13 @@ for row in summary.itertuples():
             f"{100 * row.roi_recall_random:.0f} %), {times:.1f} times as many"
         )
     lines.append(line + ".")
+if rivals:
+    for _, sides in against[against["look"] == "accuracy of all runs"].groupby("rival", sort=False):
+        rival, ours = sides.to_dict("records")
+        lines.append(
+            f"- *{best}* beside *{rival['arm']}*, {ours['n']} seeds: {points(ours['effect'])} "
+            f"({points(ours['effect_low'], ours['effect_high'])})."
+        )
 Markdown("\n".join(lines))
 
 # %% [markdown]
