@@ -223,6 +223,7 @@ def arguments(method, seed):
     return small / "labels.csv", {"folder": study.layout.records, **fields}
 
 
+# %%
 def record_of(labels, options):
     return images_record(labels, **options) or train_images(labels, **options).record
 
@@ -429,7 +430,7 @@ if rivals:
     for _, sides in against[against["look"] == "accuracy of all runs"].groupby("rival", sort=False):
         rival, ours = sides.to_dict("records")
         lines.append(
-            f"- *{best}* beside *{rival['arm']}*, {ours['n']} seeds: {points(ours['effect'])} "
+            f"- *{best}* beside *{rival['arm']}*, seeds {ours['n']}: {points(ours['effect'])} "
             f"({points(ours['effect_low'], ours['effect_high'])})."
         )
 Markdown("\n".join(lines))
