@@ -224,7 +224,8 @@ def arguments(method, seed):
 
 
 # %%
-def record_of(labels, options):
+def record_of(method, seed):
+    labels, options = arguments(method, seed)
     return images_record(labels, **options) or train_images(labels, **options).record
 
 
@@ -252,14 +253,8 @@ def row_of(method, seed, record):
 # %%
 asked = [(method, seed) for method in methods for seed in method_seeds.get(method, seeds)]
 if folder:
-    calls = {each: arguments(*each) for each in asked}
-    records = {each: record_of(*call) for each, call in calls.items()}
+    records = {each: record_of(*each) for each in asked}
     runs = pd.DataFrame([row_of(*each, record) for each, record in records.items()])
-    with_weights = {
-        each: train_images(calls[each][0], **calls[each][1])
-        for each, record in records.items()
-        if study.store.weights_path(record).is_file()
-    }
 
 # %% [markdown]
 # *Among others* is test accuracy where batch norms take the statistics of the boards that are
@@ -269,15 +264,17 @@ if folder:
 
 
 # %%
+load, weights_of = study.store.load_network, study.store.weights_path
+
+
 @torch.no_grad()
-def among_others(trained):
-    test, network = OwnImages(trained.config.data, "test"), trained.network.eval()
+def among_others(record):
+    test, network = run_config(record["config"]).data.open_split("test"), load(record)
     for norm in network.modules():
         if isinstance(norm, torch.nn.BatchNorm2d):
             norm.training, norm.momentum = True, 0.0  # the running ones stay, and select
     order, right = torch.Generator().manual_seed(0), 0
-    batch_size = trained.config.training.batch_size
-    for images in torch.randperm(len(test), generator=order).split(batch_size):
+    for images in torch.randperm(len(test), generator=order).split(record["config"]["batch_size"]):
         batch = test.batch(images.tolist())
         answers = network(batch, generator=order).logits["board"].argmax(dim=1)
         right += (answers == batch.labels["board"]).sum().item()
@@ -286,11 +283,10 @@ def among_others(trained):
 
 # %%
 known = committed / "tables" / "16_runs.csv"
-told = pd.read_csv(known, index_col="id")["among_others"] if known.is_file() else pd.Series()
 if folder:
-    told = told.to_dict() | {
-        trained.record["id"]: among_others(trained) for trained in with_weights.values()
-    }
+    told = pd.read_csv(known, index_col="id")["among_others"].to_dict() if known.is_file() else {}
+    here = [record for record in records.values() if weights_of(record).is_file()]
+    told |= {record["id"]: among_others(record) for record in here}
     runs["among_others"] = runs["id"].map(told)
     study.save_table("runs", runs)
 else:
@@ -305,8 +301,8 @@ def shown(table):
     return table.rename(columns={name: f"{name} (%)" for name in own})
 
 
-told = "one row per run; take off is an epoch, empty where a run stayed at chance"
-show(shown(runs), caption=told, objects="defects")
+caption = "one row per run; take off is an epoch, empty where a run stayed at chance"
+show(shown(runs), caption=caption, objects="defects")
 
 # %% [markdown]
 # ## The table
@@ -344,13 +340,19 @@ def beside(method, reference):
     return looks.assign(look=looks["look"].str.replace("takes off", "learns"))
 
 
+def compared(name, column, pairs):
+    """Each method beside its reference, `{what column says: (method, reference)}`, as a table."""
+    looks = {label: beside(*pair) for label, pair in pairs.items()}
+    table = pd.concat(looks, names=[column]).reset_index(column)
+    if folder:
+        study.save_table(name, table)
+    display(show(table))
+    return table
+
+
 usual, *others = of_recipe
 if others:
-    looks = {method: beside(method, usual) for method in others}
-    compared = pd.concat(looks, names=["recipe"]).reset_index("recipe")
-    if folder:
-        study.save_table("compared", compared)
-    display(show(compared))
+    compared("compared", "recipe", {method: (method, usual) for method in others})
 
 # %% [markdown]
 # The recipe that ends highest beside each rival, on the rival's seeds.
@@ -358,11 +360,7 @@ if others:
 # %%
 best = summary[summary["method"].isin(of_recipe)].set_index("method")["accuracy"].idxmax()
 if rivals:
-    looks = {rival: beside(best, rival) for rival in rivals}
-    against = pd.concat(looks, names=["rival"]).reset_index("rival")
-    if folder:
-        study.save_table("rivals", against)
-    display(show(against))
+    against = compared("rivals", "rival", {rival: (best, rival) for rival in rivals})
 
 
 # %%
@@ -394,8 +392,9 @@ else:
 # Of the recipe that ends highest, the run with the best accuracy in training.
 of_best = runs[runs["method"] == best]
 looked_at = best, int(of_best.loc[of_best["train_accuracy"].idxmax(), "seed"])
-if folder and looked_at in with_weights:
-    trained = with_weights[looked_at]
+if folder and weights_of(records[looked_at]).is_file():
+    labels, options = arguments(*looked_at)
+    trained = train_images(labels, **options)
     test = OwnImages(trained.config.data, "test")
     defective = [name for name in test.names if "_test" in Path(name).name]
     study.save_figure("map", trained.attention_map(defective[image]))

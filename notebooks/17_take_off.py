@@ -213,13 +213,14 @@ show(around)
 # %% [markdown]
 # ## The runs
 
+
 # %%
-comparisons = {
-    setting: {
-        f"{setting}, {name}": {**fields, **recipe_fields} for name, recipe_fields in recipes.items()
-    }
-    for setting, fields in settings.items()
-}
+def arms_of(setting, ways):
+    """A setting's arms: ways to train, as fields of RunConfig by name."""
+    return {f"{setting}, {name}": settings[setting] | fields for name, fields in ways.items()}
+
+
+comparisons = {setting: arms_of(setting, recipes) for setting in settings}
 arm_seeds = {
     f"{setting}, {name}": of_setting
     for setting, of_setting in setting_seeds.items()
@@ -333,13 +334,7 @@ else:
 # %%
 if parts:
     known = {name: recipes[name] for name in (usual, recipe)}
-    arms = {
-        setting: {
-            f"{setting}, {name}": settings[setting] | fields
-            for name, fields in (known | of_setting).items()
-        }
-        for setting, of_setting in parts.items()
-    }
+    arms = {setting: arms_of(setting, known | ways) for setting, ways in parts.items()}
     seeds_of = {arm: part_seeds.get(of, seeds) for of, named in arms.items() for arm in named}
     _, of_parts = run_comparisons(study, arms, seeds, arm_seeds=seeds_of)
     of_parts = of_parts[of_parts["task"] == "majority"]

@@ -226,10 +226,7 @@ def _fuse(folded: nn.Module) -> None:
         first.__class__ = _OneChannelConv
     for block in folded.modules():
         if fused := _FUSED.get(type(block)):
-            convs, norms = (
-                [getattr(block, f"{name}{n + 1}") for n in range(fused.n_convs)]
-                for name in ("conv", "bn")
-            )
+            convs, norms = (_numbered(block, name, fused.n_convs) for name in ("conv", "bn"))
             # Of other numbers of channels it is not known that cuDNN has a kernel.
             known = all(
                 _is_plain(c) and c.in_channels % 8 == c.out_channels % 8 == 0 for c in convs
@@ -253,32 +250,34 @@ def _has_hooks(part: nn.Module) -> bool:
     return bool(part._forward_hooks or part._forward_pre_hooks)
 
 
-class _FusedBasicBlock(BasicBlock):
-    """Of which on CUDA each convolution with its bias, shortcut and ReLU is one kernel."""
+class _FusedBlock(nn.Module):
+    """A block of which on CUDA each convolution with its bias, shortcut and ReLU is one kernel."""
 
+    n_convs: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not _has_fused(x):
+            return super().forward(x)
+        shortcut = self.downsample(x) if self.downsample else x
+        *before, last = _numbered(self, "conv", self.n_convs)
+        for conv in before:
+            x = _conv_relu(conv, x)
+        return _conv_relu(last, x, shortcut)
+
+
+class _FusedBasicBlock(_FusedBlock, BasicBlock):
     n_convs = 2
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not _has_fused(x):
-            return super().forward(x)
-        shortcut = self.downsample(x) if self.downsample else x
-        return _conv_relu(self.conv2, _conv_relu(self.conv1, x), shortcut)
 
-
-class _FusedBottleneck(Bottleneck):
-    """As `_FusedBasicBlock`."""
-
+class _FusedBottleneck(_FusedBlock, Bottleneck):
     n_convs = 3
-
-    def forward(self, x: Tensor) -> Tensor:
-        if not _has_fused(x):
-            return super().forward(x)
-        shortcut = self.downsample(x) if self.downsample else x
-        x = _conv_relu(self.conv2, _conv_relu(self.conv1, x))
-        return _conv_relu(self.conv3, x, shortcut)
 
 
 _FUSED = {BasicBlock: _FusedBasicBlock, Bottleneck: _FusedBottleneck}
+
+
+def _numbered(block: nn.Module, name: str, n: int) -> list[nn.Module]:
+    return [getattr(block, f"{name}{i}") for i in range(1, n + 1)]
 
 
 class _OneChannelConv(nn.Conv2d):

@@ -4,7 +4,6 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as functional_nn
 from torchvision.models import ResNet18_Weights, resnet18
 from torchvision.transforms.v2 import functional
 
@@ -202,18 +201,18 @@ def as_on_cuda(patch: pytest.MonkeyPatch) -> None:
     """From now on a CPU goes the ways of CUDA, cuDNN's functions written plainly."""
 
     def fused(x, weight, bias, *geometry):
-        return functional_nn.conv2d(x, weight, bias, *geometry).relu()
+        return nn.functional.conv2d(x, weight, bias, *geometry).relu()
 
     def fused_with(x, weight, shortcut, alpha, bias, *geometry):
-        return (functional_nn.conv2d(x, weight, bias, *geometry) + alpha * shortcut).relu()
+        return (nn.functional.conv2d(x, weight, bias, *geometry) + alpha * shortcut).relu()
 
     patch.setattr(shortcuts, "_has_fused", lambda x: True)
     patch.setattr(torch, "cudnn_convolution_relu", fused)
     patch.setattr(torch, "cudnn_convolution_add_relu", fused_with)
 
 
-def folded_kinds(encoder: nn.Module) -> set[str]:
-    folded = FoldedEncoder(encoder, channels_last=True)
+def folded_kinds(encoder: nn.Module, *, channels_last: bool) -> set[str]:
+    folded = FoldedEncoder(encoder, channels_last=channels_last)
     return {type(module).__name__ for module in folded._copy.modules()}
 
 
@@ -221,7 +220,7 @@ def folded_kinds(encoder: nn.Module) -> set[str]:
 @torch.no_grad()
 def test_the_ways_of_cuda_are_the_encoder(monkeypatch, part):
     encoder = _shaken(build_encoder(ModelConfig(**part), 1))
-    kinds = folded_kinds(encoder)
+    kinds = folded_kinds(encoder, channels_last=True)
     assert "_OneChannelConv" in kinds and not {"BasicBlock", "Bottleneck"} & kinds
     as_on_cuda(monkeypatch)
     folded = FoldedEncoder(encoder, channels_last=True)
@@ -270,8 +269,7 @@ def test_a_block_that_does_something_else_goes_its_own_way(monkeypatch, change):
 
 
 def test_where_channels_are_not_last_nothing_is_fused():
-    encoder = build_encoder(ModelConfig(), 1)
-    kinds = {type(module).__name__ for module in FoldedEncoder(encoder)._copy.modules()}
+    kinds = folded_kinds(build_encoder(ModelConfig(), 1), channels_last=False)
     assert "BasicBlock" in kinds and "_OneChannelConv" not in kinds
 
 
